@@ -1,0 +1,44 @@
+"""SqueezeNet (Iandola et al., arXiv 1602.07360) for Keras 3.
+
+Names are imported on first use, so that the command line answers at once and the parts without
+a framework work without one. When Keras is imported already, the layers are registered with it
+at once: `keras.saving.load_model` then reads models of this package.
+"""
+
+import importlib
+import sys
+
+from keras_squeezenet._version import __version__ as __version__
+
+_MODULE_OF = {
+    "Architecture": "architecture",
+    "FireFilters": "architecture",
+    "CeilMaxPooling2D": "layers",
+    "Fire": "layers",
+    "ImagePreprocessing": "layers",
+    "SqueezeNet": "models",
+    "SqueezeNet1_0": "models",
+    "SqueezeNet1_1": "models",
+    "DistributedOptimizer": "distributed",
+    "BroadcastState": "distributed",
+    "load_dataset": "data",
+    "export_litert": "export",
+    "profile_model": "profile",
+}
+
+__all__ = sorted([*_MODULE_OF, "__version__"])
+
+
+def __getattr__(name):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULE_OF[name]}")
+    return getattr(module, name)
+
+
+def __dir__():
+    return __all__
+
+
+if "keras" in sys.modules:
+    importlib.import_module(f"{__name__}.layers")

@@ -1,0 +1,299 @@
+"""What a SqueezeNet is, as data: the two presets and the paper's metaparameters.
+
+Nothing here knows a framework. `models.py` turns an `Architecture` into a Keras model.
+Source: Iandola et al., "SqueezeNet", arXiv 1602.07360; section and table numbers are the paper's.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+BYPASSES = (None, "simple", "complex")
+FIRST_FIRE = 2  # the paper counts layers: conv1 is the first, fire2 the first Fire
+
+
+@dataclass(frozen=True)
+class FireFilters:
+    """Filter counts of one Fire (section 3.2) and the connection around it (section 6).
+
+    Either expand count may be 0: section 5.1 defines pct_3x3 on [0, 1].
+
+    Attributes:
+        squeeze: 1×1 filters of the squeeze layer.
+        expand1x1: 1×1 filters of the expand layer.
+        expand3x3: 3×3 filters of the expand layer.
+        bypass: None; "simple", the input added to the output; or "complex", a 1×1 convolution
+            of the input added to it.
+
+    Raises:
+        ValueError: for counts that make no layer and for an unknown bypass.
+    """
+
+    squeeze: int
+    expand1x1: int
+    expand3x3: int
+    bypass: str | None = None
+
+    def __post_init__(self):
+        _check_integer("squeeze", self.squeeze, minimum=1)
+        _check_integer("expand1x1", self.expand1x1, minimum=0)
+        _check_integer("expand3x3", self.expand3x3, minimum=0)
+        if self.out_channels == 0:
+            raise ValueError(
+                "At least one of `expand1x1` and `expand3x3` must be positive. "
+                "Received: expand1x1=0, expand3x3=0"
+            )
+        _check_bypass(self.bypass)
+
+    @property
+    def out_channels(self):
+        return self.expand1x1 + self.expand3x3
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A SqueezeNet without its input and its classes.
+
+    Layers are numbered as in Table 1: conv1 is layer 1, the Fires are layers 2, 3, … and the
+    last convolution has the number after the last Fire (10 in the paper).
+
+    Attributes:
+        name: shown in summaries; used as the model's default name.
+        conv1_filters: filters of the first convolution.
+        conv1_kernel_size: side of its kernel in pixels. Its stride is 2, without padding.
+        fires: the Fires in order.
+        pool_after: numbers of the layers followed by a 3×3 max pooling with stride 2.
+        input_size: side in pixels of the images it was designed for; others work too.
+
+    Raises:
+        ValueError: names the attribute that makes no network.
+    """
+
+    name: str
+    conv1_filters: int
+    conv1_kernel_size: int
+    fires: tuple[FireFilters, ...]
+    pool_after: tuple[int, ...]
+    input_size: int = 224
+
+    def __post_init__(self):
+        _check_integer("conv1_filters", self.conv1_filters, minimum=1)
+        _check_integer("conv1_kernel_size", self.conv1_kernel_size, minimum=1)
+        _check_integer("input_size", self.input_size, minimum=1)
+        object.__setattr__(self, "fires", tuple(self.fires))
+        if not self.fires or not all(isinstance(fire, FireFilters) for fire in self.fires):
+            raise ValueError(
+                f"`fires` must hold one or more FireFilters. Received: fires={self.fires}"
+            )
+        object.__setattr__(self, "pool_after", tuple(sorted(self.pool_after)))
+        numbers = range(1, self.last_conv_number)
+        if len(set(self.pool_after)) != len(self.pool_after) or not set(self.pool_after) <= set(
+            numbers
+        ):
+            raise ValueError(
+                f"`pool_after` must hold different layer numbers from 1 to {numbers[-1]}. "
+                f"Received: pool_after={self.pool_after}"
+            )
+        for number, fire, channels in zip(
+            self.fire_numbers, self.fires, self.fire_in_channels, strict=True
+        ):
+            if fire.bypass == "simple" and fire.out_channels != channels:
+                raise ValueError(
+                    "A simple bypass needs as many output as input channels. "
+                    f"Received: fire{number} with {channels} channels in, "
+                    f"{fire.out_channels} out"
+                )
+
+    @property
+    def fire_numbers(self):
+        return range(FIRST_FIRE, FIRST_FIRE + len(self.fires))
+
+    @property
+    def fire_in_channels(self):
+        return (self.conv1_filters, *(fire.out_channels for fire in self.fires[:-1]))
+
+    @property
+    def out_channels(self):
+        """Channels of the feature map without top."""
+        return self.fires[-1].out_channels
+
+    @property
+    def last_conv_number(self):
+        return FIRST_FIRE + len(self.fires)
+
+    @property
+    def min_input_size(self):
+        """Smallest image side in pixels for which every feature map has a pixel."""
+        size = 1
+        for _ in self.pool_after:
+            # The smallest input of a ceil-mode 3×3/2 pooling with `size` outputs; a single
+            # pixel is too little for any output (PyTorch and Caffe agree).
+            size = 2 * size
+        return 2 * (size - 1) + self.conv1_kernel_size
+
+    def with_bypass(self, bypass):
+        """The same network with the bypass connections of section 6 (Figure 2).
+
+        Args:
+            bypass: None; "simple", around each Fire that keeps the number of channels (in the
+                paper's network fires 3, 5, 7, 9); "complex", a 1×1 convolution around the
+                other Fires as well.
+
+        Raises:
+            ValueError: for another value, and for "simple" where no Fire keeps the channels.
+        """
+        _check_bypass(bypass)
+        keeps = [
+            fire.out_channels == channels
+            for fire, channels in zip(self.fires, self.fire_in_channels, strict=True)
+        ]
+        if bypass == "simple" and not any(keeps):
+            raise ValueError(
+                "`bypass` 'simple' needs a Fire with as many output as input channels; "
+                f"{self.name} has none. Received: bypass=simple"
+            )
+        otherwise = "complex" if bypass == "complex" else None
+        fires = tuple(
+            replace(fire, bypass="simple" if bypass and same else otherwise)
+            for fire, same in zip(self.fires, keeps, strict=True)
+        )
+        return replace(self, fires=fires)
+
+    @classmethod
+    def from_metaparameters(
+        cls,
+        base_e=128,
+        incr_e=128,
+        pct_3x3=0.5,
+        freq=2,
+        squeeze_ratio=0.125,
+        *,
+        fires=8,
+        pool_after=(1, 4, 8),
+        conv1_filters=96,
+        conv1_kernel_size=7,
+        input_size=227,
+        bypass=None,
+        name="squeezenet_custom",
+    ):
+        """The design space of section 5.1. The defaults give SqueezeNet 1.0.
+
+        Fire i (counted from 0) has e_i = base_e + incr_e·floor(i / freq) expand filters, of
+        which e_i·pct_3x3 are 3×3, after squeeze_ratio·e_i squeeze filters. Fractions of a
+        filter are rounded, halves up.
+
+        Args:
+            base_e: expand filters of the first Fire.
+            incr_e: expand filters added every `freq` Fires.
+            pct_3x3: share of the expand filters that are 3×3, from 0 to 1. Both ends are in
+                the paper's range; a share in between must leave a filter of each kind.
+            freq: number of Fires after which the expand filters grow.
+            squeeze_ratio: SR, above 0 and at most 1.
+            fires: number of Fires.
+            pool_after: see `Architecture`.
+            conv1_filters: see `Architecture`.
+            conv1_kernel_size: see `Architecture`.
+            input_size: see `Architecture`.
+            bypass: see `with_bypass`.
+            name: see `Architecture`.
+
+        Raises:
+            ValueError: names the argument that makes no network.
+        """
+        _check_integer("base_e", base_e, minimum=1)
+        _check_integer("incr_e", incr_e, minimum=0)
+        _check_integer("freq", freq, minimum=1)
+        _check_integer("fires", fires, minimum=1)
+        _check_share("pct_3x3", pct_3x3, "from 0 to 1")
+        _check_share("squeeze_ratio", squeeze_ratio, "above 0 and at most 1")
+        if squeeze_ratio == 0:
+            raise ValueError(
+                "`squeeze_ratio` must be a number above 0 and at most 1. Received: squeeze_ratio=0"
+            )
+        return cls(
+            name=name,
+            conv1_filters=conv1_filters,
+            conv1_kernel_size=conv1_kernel_size,
+            fires=tuple(
+                _fire_of(base_e + incr_e * (i // freq), pct_3x3, squeeze_ratio)
+                for i in range(fires)
+            ),
+            pool_after=pool_after,
+            input_size=input_size,
+        ).with_bypass(bypass)
+
+    def to_dict(self):
+        """Plain numbers, strings, lists and dicts, as JSON and YAML take them."""
+        return {
+            **asdict(self),
+            "fires": [asdict(fire) for fire in self.fires],
+            "pool_after": list(self.pool_after),
+        }
+
+    @classmethod
+    def from_dict(cls, config):
+        """The inverse of `to_dict`."""
+        fires = tuple(FireFilters(**fire) for fire in config["fires"])
+        return cls(**{**config, "fires": fires, "pool_after": tuple(config["pool_after"])})
+
+
+def preset(version):
+    """One of the two published networks: "1.0" (Table 1), or "1.1" with 2.4 times less computation.
+
+    1.1 is defined in https://github.com/forresti/SqueezeNet/tree/master/SqueezeNet_v1.1.
+
+    Raises:
+        ValueError: for another version.
+    """
+    if version not in PRESETS:
+        raise ValueError(
+            f"`version` must be one of {', '.join(map(repr, PRESETS))}. Received: version={version}"
+        )
+    return PRESETS[version]
+
+
+def _fire_of(expand, pct_3x3, squeeze_ratio):
+    squeeze = _round_half_up(squeeze_ratio * expand)
+    expand3x3 = _round_half_up(pct_3x3 * expand)
+    if squeeze == 0:
+        raise ValueError(
+            f"`squeeze_ratio` leaves no squeeze filter for {expand} expand filters. "
+            f"Received: squeeze_ratio={squeeze_ratio}"
+        )
+    if 0 < pct_3x3 < 1 and expand3x3 in (0, expand):
+        kind = "3×3" if expand3x3 == 0 else "1×1"
+        raise ValueError(
+            f"`pct_3x3` leaves no {kind} filter among {expand} expand filters; ask for that with "
+            f"exactly {round(pct_3x3)}. Received: pct_3x3={pct_3x3}"
+        )
+    return FireFilters(squeeze, expand - expand3x3, expand3x3)
+
+
+def _round_half_up(value):
+    return math.floor(value + 0.5)
+
+
+def _check_integer(name, value, minimum):
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"`{name}` must be an integer ≥ {minimum}. Received: {name}={value}")
+
+
+def _check_share(name, value, range_text):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be a number {range_text}. Received: {name}={value}")
+
+
+def _check_bypass(bypass):
+    if bypass not in BYPASSES:
+        raise ValueError(f"`bypass` must be None, 'simple' or 'complex'. Received: bypass={bypass}")
+
+
+PRESETS = {
+    "1.0": Architecture.from_metaparameters(name="squeezenet1_0"),
+    "1.1": Architecture.from_metaparameters(
+        name="squeezenet1_1",
+        conv1_filters=64,
+        conv1_kernel_size=3,
+        pool_after=(1, 3, 5),
+        input_size=224,
+    ),
+}

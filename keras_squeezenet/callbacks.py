@@ -1,0 +1,178 @@
+"""What happens between the epochs of a training run.
+
+Every decision here (stop, warn, save) rests on metrics that `AverageMetrics` and
+`ShardedValidation` have made equal on all ranks, so that the ranks decide alike. Their order is
+that of `train/train.py`: first the metrics, then what reads them.
+"""
+
+import csv
+import io
+import logging
+import math
+import time
+
+import keras
+
+from keras_squeezenet import distributed, files
+
+log = logging.getLogger(__name__)
+
+
+class Throughput(keras.callbacks.Callback):
+    """Adds `seconds` of each epoch's training and `images_per_second` of all ranks together.
+
+    Args:
+        images_per_epoch: images that all ranks together train on in an epoch.
+    """
+
+    def __init__(self, images_per_epoch):
+        super().__init__()
+        self.images_per_epoch = images_per_epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.started
+        logs["seconds"] = seconds
+        logs["images_per_second"] = self.images_per_epoch / seconds
+
+
+class ShardedValidation(keras.callbacks.Callback):
+    """Adds `val_loss` and `val_accuracy`: each rank evaluates its shard, every example counts once.
+
+    Args:
+        batches: this rank's finite `tf.data.Dataset` of images and labels; it may be empty.
+        empty: whether it is.
+    """
+
+    METRICS = ("loss", "accuracy")
+
+    def __init__(self, batches, empty=False):
+        super().__init__()
+        self.batches = batches
+        self.empty = empty
+
+    def on_epoch_end(self, epoch, logs=None):
+        sums, count = [0.0] * len(self.METRICS), 0.0
+        if not self.empty:
+            means = self.model.evaluate(self.batches, verbose=0, return_dict=True)
+            # Keras weighs the mean loss by batch sizes: its weight is the number of examples.
+            count = float(self.model.metrics[0].count)
+            sums = [means[name] * count for name in self.METRICS]
+        *sums, count = distributed.total([*sums, count]).tolist()
+        for name, value in zip(self.METRICS, sums, strict=True):
+            logs[f"val_{name}"] = value / count if count else math.nan
+
+
+class History(keras.callbacks.Callback):
+    """Keeps a row per epoch, over resumptions too, and writes them to a CSV file on rank 0.
+
+    Args:
+        path: the file.
+        rows: what was kept before a resumption.
+    """
+
+    def __init__(self, path, rows=()):
+        super().__init__()
+        self.path = path
+        self.rows = list(rows)
+
+    def on_epoch_end(self, epoch, logs=None):
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate})
+        if distributed.rank() == 0:
+            self._write()
+
+    def _write(self):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.rows[-1]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        files.write_text(self.path, text.getvalue())
+
+    @property
+    def best_epoch(self):
+        """Number of the first epoch with the highest validation accuracy."""
+        return max(self.rows, key=lambda row: row["val_accuracy"])["epoch"]
+
+
+class StopEarly(keras.callbacks.Callback):
+    """Ends training when the validation accuracy has not risen for some epochs.
+
+    Args:
+        history: the `History`.
+        patience: number of epochs.
+    """
+
+    def __init__(self, history, patience):
+        super().__init__()
+        self.history = history
+        self.patience = patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 - self.history.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class LossWatch(keras.callbacks.Callback):
+    """Notices the two ways in which training a SqueezeNet fails.
+
+    Stuck: the loss stays at ln(classes), that of equal probabilities, the classic failure. When
+    every output of the last convolution is negative for every image, its ReLU gives 0 and no
+    gradient comes back. It is said once, with advice, and training goes on.
+
+    Diverged: the loss is not a number, and training ends with a `DivergedError`.
+
+    Args:
+        classes: number of classes.
+        warmup_epochs: epochs in which a high loss means nothing yet.
+        patience: looks in a row that must find the loss stuck; there is one after each epoch
+            and after each thousand steps.
+
+    Attributes:
+        warnings: what was said.
+    """
+
+    STEPS_BETWEEN_LOOKS = 1000
+    MARGIN = 0.02  # share of ln(classes)
+
+    def __init__(self, classes, warmup_epochs=0, patience=3):
+        super().__init__()
+        self.chance = math.log(classes)
+        self.warmup_epochs = warmup_epochs
+        self.patience = patience
+        self.stuck_looks = 0
+        self.warnings = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.warm = epoch >= self.warmup_epochs
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (batch + 1) % self.STEPS_BETWEEN_LOOKS == 0:
+            self._look(logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = logs["loss"]
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"The loss of epoch {epoch + 1} is {loss}: training diverged. Lower "
+                "optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_epochs."
+            )
+        self._look(loss)
+
+    def _look(self, loss):
+        stuck = self.warm and abs(loss - self.chance) < self.MARGIN * self.chance
+        self.stuck_looks = self.stuck_looks + 1 if stuck else 0
+        if self.stuck_looks == self.patience and not self.warnings:
+            self.warnings.append(
+                f"Training is stuck: the loss stays at {loss:.3f}, and equal probabilities for "
+                f"all classes give {self.chance:.3f}. Try, in this order: a longer "
+                "optimizer.warmup_epochs, a lower optimizer.learning_rate, "
+                "model.kernel_initializer=he_normal, model.bypass=simple, another seed."
+            )
+            log.warning(self.warnings[0])

@@ -1,0 +1,6 @@
+"""Images -> batches, sharded, with what was skipped and why."""
+
+from keras_squeezenet.data.dataset import Dataset, Split, load_dataset
+from keras_squeezenet.data.images import Augmentation, DataError, Framing
+
+__all__ = ["Augmentation", "DataError", "Dataset", "Framing", "Split", "load_dataset"]

@@ -1,0 +1,383 @@
+"""Examples -> batches: shuffled, sharded over ranks, and honest about what could not be read."""
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+
+from keras_squeezenet.data.examples import Examples, one_line
+from keras_squeezenet.data.images import (
+    Augmentation,
+    DataError,
+    Framing,
+    decode_rgb,
+    decode_square,
+    is_integer,
+    is_number,
+    require_positive,
+)
+from keras_squeezenet.data.sources import open_source
+
+logger = logging.getLogger(__name__)
+
+
+class BrokenImages:
+    """The unreadable pictures of one split, each counted and logged once. Threads may share it.
+
+    Args:
+        split: "train" or "val", for messages.
+        count: Number of examples in the split.
+        max_share: Share of `count` that may be broken.
+    """
+
+    def __init__(self, split: str, count: int, max_share: float):
+        self._split = split
+        self._count = count
+        self._max_share = max_share
+        self._lock = threading.Lock()
+        self._reasons: dict[str, str] = {}
+
+    def add(self, name: str, reason: str) -> None:
+        """Note a broken picture.
+
+        Raises:
+            DataError: There are too many of them, now or already.
+        """
+        with self._lock:
+            is_new = name not in self._reasons
+            self._reasons.setdefault(name, reason)
+        if is_new:
+            logger.warning("Left out %s: %s", name, reason)
+        failure = self.failure
+        if failure:
+            raise DataError(failure)
+
+    @property
+    def found(self) -> tuple[tuple[str, str], ...]:
+        """(file or example, reason) in the order of discovery."""
+        with self._lock:
+            return tuple(self._reasons.items())
+
+    @property
+    def failure(self) -> str | None:
+        """Why reading has to end, in one line; None while it need not."""
+        found = self.found
+        # Whatever share is allowed: without a single readable picture training would wait for ever.
+        if not found or len(found) <= min(self._max_share * self._count, self._count - 1):
+            return None
+        name, reason = found[0]
+        return (
+            f"{len(found)} of {self._count} images of the {self._split} split are broken "
+            f"(max_broken_share={self._max_share:g}); the first: {name}: {reason}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The training or the validation part of a data set."""
+
+    class_names: tuple[str, ...]
+    examples: Examples = field(repr=False)
+    framing: Framing
+    broken_images: BrokenImages = field(repr=False)
+
+    @property
+    def count(self) -> int:
+        """Number of examples, the broken ones included."""
+        return len(self.examples)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int32 `[count]`; None where only reading the examples tells (tensorflow_datasets)."""
+        return self.examples.labels
+
+    @property
+    def class_counts(self) -> np.ndarray | None:
+        """int64 `[classes]`: examples per class; None where `labels` is None."""
+        if self.labels is None:
+            return None
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def local_count(self, rank: int = 0, ranks: int = 1) -> int:
+        """How many examples are validated by `rank` of `ranks`."""
+        _check_rank(rank, ranks)
+        return len(range(rank, self.count, ranks))
+
+    def steps_per_epoch(self, batch_size: int, ranks: int = 1) -> int:
+        """Full batches that every one of `ranks` takes from an epoch.
+
+        Raises:
+            DataError: There are not enough examples for one batch on each rank.
+        """
+        require_positive("batch_size", batch_size)
+        require_positive("ranks", ranks)
+        steps = self.count // (batch_size * ranks)
+        if steps == 0:
+            raise DataError(
+                f"`batch_size` is too large: {self.count} examples do not fill one batch on each "
+                f"of {ranks} rank(s). Received: batch_size={batch_size}"
+            )
+        return steps
+
+    def file_name(self, index: int) -> str | None:
+        """The file of an example; None where it has none of its own."""
+        return self.examples.file_name(index)
+
+    def example(self, index: int) -> tuple[np.ndarray, int]:
+        """One picture as it is, for showing, and its label.
+
+        Returns:
+            uint8 `[height, width, 3]`, RGB, upright, neither cropped nor resized; and the class
+            index.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        try:
+            image, label = self.examples.read(index)
+            with image:
+                return np.array(decode_rgb(image)), label
+        # Pillow's plug-ins raise nearly anything for hostile bytes.
+        except Exception as error:
+            raise DataError(f"{self.examples.describe(index)}: {one_line(error)}") from error
+
+    def train_batches(
+        self,
+        batch_size: int,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        start_epoch: int = 0,
+    ) -> tf.data.Dataset:
+        """Batches without end, `steps_per_epoch(batch_size, ranks)` of them per epoch.
+
+        An epoch is one permutation of all examples, drawn from (`seed`, epoch) and so the same on
+        every rank, of which each rank takes every `ranks`-th. No example comes twice in an epoch,
+        over all ranks. The rest that fills no batch stands in for broken pictures; only when that
+        is used up does a rank repeat some of its own. Thus epochs never drift, and `start_epoch`
+        resumes exactly.
+
+        Args:
+            batch_size: Examples per batch on this rank.
+            augmentation: Random changes, drawn from (`seed`, epoch, example) whatever the threads
+                do. By default none: the pictures are cropped as in evaluation.
+            seed: A non-negative integer, the same on every rank.
+            rank, ranks: Which share of how many.
+            start_epoch: The first epoch's number.
+
+        Returns:
+            (images, labels): float32 `[batch_size, image_size, image_size, 3]` RGB 0…255 and int32
+            `[batch_size]`.
+
+        Raises:
+            DataError: An argument is out of range. While iterating, TensorFlow raises an error of
+                its own when too many pictures are broken; `Dataset.failure` then says so in one
+                line.
+        """
+        _check_rank(rank, ranks)
+        _require_natural("seed", seed)
+        _require_natural("start_epoch", start_epoch)
+        wanted = self.steps_per_epoch(batch_size, ranks) * batch_size
+        augmentation = augmentation or Augmentation()
+
+        def order(epoch):
+            return np.random.default_rng((seed, epoch)).permutation(self.count)[rank::ranks]
+
+        def read(epoch, index):
+            rng = np.random.default_rng((seed, epoch, 1 + index))
+            return self._read(index, augmentation, rng)
+
+        def one_epoch(epoch):
+            indices = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [None])
+            return (
+                tf.data.Dataset.from_tensor_slices(indices)
+                # Enough even if all but one of them are broken, and not for ever if all are.
+                .repeat(wanted)
+                .map(lambda index: self._load(read, epoch, index), tf.data.AUTOTUNE)
+                .filter(lambda image, label, index, readable: readable)
+                .take(wanted)
+                .batch(batch_size, drop_remainder=True)
+            )
+
+        return (
+            tf.data.Dataset.counter(start_epoch)
+            .flat_map(one_epoch)
+            .map(_image_and_label)
+            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def val_batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1) -> tf.data.Dataset:
+        """Every readable example once over all ranks, in order; the last batch may be smaller.
+
+        Args:
+            batch_size: Examples per batch on this rank.
+            rank, ranks: Which share of how many. A rank may have no example at all: then there are
+                no batches.
+
+        Returns:
+            (images, labels): float32 `[batch, image_size, image_size, 3]` RGB 0…255 and int32
+            `[batch]`.
+
+        Raises:
+            DataError: An argument is out of range. For too many broken pictures see
+                `train_batches`.
+        """
+        return (
+            self._val_batches(batch_size, rank, ranks)
+            .map(_image_and_label)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def indexed_val_batches(
+        self, batch_size: int, *, rank: int = 0, ranks: int = 1
+    ) -> tf.data.Dataset:
+        """As `val_batches`, with the examples' indices, int64 `[batch]`, as a third element."""
+        return (
+            self._val_batches(batch_size, rank, ranks)
+            .map(lambda *batch: (*_image_and_label(*batch), batch[2]))
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def _val_batches(self, batch_size: int, rank: int, ranks: int) -> tf.data.Dataset:
+        require_positive("batch_size", batch_size)
+        _check_rank(rank, ranks)
+        return (
+            tf.data.Dataset.range(rank, self.count, ranks)
+            .map(lambda index: self._load(self._read, index), tf.data.AUTOTUNE)
+            .filter(lambda image, label, index, readable: readable)
+            .batch(batch_size)
+        )
+
+    def _load(self, read, *arguments: tf.Tensor):
+        """Call `read` from a tf.data graph; the last of its arguments is the example's index."""
+        image, label, readable = tf.numpy_function(read, arguments, (tf.uint8, tf.int32, tf.bool))
+        side = self.framing.image_size
+        image = tf.ensure_shape(image, [side, side, 3])
+        return image, tf.ensure_shape(label, []), arguments[-1], tf.ensure_shape(readable, [])
+
+    def _read(
+        self,
+        index: int,
+        augmentation: Augmentation | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, np.int32, np.bool]:
+        """(pixels, label, True), or (black, 0, False) of a broken picture, which is noted."""
+        try:
+            image, label = self.examples.read(int(index))
+            with image:
+                pixels = decode_square(image, self.framing, augmentation, rng)
+            return pixels, np.int32(label), np.True_
+        # Pillow's plug-ins raise nearly anything for hostile bytes.
+        except Exception as error:
+            self.broken_images.add(self.examples.describe(int(index)), one_line(error))
+        side = self.framing.image_size
+        return np.zeros((side, side, 3), np.uint8), np.int32(0), np.False_
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A classified set of pictures with a training and a validation split.
+
+    Attributes:
+        class_names: In the order of the class indices.
+        image_size: Side of the batches' pictures, in pixels.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    train: Split
+    val: Split
+
+    @property
+    def broken(self) -> tuple[tuple[str, str], ...]:
+        """(file or example, reason) of each picture that this process left out so far."""
+        return self.train.broken_images.found + self.val.broken_images.found
+
+    @property
+    def failure(self) -> str | None:
+        """Why batches end with an error, in one line; None while they do not."""
+        return self.train.broken_images.failure or self.val.broken_images.failure
+
+
+def load_dataset(
+    source: str,
+    *,
+    image_size: int,
+    resize: int | Literal["stretch"] | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    max_broken_share: float = 0.01,
+) -> Dataset:
+    """Find the examples of a data set; their pictures are read when batches are asked for.
+
+    Args:
+        source: One of
+
+            - `"digits"`: 1,797 handwritten digits that come with scikit-learn;
+            - `"cifar10"`, `"cifar100"`: downloaded once into Keras's cache;
+            - `"tfds:NAME"`: prepared by tensorflow_datasets, e.g. `"tfds:imagenette/320px-v2"`;
+            - a folder with `train/CLASS/*` and `val/CLASS/*` (or `validation`, `test`), or with
+              `CLASS/*` or `train/CLASS/*` alone, which is then divided. Images are jpg, jpeg, png,
+              gif, bmp and webp; hidden and other files are ignored. Classes are numbered by their
+              sorted names, and `val` may lack some. A folder that is called like one of the names
+              above is written `./digits`.
+        image_size: Side of the square batches, in pixels.
+        resize: Short side, in pixels, from which evaluation crops its central square, by default
+            `image_size`; or `"stretch"` to squeeze whole pictures into the square.
+        val_fraction: Share of each class that is held out where the source has no validation split.
+        seed: Of that division, which does not change from version to version.
+        max_broken_share: Share of a split's examples that may be unreadable before batches end with
+            an error. Each process counts what it meets itself.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: An argument is out of range, or the source is missing, empty or inconsistent.
+    """
+    if not is_number(val_fraction) or not 0 < val_fraction < 1:
+        raise DataError(
+            f"`val_fraction` must be between 0 and 1. Received: val_fraction={val_fraction}"
+        )
+    if not is_number(max_broken_share) or not 0 <= max_broken_share <= 1:
+        raise DataError(
+            f"`max_broken_share` must be from 0 to 1. Received: max_broken_share={max_broken_share}"
+        )
+    _require_natural("seed", seed)
+    Framing(image_size, resize)  # before anything is downloaded
+    found = open_source(str(source), val_fraction=val_fraction, seed=seed)
+    framing = Framing(image_size, resize, found.resample)
+
+    def split(name: str, examples: Examples) -> Split:
+        broken = BrokenImages(name, len(examples), max_broken_share)
+        return Split(found.class_names, examples, framing, broken)
+
+    return Dataset(
+        name=found.name,
+        class_names=found.class_names,
+        image_size=image_size,
+        train=split("train", found.train),
+        val=split("val", found.val),
+    )
+
+
+def _image_and_label(images, labels, *_):
+    return tf.cast(images, tf.float32), labels
+
+
+def _require_natural(name: str, value) -> None:
+    if not is_integer(value) or value < 0:
+        raise DataError(f"`{name}` must be a non-negative integer. Received: {name}={value}")
+
+
+def _check_rank(rank: int, ranks: int) -> None:
+    require_positive("ranks", ranks)
+    if not is_integer(rank) or not 0 <= rank < ranks:
+        raise DataError(f"`rank` must be from 0 to {ranks - 1}. Received: rank={rank}")

@@ -1,0 +1,148 @@
+"""Which examples there are: files of a folder, arrays in memory, records of tensorflow_datasets."""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from keras_squeezenet.data.images import open_image
+
+
+class Examples(ABC):
+    """A numbered collection of labelled pictures, each read when it is asked for.
+
+    Attributes:
+        labels: int32, one class index per example; None where only reading an example tells.
+    """
+
+    labels: np.ndarray | None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """The opened picture, perhaps not decoded yet, and its label.
+
+        Raises:
+            Exception: It cannot be read. Pillow raises nearly anything for hostile bytes.
+        """
+
+    def file_name(self, index: int) -> str | None:
+        """The file that holds this example alone, if there is one."""
+        return None
+
+    def describe(self, index: int) -> str:
+        """What a message calls this example."""
+        return self.file_name(index) or f"example {index}"
+
+
+@dataclass(frozen=True, eq=False)
+class FileExamples(Examples):
+    """Image files; `files` are relative to `folder`."""
+
+    folder: str
+    files: tuple[str, ...]
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.files)
+
+    def read(self, index):
+        return open_image(self.file_name(index)), int(self.labels[index])
+
+    def file_name(self, index):
+        return os.path.join(self.folder, self.files[index])
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayExamples(Examples):
+    """Pictures in memory: uint8 `[count, height, width, 3]`."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, index):
+        return Image.fromarray(self.images[index]), int(self.labels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class RecordExamples(Examples):
+    """A split of tensorflow_datasets with random access, its pictures still encoded."""
+
+    name: str
+    records: Any
+    labels: None = None
+
+    def __len__(self):
+        return len(self.records)
+
+    def read(self, index):
+        record = self.records[index]
+        return open_image(BytesIO(record["image"])), int(record["label"])
+
+    def describe(self, index):
+        return f"{self.name}[{index}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set before it is framed and batched."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Examples
+    val: Examples
+    resample: Image.Resampling = Image.Resampling.BILINEAR
+
+
+def stratified_split(
+    names: Sequence[str], labels: np.ndarray, *, val_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide examples into training and validation, class by class.
+
+    Who goes where follows from a hash of the seed and the example's name alone, so it is the same
+    with every version of numpy and Python and in whichever folder the data lie.
+
+    Args:
+        names: One per example, all different.
+        labels: One class index per example.
+        val_fraction: Share of each class that is held out, rounded; at least one example of a class
+            that has two, and never all of them.
+
+    Returns:
+        Indices of the training and of the validation examples, ascending.
+    """
+
+    def draw(index: int) -> bytes:
+        # File names need not be valid Unicode on Linux.
+        return hashlib.sha256(f"{seed}/{names[index]}".encode(errors="surrogateescape")).digest()
+
+    val = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(max(round(len(members) * val_fraction), 1), len(members) - 1)
+        val += sorted(members, key=draw)[:count]
+    val = np.sort(np.array(val, np.int64))
+    return np.setdiff1d(np.arange(len(labels)), val), val
+
+
+def frozen_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    """A read-only int32 copy."""
+    array = np.array(labels, np.int32)
+    array.setflags(write=False)
+    return array
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line, with the name of its kind where it says nothing itself."""
+    return " ".join(str(error).split()) or type(error).__name__

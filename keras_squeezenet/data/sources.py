@@ -1,0 +1,100 @@
+"""Which data set is meant by a name or a path."""
+
+import numpy as np
+from PIL import Image
+
+from keras_squeezenet.data.cifar import CIFAR_ARCHIVES, download_cifar, read_cifar
+from keras_squeezenet.data.examples import (
+    ArrayExamples,
+    RecordExamples,
+    Source,
+    frozen_labels,
+    one_line,
+    stratified_split,
+)
+from keras_squeezenet.data.folders import open_folder
+from keras_squeezenet.data.images import DataError
+
+
+def open_source(source: str, *, val_fraction: float, seed: int) -> Source:
+    """Find the examples of `source`; see `load_dataset`."""
+    if source == "digits":
+        return _digits(val_fraction, seed)
+    if source in CIFAR_ARCHIVES:
+        return read_cifar(source, download_cifar(source))
+    if source.startswith("tfds:"):
+        return _tensorflow_datasets(source.removeprefix("tfds:"), val_fraction)
+    return open_folder(source, val_fraction=val_fraction, seed=seed)
+
+
+def _digits(val_fraction: float, seed: int) -> Source:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images = np.repeat(grey[..., None], 3, axis=-1)
+    labels = digits.target
+    names = [str(index) for index in range(len(labels))]
+    train, val = stratified_split(names, labels, val_fraction=val_fraction, seed=seed)
+    return Source(
+        "digits",
+        tuple(str(name) for name in digits.target_names),
+        ArrayExamples(images[train], frozen_labels(labels[train])),
+        ArrayExamples(images[val], frozen_labels(labels[val])),
+        # 8x8 pixels grow many times over; bilinear would leave visible squares.
+        Image.Resampling.BICUBIC,
+    )
+
+
+def _tensorflow_datasets(name: str, val_fraction: float) -> Source:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            "tfds:NAME needs tensorflow-datasets: pip install tensorflow-datasets. "
+            f"Received: source=tfds:{name}"
+        ) from error
+
+    try:
+        builder = tfds.builder(name)
+        if not builder.is_prepared():
+            # Of their file formats, the one that can be read in any order.
+            builder = tfds.builder(name, file_format="array_record")
+            builder.download_and_prepare()
+    except Exception as error:
+        raise DataError(f"tfds:{name}: {one_line(error)}") from error
+
+    file_format = builder.info.file_format.value
+    if file_format != "array_record":
+        raise DataError(
+            f"tfds:{name}: was prepared in {builder.data_dir} in a format without random access; "
+            f"set TFDS_DATA_DIR to another folder. Received: file_format={file_format}"
+        )
+    label = builder.info.features.get("label")
+    if "image" not in builder.info.features or not isinstance(label, tfds.features.ClassLabel):
+        raise DataError(
+            f"tfds:{name}: expected the features image and label (a class). "
+            f"Received: features={', '.join(builder.info.features)}"
+        )
+    train, val = _record_splits(name, tuple(builder.info.splits), val_fraction)
+    encoded = {"image": tfds.decode.SkipDecoding()}
+    return Source(
+        name,
+        tuple(label.names),
+        *(
+            RecordExamples(f"tfds:{name}/{split}", builder.as_data_source(split, decoders=encoded))
+            for split in (train, val)
+        ),
+    )
+
+
+def _record_splits(name: str, splits: tuple[str, ...], val_fraction: float) -> tuple[str, str]:
+    if "train" not in splits:
+        raise DataError(
+            f"tfds:{name}: expected a train split. Received: splits={', '.join(splits)}"
+        )
+    for val in ("validation", "test"):
+        if val in splits:
+            return "train", val
+    boundary = round(100 * (1 - val_fraction))
+    return f"train[:{boundary}%]", f"train[{boundary}%:]"

@@ -1,0 +1,263 @@
+"""Data-parallel training with Horovod for Keras 3 on TensorFlow.
+
+Horovod's own `DistributedOptimizer` hooks a method that Keras 3 never calls: wrapped around a
+Keras 3 optimizer it runs and averages nothing. This module calls Horovod's collective operations
+directly. Without Horovod, or outside `horovodrun`, every function here does what is right for a
+single process, so that training code has one path.
+"""
+
+import importlib
+import os
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# What launchers set for the processes they start: horovodrun with Gloo, Open MPI, MPICH.
+LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+COMPRESSIONS = (None, "fp16")
+
+
+class RankError(RuntimeError):
+    """Another rank failed; its message is in the text."""
+
+
+def start():
+    """Join the other ranks, if a launcher started this process, and share the machine with them.
+
+    Call it before TensorFlow does any work: it sets threads and visible GPUs. Each rank takes
+    one GPU, or its share of the cores.
+
+    Raises:
+        RuntimeError: when a launcher started this process and Horovod is not installed.
+    """
+    if not any(variable in os.environ for variable in LAUNCHER_VARIABLES):
+        return
+    try:
+        hvd = importlib.import_module("horovod.tensorflow")
+    except ImportError as error:
+        raise RuntimeError(
+            "This process was started by horovodrun or mpirun, and Horovod cannot be imported "
+            f"({error}). Build it with: python tools/install_horovod.py"
+        ) from error
+    hvd.init()
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
+    elif hvd.local_size() > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        threads = max(1, cores // hvd.local_size())
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def rank():
+    """This process's number, from 0. Rank 0 alone writes files and shows progress."""
+    hvd = _horovod()
+    return hvd.rank() if hvd else 0
+
+
+def size():
+    """Number of ranks that train together; 1 without Horovod."""
+    hvd = _horovod()
+    return hvd.size() if hvd else 1
+
+
+def gather(value):
+    """The list of what each rank passed, in rank order, on every rank. Picklable values only.
+
+    The values come from our own ranks over Horovod's connections, not from files.
+    """
+    return _horovod().allgather_object(value) if size() > 1 else [value]
+
+
+def total(values):
+    """The sum over all ranks of an array of numbers, float64, the same shape."""
+    # Horovod's sums in float64 are exact for counts up to 2^53.
+    values = np.asarray(values, "float64")
+    if size() == 1:
+        return values
+    return _horovod().allreduce(tf.constant(values), op=_horovod().Sum).numpy()
+
+
+@contextmanager
+def together():
+    """Run a block that may fail on some ranks; if it does, every rank fails, and none waits.
+
+    For work without collective operations inside, such as reading data.
+
+    Raises:
+        RankError: on the ranks where the block went well, with the message of the first one
+            where it did not. There, the block's own error goes on.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+        raise
+    finally:
+        messages = gather(failure and f"{type(failure).__name__}: {failure}")
+        failed = [(number, text) for number, text in enumerate(messages) if text]
+        if failed and failure is None:
+            raise RankError(f"rank {failed[0][0]}: {failed[0][1]}")
+
+
+def DistributedOptimizer(optimizer, compression=None, accumulation_steps=1):
+    """Make a Keras 3 optimizer average its gradients over all ranks before it applies them.
+
+    The gradients of one step travel in one group. The averaged step on N ranks with batches of
+    B equals one process's step on the joined batch of N·B (data-parallel synchronous SGD).
+    Clipping and weight decay come after the average, as they would in one process.
+
+    The optimizer keeps its class, so that models are saved with the plain optimizer and load
+    where neither Horovod nor this package is installed.
+
+    Args:
+        optimizer: any `keras.optimizers.Optimizer`, built or not. It is changed in place.
+        compression: None, or "fp16": gradients travel as 16-bit floats, half the bytes.
+        accumulation_steps: steps whose gradients are averaged locally before they travel and
+            are applied once. `optimizer.iterations` counts what was applied. Gradients of an
+            incomplete group are not part of a saved model.
+
+    Returns:
+        The optimizer. Under the "mixed_float16" policy a `LossScaleOptimizer` around it:
+        whether a gradient is finite is decided after the average, so that ranks never differ.
+
+    Raises:
+        ValueError: for arguments outside these, or an optimizer that is distributed already.
+    """
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(
+            f"`optimizer` must be a keras.optimizers.Optimizer. Received: optimizer={optimizer}"
+        )
+    if compression not in COMPRESSIONS:
+        raise ValueError(
+            f"`compression` must be None or 'fp16'. Received: compression={compression}"
+        )
+    if not isinstance(accumulation_steps, int) or accumulation_steps < 1:
+        raise ValueError(
+            "`accumulation_steps` must be an integer ≥ 1. "
+            f"Received: accumulation_steps={accumulation_steps}"
+        )
+    if "apply" in vars(optimizer):
+        raise ValueError(f"`optimizer` is distributed already. Received: optimizer={optimizer}")
+    mixed_float16 = keras.config.dtype_policy().name == "mixed_float16"
+    if mixed_float16 and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+
+    apply_locally = optimizer.apply
+
+    def apply_averaged(grads, trainable_variables=None):
+        apply_locally(_average(grads, compression), trainable_variables)
+
+    # On the instance: Keras saves an optimizer by its class, which stays what it was.
+    if accumulation_steps == 1:
+        optimizer.apply = apply_averaged
+    else:
+        optimizer.apply = _accumulated(optimizer, apply_averaged, accumulation_steps)
+    return optimizer
+
+
+class BroadcastState(keras.callbacks.Callback):
+    """Give every rank the weights and the optimizer's variables of one rank when training starts.
+
+    Args:
+        root_rank: the rank whose state all take.
+    """
+
+    def __init__(self, root_rank=0):
+        super().__init__()
+        self.root_rank = root_rank
+
+    def on_train_begin(self, logs=None):
+        if size() == 1:
+            return
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        # `weights` leaves out the states of random generators: dropout differs between ranks.
+        _broadcast([*self.model.weights, *optimizer.variables], self.root_rank)
+
+
+def broadcast_weights(model, root_rank=0):
+    """Give every rank's model the weights of one rank's."""
+    if size() > 1:
+        _broadcast(model.weights, root_rank)
+
+
+class AverageMetrics(keras.callbacks.Callback):
+    """Replace each epoch's training metrics by their average over all ranks.
+
+    Exact for means over examples, because every rank takes as many steps with as many examples.
+    Put it before the callbacks that read the metrics.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        if size() > 1 and logs:
+            names = sorted(logs)
+            averages = total([logs[name] for name in names]) / size()
+            logs.update(zip(names, averages.tolist(), strict=True))
+
+
+def _horovod():
+    """Horovod's TensorFlow module once `start` has joined the ranks, else None."""
+    if not any(variable in os.environ for variable in LAUNCHER_VARIABLES):
+        return None
+    hvd = importlib.import_module("horovod.tensorflow")
+    return hvd if hvd.is_initialized() else None
+
+
+def _broadcast(variables, root_rank):
+    _horovod().broadcast_variables([v.value for v in variables], root_rank=root_rank)
+
+
+def _average(grads, compression):
+    if size() == 1:
+        return grads
+    hvd = _horovod()
+    compressor = hvd.Compression.fp16 if compression == "fp16" else hvd.Compression.none
+    present = [number for number, grad in enumerate(grads) if grad is not None]
+    averaged = hvd.grouped_allreduce(
+        [tf.convert_to_tensor(grads[number]) for number in present],
+        op=hvd.Average,
+        compression=compressor,
+    )
+    result = [None] * len(grads)
+    for number, grad in zip(present, averaged, strict=True):
+        result[number] = grad
+    return result
+
+
+def _accumulated(optimizer, apply, steps):
+    """An `apply` that sums gradients here and calls the other one every `steps` calls."""
+    # Not the optimizer's own variables: the saved optimizer must be the plain one.
+    sums, count = [], []
+
+    def apply_every_few(grads, trainable_variables=None):
+        grads = [None if grad is None else tf.convert_to_tensor(grad) for grad in grads]
+        if not count:
+            with tf.init_scope():
+                if not optimizer.built:
+                    optimizer.build(trainable_variables)
+                count.append(tf.Variable(0))
+                sums.extend(
+                    None if grad is None else tf.Variable(tf.zeros(grad.shape, grad.dtype))
+                    for grad in grads
+                )
+        for total_grad, grad in zip(sums, grads, strict=True):
+            if grad is not None:
+                total_grad.assign_add(grad)
+        count[0].assign_add(1)
+
+        def apply_mean():
+            apply([s if s is None else s / steps for s in sums], trainable_variables)
+            for total_grad in sums:
+                if total_grad is not None:
+                    total_grad.assign(tf.zeros_like(total_grad))
+            count[0].assign(0)
+
+        tf.cond(tf.equal(count[0], steps), apply_mean, lambda: None)
+
+    return apply_every_few

@@ -1,0 +1,337 @@
+"""The layers of SqueezeNet. Keras 3 only, on any backend, in both data formats."""
+
+import math
+from typing import ClassVar
+
+import keras
+from keras import layers, ops
+
+from keras_squeezenet.architecture import FireFilters
+
+SAVED_AS = "keras_squeezenet"  # the package part of the registered names in saved models
+
+
+@keras.saving.register_keras_serializable(package=SAVED_AS)
+class Fire(layers.Layer):
+    """Squeeze to few channels, then expand with 1×1 and 3×3 filters (section 3.2).
+
+    The output's channels are those of the 1×1 filters, then those of the 3×3 filters. Every
+    convolution but the bypass's is followed by `activation`; nothing follows the addition.
+
+    Args:
+        squeeze_filters: 1×1 filters of the squeeze layer.
+        expand1x1_filters: 1×1 filters of the expand layer; 0 leaves that branch out.
+        expand3x3_filters: 3×3 filters of the expand layer; 0 leaves that branch out.
+        bypass: None; "simple", the input is added to the output (section 6), which needs as
+            many channels in as out; "complex", a 1×1 convolution of the input is added.
+        activation: after squeeze and expand.
+        kernel_initializer: of every convolution.
+        bias_initializer: of every convolution.
+        kernel_regularizer: of every convolution.
+        data_format: "channels_last", "channels_first" or None for Keras's own setting.
+
+    Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)` with
+    "channels_first". Output shape: the same with `expand1x1_filters + expand3x3_filters`
+    channels.
+
+    Raises:
+        ValueError: for counts that make no layer, an unknown bypass, or a simple bypass between
+            different numbers of channels.
+
+    Example:
+
+    >>> Fire(16, 64, 64)(keras.ops.ones((1, 55, 55, 96))).shape
+    TensorShape([1, 55, 55, 128])
+    """
+
+    def __init__(
+        self,
+        squeeze_filters,
+        expand1x1_filters,
+        expand3x3_filters,
+        bypass=None,
+        *,
+        activation="relu",
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        # FireFilters holds the rules for the counts and the bypass.
+        filters = FireFilters(squeeze_filters, expand1x1_filters, expand3x3_filters, bypass)
+        self.squeeze_filters = squeeze_filters
+        self.expand1x1_filters = expand1x1_filters
+        self.expand3x3_filters = expand3x3_filters
+        self.out_channels = filters.out_channels
+        self.bypass = bypass
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.data_format = _standardize_data_format(data_format)
+        self._channel_axis = -1 if self.data_format == "channels_last" else 1
+
+        self.squeeze1x1 = self._convolution("squeeze1x1", squeeze_filters, 1, self.activation)
+        self.expand1x1 = self._convolution("expand1x1", expand1x1_filters, 1, self.activation)
+        self.expand3x3 = self._convolution("expand3x3", expand3x3_filters, 3, self.activation)
+        self.bypass1x1 = self._convolution(
+            "bypass1x1", self.out_channels if bypass == "complex" else 0, 1, None
+        )
+
+    def _convolution(self, name, filters, kernel_size, activation):
+        if filters == 0:
+            return None
+        return layers.Conv2D(
+            filters,
+            kernel_size,
+            padding="same",
+            activation=activation,
+            kernel_initializer=_fresh(self.kernel_initializer),
+            bias_initializer=_fresh(self.bias_initializer),
+            kernel_regularizer=self.kernel_regularizer,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    @property
+    def convolutions(self):
+        """The layer's convolutions that exist: squeeze, expand 1×1 and 3×3, bypass."""
+        every = (self.squeeze1x1, self.expand1x1, self.expand3x3, self.bypass1x1)
+        return tuple(convolution for convolution in every if convolution is not None)
+
+    def build(self, input_shape):
+        channels = input_shape[self._channel_axis]
+        if self.bypass == "simple" and channels != self.out_channels:
+            raise ValueError(
+                "A simple bypass needs as many output as input channels. Received: "
+                f"{channels} channels in, {self.out_channels} out (layer {self.name})"
+            )
+        squeezed_shape = self.squeeze1x1.compute_output_shape(input_shape)
+        for convolution in self.convolutions:
+            takes_input = convolution in (self.squeeze1x1, self.bypass1x1)
+            convolution.build(input_shape if takes_input else squeezed_shape)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        squeezed = self.squeeze1x1(inputs)
+        expanded = [
+            expand(squeezed) for expand in (self.expand1x1, self.expand3x3) if expand is not None
+        ]
+        outputs = (
+            ops.concatenate(expanded, axis=self._channel_axis) if expanded[1:] else expanded[0]
+        )
+        if self.bypass == "simple":
+            return outputs + inputs
+        if self.bypass == "complex":
+            return outputs + self.bypass1x1(inputs)
+        return outputs
+
+    def compute_output_shape(self, input_shape):
+        output_shape = list(input_shape)
+        output_shape[self._channel_axis] = self.out_channels
+        return tuple(output_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "squeeze_filters": self.squeeze_filters,
+            "expand1x1_filters": self.expand1x1_filters,
+            "expand3x3_filters": self.expand3x3_filters,
+            "bypass": self.bypass,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "data_format": self.data_format,
+        }
+
+
+@keras.saving.register_keras_serializable(package=SAVED_AS)
+class CeilMaxPooling2D(layers.Layer):
+    """Max pooling whose last window may reach over the edge, as in Caffe and PyTorch's `ceil_mode`.
+
+    Keras's own "valid" pooling drops what does not fill a window. On real images that costs
+    the published SqueezeNets 0.6 to 2 points of top-1 accuracy where the sizes differ. What lies
+    over the edge never wins, whatever the input's sign: the complex bypass gives negative values.
+
+    Args:
+        pool_size: side of the window in pixels.
+        strides: step of the window in pixels, at most `pool_size`.
+        data_format: "channels_last", "channels_first" or None for Keras's own setting.
+
+    Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)` with
+    "channels_first". Output: each side n becomes `ceil((n - pool_size) / strides) + 1`.
+
+    Raises:
+        ValueError: for a stride above the window, or an input smaller than one output pixel.
+
+    Example:
+
+    >>> CeilMaxPooling2D()(keras.ops.ones((1, 56, 56, 64))).shape
+    TensorShape([1, 28, 28, 64])
+    """
+
+    def __init__(self, pool_size=3, strides=2, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 1 <= strides <= pool_size:
+            raise ValueError(
+                "`strides` must be from 1 to `pool_size`. "
+                f"Received: strides={strides}, pool_size={pool_size}"
+            )
+        self.pool_size = pool_size
+        self.strides = strides
+        self.data_format = _standardize_data_format(data_format)
+        self._spatial_axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
+
+    def call(self, inputs):
+        paddings = [self._padding(inputs.shape[axis]) for axis in self._spatial_axes]
+        if paddings[0] == paddings[1] != "explicit":
+            return self._max_pool(inputs, (True, True), paddings[0])
+        if "explicit" not in paddings:
+            # A maximum over a rectangle is one over its rows, then one over its columns.
+            rows = self._max_pool(inputs, (True, False), paddings[0])
+            return self._max_pool(rows, (False, True), paddings[1])
+        return self._max_pool(self._pad_over_the_edge(inputs), (True, True), "valid")
+
+    def _padding(self, size):
+        """How one axis reaches ceil mode: "valid", "same", or padding of our own.
+
+        Pooling operations with a padding of their own are quicker, and a quantized model needs
+        no representation of the padding's value.
+        """
+        if size is None:
+            return "explicit"
+        self._out_size(size)
+        over_the_edge = -(size - self.pool_size) % self.strides
+        if over_the_edge == 0 and size >= self.pool_size:
+            return "valid"
+        same_padding = (math.ceil(size / self.strides) - 1) * self.strides + self.pool_size - size
+        # "same" puts half of its padding, rounded down, before the first pixel.
+        if same_padding == over_the_edge == 1:
+            return "same"
+        return "explicit"
+
+    def _pad_over_the_edge(self, inputs):
+        # With stride - 1 more pixels at the end, floor((n + s - 1 - k) / s) is ceil((n - k) / s).
+        widths = [(0, 0)] * 4
+        for axis in self._spatial_axes:
+            widths[axis] = (0, self.strides - 1)
+        return ops.pad(inputs, widths, constant_values=-math.inf)
+
+    def _max_pool(self, inputs, axes, padding):
+        return ops.max_pool(
+            inputs,
+            pool_size=tuple(self.pool_size if pooled else 1 for pooled in axes),
+            strides=tuple(self.strides if pooled else 1 for pooled in axes),
+            padding=padding,
+            data_format=self.data_format,
+        )
+
+    def _out_size(self, size):
+        if size is None:
+            return None
+        out_size = -((self.pool_size - size) // self.strides) + 1
+        if out_size < 1:
+            raise ValueError(
+                f"An input side must give at least one output pixel. Received: {size} pixels for "
+                f"pool_size={self.pool_size}, strides={self.strides} (layer {self.name})"
+            )
+        return out_size
+
+    def compute_output_shape(self, input_shape):
+        output_shape = list(input_shape)
+        for axis in self._spatial_axes:
+            output_shape[axis] = self._out_size(input_shape[axis])
+        return tuple(output_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "pool_size": self.pool_size,
+            "strides": self.strides,
+            "data_format": self.data_format,
+        }
+
+
+@keras.saving.register_keras_serializable(package=SAVED_AS)
+class ImagePreprocessing(layers.Layer):
+    """From RGB 0…255, as an image file holds it, to what a network was trained on.
+
+    Args:
+        mode: "caffe", blue-green-red minus (104, 117, 123), which the published SqueezeNets
+            take; "tf", -1…1; or "torch", 0…1 normalised by ImageNet's mean and deviation. The
+            names are those of `keras.applications`; its own "caffe" has other digits after
+            the decimal point (103.939, 116.779, 123.68).
+        data_format: "channels_last", "channels_first" or None for Keras's own setting.
+
+    Input and output shape: `(batch, height, width, 3)`, or `(batch, 3, height, width)`; "tf"
+    takes any number of channels.
+
+    Raises:
+        ValueError: for another mode, and for other than 3 channels where the mode needs them.
+    """
+
+    # (channels reversed, what is subtracted, what the rest is divided by), in output order
+    MODES: ClassVar = {
+        "caffe": (True, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),
+        "tf": (False, (127.5,), (127.5,)),
+        "torch": (False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    }
+
+    def __init__(self, mode="caffe", data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        if mode not in self.MODES:
+            raise ValueError(
+                f"`mode` must be one of {', '.join(map(repr, self.MODES))}. Received: mode={mode}"
+            )
+        self.mode = mode
+        self.data_format = _standardize_data_format(data_format)
+        self._channel_axis = -1 if self.data_format == "channels_last" else 1
+
+    def build(self, input_shape):
+        channels = input_shape[self._channel_axis]
+        if self.mode != "tf" and channels != 3:
+            raise ValueError(
+                f"Preprocessing with mode {self.mode!r} needs 3 channels. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        super().build(input_shape)
+
+    def call(self, inputs):
+        reverse, offset, scale = self.MODES[self.mode]
+        images = ops.cast(inputs, self.compute_dtype)
+        if reverse:
+            images = ops.flip(images, axis=self._channel_axis)
+        shape = [1, 1, 1, 1]
+        shape[self._channel_axis] = len(offset)
+        offset, scale = (
+            ops.cast(ops.reshape(ops.convert_to_tensor(values), shape), self.compute_dtype)
+            for values in (offset, scale)
+        )
+        return (images - offset) / scale
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode, "data_format": self.data_format}
+
+
+def _standardize_data_format(data_format):
+    data_format = data_format or keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            "`data_format` must be 'channels_last' or 'channels_first'. "
+            f"Received: data_format={data_format}"
+        )
+    return data_format
+
+
+def _fresh(initializer):
+    """A seedless initializer repeats its values when it is used twice: give each layer its own."""
+    if isinstance(initializer, keras.initializers.Initializer):
+        return initializer.clone()
+    return initializer

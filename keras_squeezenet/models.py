@@ -1,0 +1,243 @@
+"""SqueezeNet models: an `Architecture` becomes a functional `keras.Model`.
+
+The constructors keep the contract of `keras.applications`. Layers have the names of the paper's
+Table 1: conv1, pool1, fire2, …, conv10.
+"""
+
+import os
+
+import keras
+from keras import layers
+
+from keras_squeezenet.architecture import Architecture, preset
+from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+
+# conv10 starts from a narrow Gaussian in the authors' own network definition, so that training
+# starts near equal probabilities; the other layers start with Caffe's "xavier".
+LAST_CONV_DEVIATION = 0.01
+
+
+def SqueezeNet(
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    version="1.1",
+    bypass=None,
+    architecture=None,
+    dropout_rate=0.5,
+    include_preprocessing=False,
+    kernel_initializer="glorot_uniform",
+):
+    """A SqueezeNet (Iandola et al., arXiv 1602.07360).
+
+    Args:
+        include_top: whether dropout, the last convolution and the classifier are included.
+        weights: None, random values; or the path of a file that `Model.load_weights` reads.
+            "imagenet" is not available yet.
+        input_tensor: output of `keras.layers.Input()` or of other layers, to be the input.
+        input_shape: `(height, width, channels)`, or `(channels, height, width)` with
+            "channels_first". Default: 227×227 pixels for version 1.0, 224×224 for 1.1, three
+            channels; without top any number of pixels.
+        pooling: without top: None, the last feature map is the output; "avg" or "max", its
+            global average or maximum.
+        classes: number of classes, with top.
+        classifier_activation: of the top: "softmax"; or None, the output is the logits.
+        name: the model's name. Default: the architecture's.
+        version: "1.0", the paper's Table 1; or "1.1", the authors' own with 2.4 times less
+            computation.
+        bypass: None, "simple" or "complex" (section 6).
+        architecture: an `Architecture` instead of `version` and `bypass`.
+        dropout_rate: before the last convolution, with top.
+        include_preprocessing: whether the model takes RGB 0…255, as image files hold it. True
+            prepares it as the published weights want it ("caffe"); or a mode of
+            `ImagePreprocessing`.
+        kernel_initializer: of every convolution but the last.
+
+    Returns:
+        A `keras.Model`. With top its output is `(batch, classes)`.
+
+    Raises:
+        ValueError: for arguments that do not go together; the text names them.
+
+    Example:
+
+    >>> SqueezeNet(weights=None).count_params()
+    1235496
+    """
+    architecture = _architecture_of(version, bypass, architecture)
+    _check_weights(weights, architecture, include_top, classes, classifier_activation)
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling}")
+    image = _image_input(input_tensor, input_shape, include_top, architecture)
+
+    x = _prepare(image, include_preprocessing)
+    x = _features(x, architecture, kernel_initializer)
+    if include_top:
+        x = _top(x, architecture, classes, classifier_activation, dropout_rate)
+    elif pooling == "avg":
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = layers.GlobalMaxPooling2D(name="max_pool")(x)
+
+    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, x, name=name or architecture.name)
+    if weights is not None:
+        model.load_weights(weights)
+    return model
+
+
+def SqueezeNet1_0(*args, **kwargs):
+    """SqueezeNet 1.0, the network of the paper's Table 1. Arguments: see `SqueezeNet`."""
+    return SqueezeNet(*args, **kwargs, version="1.0")
+
+
+def SqueezeNet1_1(*args, **kwargs):
+    """SqueezeNet 1.1: as accurate, 2.4 times less computation. Arguments: see `SqueezeNet`."""
+    return SqueezeNet(*args, **kwargs, version="1.1")
+
+
+def _prepare(x, include_preprocessing):
+    if not include_preprocessing:
+        return x
+    mode = "caffe" if include_preprocessing is True else include_preprocessing
+    return ImagePreprocessing(mode, name="preprocessing")(x)
+
+
+def _features(x, architecture, kernel_initializer):
+    """Everything up to the last Fire."""
+
+    def pooled(x, number):
+        if number not in architecture.pool_after:
+            return x
+        return CeilMaxPooling2D(name=f"pool{number}")(x)
+
+    x = layers.Conv2D(
+        architecture.conv1_filters,
+        architecture.conv1_kernel_size,
+        strides=2,
+        activation="relu",
+        kernel_initializer=kernel_initializer,
+        name="conv1",
+    )(x)
+    x = pooled(x, 1)
+    for number, fire in zip(architecture.fire_numbers, architecture.fires, strict=True):
+        x = Fire(
+            fire.squeeze,
+            fire.expand1x1,
+            fire.expand3x3,
+            fire.bypass,
+            kernel_initializer=kernel_initializer,
+            name=f"fire{number}",
+        )(x)
+        x = pooled(x, number)
+    return x
+
+
+def _top(x, architecture, classes, classifier_activation, dropout_rate):
+    """Dropout, one filter per class, ReLU, global average, activation (Table 1, section 3.3)."""
+    last_fire, last_conv = architecture.fire_numbers[-1], architecture.last_conv_number
+    x = layers.Dropout(dropout_rate, name=f"drop{last_fire}")(x)
+    x = layers.Conv2D(
+        classes,
+        1,
+        activation="relu",
+        kernel_initializer=keras.initializers.RandomNormal(stddev=LAST_CONV_DEVIATION),
+        name=f"conv{last_conv}",
+    )(x)
+    # float32 whatever the policy: a softmax in half precision loses small probabilities.
+    x = layers.GlobalAveragePooling2D(name=f"pool{last_conv}", dtype="float32")(x)
+    return layers.Activation(classifier_activation, name="predictions", dtype="float32")(x)
+
+
+def _architecture_of(version, bypass, architecture):
+    if architecture is None:
+        return preset(version).with_bypass(bypass)
+    if not isinstance(architecture, Architecture):
+        raise ValueError(
+            "`architecture` must be an `Architecture` or None. "
+            f"Received: architecture={architecture}"
+        )
+    if bypass is not None:
+        raise ValueError(
+            "With `architecture`, `bypass` belongs to it: `architecture.with_bypass(…)`. "
+            f"Received: bypass={bypass}"
+        )
+    return architecture
+
+
+def _check_weights(weights, architecture, include_top, classes, classifier_activation):
+    if weights == "imagenet":
+        if include_top and classes != 1000:
+            raise ValueError(
+                'If using `weights="imagenet"` with `include_top` as true, `classes` should be '
+                f"1000. Received: classes={classes}"
+            )
+        raise ValueError(
+            'ImageNet weights are not available yet: `weights="imagenet"` is planned for the '
+            f"next release. Use None or a path. Received: weights=imagenet ({architecture.name})"
+        )
+    if weights is None:
+        return
+    if not os.path.exists(weights):
+        raise ValueError(
+            "The `weights` argument should be either `None` (random initialization), `imagenet` "
+            "(pre-training on ImageNet), or the path to the weights file to be loaded. "
+            f"Received: weights={weights}"
+        )
+    activation = keras.activations.get(classifier_activation)
+    allowed = (keras.activations.get(None), keras.activations.get("softmax"))
+    if include_top and activation not in allowed:
+        raise ValueError(
+            "Only `None` and `softmax` activations are allowed for the `classifier_activation` "
+            "argument when using pretrained weights, with `include_top=True`. "
+            f"Received: classifier_activation={classifier_activation}"
+        )
+
+
+def _image_input(input_tensor, input_shape, include_top, architecture):
+    if input_tensor is None:
+        shape = _checked_shape(input_shape, include_top, architecture)
+        return layers.Input(shape=shape)
+    if not keras.utils.is_keras_tensor(input_tensor):
+        raise ValueError(
+            "`input_tensor` must be a Keras tensor, the output of `keras.layers.Input()` or of "
+            f"other layers. Received: input_tensor={input_tensor} of type {type(input_tensor)}"
+        )
+    tensor_shape = tuple(input_tensor.shape[1:])
+    if input_shape is not None and tensor_shape != tuple(input_shape):
+        raise ValueError(
+            "`input_shape` must equal the shape of `input_tensor` without its batch. "
+            f"Received: input_shape={input_shape}, input_tensor.shape={input_tensor.shape}"
+        )
+    _checked_shape(tensor_shape, include_top, architecture)
+    return input_tensor
+
+
+def _checked_shape(input_shape, include_top, architecture):
+    channels_first = keras.config.image_data_format() == "channels_first"
+    if input_shape is None:
+        side = architecture.input_size if include_top else None
+        return (3, side, side) if channels_first else (side, side, 3)
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"`input_shape` must be a tuple of three integers. Received: input_shape={input_shape}"
+        )
+    sides = input_shape[1:] if channels_first else input_shape[:2]
+    if include_top and None in sides:
+        raise ValueError(
+            "If `include_top` is True, you should specify a static `input_shape`. "
+            f"Received: input_shape={input_shape}"
+        )
+    least = architecture.min_input_size
+    if any(side is not None and side < least for side in sides):
+        raise ValueError(
+            f"Input size must be at least {least}x{least} for {architecture.name}. "
+            f"Received: input_shape={input_shape}"
+        )
+    return tuple(input_shape)

@@ -1,0 +1,189 @@
+"""What a training run is asked to do: read from YAML, checked once, never changed. No Keras."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be followed; the text is one line and names the key."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """What to train on. `source`, `augmentation` and the rest are those of `load_dataset`."""
+
+    source: str
+    image_size: Positive
+    resize: Positive | Literal["stretch"] | None = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    max_broken_share: Share = 0.01
+    augmentation: dict[str, Any] = {}
+
+
+class ModelSection(_Section):
+    """Which network. `metaparameters` are those of `Architecture.from_metaparameters`."""
+
+    version: Literal["1.0", "1.1"] = "1.1"
+    bypass: Literal["simple", "complex"] | None = None
+    metaparameters: dict[str, Any] | None = None
+    preprocessing: Literal["caffe", "tf", "torch"] = "tf"
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    kernel_initializer: str = "glorot_uniform"
+    weights: str | None = None
+
+    @model_validator(mode="after")
+    def _one_architecture(self):
+        if self.metaparameters is not None and {"version", "bypass"} & self.model_fields_set:
+            raise ValueError("give either metaparameters or version and bypass")
+        return self
+
+
+class OptimizerSection(_Section):
+    """How weights change. Epochs may be fractions of an epoch.
+
+    `weight_decay` is Keras's decoupled one, on kernels only: each update also takes
+    learning_rate · weight_decay · kernel away. The L2 penalty of SGD with momentum m in papers
+    has the effect of this one divided by (1 - m).
+    """
+
+    name: Literal["sgd", "rmsprop", "adam", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: NotNegative = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    schedule: Literal["constant", "polynomial", "cosine", "step"] = "polynomial"
+    power: Annotated[float, Field(gt=0)] = 1.0
+    step_epochs: list[Annotated[float, Field(gt=0)]] = []
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    warmup_epochs: NotNegative = 0.0
+    scale_by_ranks: Literal["linear", "sqrt"] | None = "linear"
+
+    @model_validator(mode="after")
+    def _fitting_keys(self):
+        if self.nesterov and self.name != "sgd":
+            raise ValueError("nesterov goes with name: sgd")
+        if (self.schedule == "step") != bool(self.step_epochs):
+            raise ValueError("step_epochs goes with schedule: step, and is needed there")
+        return self
+
+
+class TrainingSection(_Section):
+    """How long and how. `batch_size` is per rank."""
+
+    epochs: Positive
+    batch_size: Positive
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    early_stopping: Positive | None = None
+    accumulation_steps: Positive = 1
+    compression: Literal["fp16"] | None = None
+    jit_compile: bool = False
+
+
+class Recipe(_Section):
+    """A whole training run."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataSection
+    model: ModelSection = ModelSection()
+    optimizer: OptimizerSection
+    training: TrainingSection
+
+    def to_yaml(self):
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path, settings=()):
+    """Read a recipe.
+
+    Args:
+        path: a YAML file. Its comments say what it costs and what it reaches.
+        settings: strings `section.key=value` that replace values of the file; the value is YAML.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        RecipeError: one line that names the file or the key, what is expected and what came.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"The recipe cannot be read: {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe is not YAML: {path}: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"The recipe must hold keys with values. Received: {path}")
+    for setting in settings:
+        _set(values, setting)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_first_problem(error)}") from None
+
+
+def _set(values, setting):
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise RecipeError(f"--set takes section.key=value. Received: {setting}")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {key}: {_one_line(error)}. Received: {text}") from None
+
+
+def _first_problem(error):
+    problem = error.errors(include_url=False)[0]
+    location = problem["loc"]
+    key = ".".join(_key_parts(location))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key}{_similar(location)}"
+    if problem["type"] == "missing":
+        return f"the key {key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    received = problem["input"]
+    if isinstance(received, dict):  # a rule between keys: the message names them
+        return f"{key}: {message}"
+    return f"{key}: {message}. Received: {key}={received}"
+
+
+def _key_parts(location):
+    """The part of pydantic's location that a reader of the YAML knows: sections and keys."""
+    section = Recipe
+    for part in location:
+        yield str(part)
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is None or not isinstance(field.annotation, type):
+            return
+        section = field.annotation
+
+
+def _similar(location):
+    section = Recipe
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"
+
+
+def _one_line(error):
+    return " ".join(str(error).split())

@@ -1,0 +1,270 @@
+"""A run's folder: what it was asked, its checkpoints, its model, and what was measured.
+
+    recipe.yaml        what was asked, every default written out
+    checkpoints/       the last epoch's and the best epoch's model, while it trains
+    history.csv        a row per epoch
+    model.keras        the trained model, without the optimizer
+    class_names.json   its classes, in the order of its outputs
+    metrics.json       what was measured, on the files named in it
+    *.png, report.html for people
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+import yaml
+
+from keras_squeezenet import distributed, evaluation, files, report
+from keras_squeezenet.profile import profile_model
+
+MODEL_FILE = "model.keras"
+CLASS_NAMES_FILE = "class_names.json"
+CHECKPOINT_FILE = "checkpoint.json"
+VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
+# A resumed run may go on for longer; everything else has to be what it was.
+MAY_CHANGE_ON_RESUME = {("training", "epochs")}
+
+
+class RunError(ValueError):
+    """A run's folder that cannot be used as asked; the text is one line."""
+
+
+class Run:
+    """The folder of one training run. Rank 0 alone reads and writes it.
+
+    Args:
+        folder: made if missing.
+        recipe: the `Recipe`.
+        resume: whether to go on from the folder's last checkpoint, if it has one.
+
+    Attributes:
+        history: rows of the epochs that are behind the checkpoint.
+        epoch: number of epochs that are behind it.
+
+    Raises:
+        RunError: the folder holds a run and `resume` is false, or holds one of another recipe.
+    """
+
+    def __init__(self, folder, recipe, resume=False):
+        self.folder = Path(folder)
+        self.checkpoints = self.folder / "checkpoints"
+        self.recipe = recipe
+        self.started = datetime.now(UTC)
+        checkpoint = None
+        with distributed.together():
+            if distributed.rank() == 0:
+                checkpoint = self._open(resume)
+        self._checkpoint = distributed.gather(checkpoint)[0]
+        self.history = self._checkpoint["history"] if self._checkpoint else []
+        self.epoch = self._checkpoint["epoch"] if self._checkpoint else 0
+        self.resumed_from_epoch = self.epoch or None
+
+    def _open(self, resume):
+        path = self.checkpoints / CHECKPOINT_FILE
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+            return None
+        if not resume:
+            raise RunError(
+                "The output folder holds a run already. Go on with it: --resume; or choose "
+                f"another: --output. Received: output={self.folder}"
+            )
+        self._check_same_recipe()
+        files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _check_same_recipe(self):
+        before = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        now = self.recipe.model_dump()
+        for section, values in now.items():
+            old = before.get(section)
+            keys = values if isinstance(values, dict) else {None: None}
+            for key in keys:
+                was, is_now = (old, values) if key is None else (old.get(key), values[key])
+                if was != is_now and (section, key) not in MAY_CHANGE_ON_RESUME:
+                    name = section if key is None else f"{section}.{key}"
+                    raise RunError(
+                        f"A run is resumed with the recipe that it began with: {name} was {was}. "
+                        f"Received: {name}={is_now}"
+                    )
+
+    def restore(self, model):
+        """Give a compiled model the weights and the optimizer state of the last checkpoint.
+
+        On rank 0 only; `BroadcastState` hands them on when training starts.
+        """
+        if self._checkpoint is None or distributed.rank() != 0:
+            return
+        saved = keras.saving.load_model(self.checkpoints / self._checkpoint["last"])
+        model.set_weights(saved.get_weights())
+        model.optimizer.build(model.trainable_variables)
+        for variable, value in zip(
+            model.optimizer.variables, saved.optimizer.variables, strict=True
+        ):
+            variable.assign(value)
+
+    def restore_best(self, model):
+        """Give the model the weights of the best epoch. On rank 0 only."""
+        if distributed.rank() == 0:
+            path = self.checkpoints / CHECKPOINT_FILE
+            best = json.loads(path.read_text(encoding="utf-8"))["best"]
+            model.set_weights(keras.saving.load_model(self.checkpoints / best).get_weights())
+
+    def save_model(self, model, class_names):
+        """Write the model without its optimizer, and read it back to see that it is the same."""
+        path = self.folder / MODEL_FILE
+        plain = keras.Model(model.inputs, model.outputs, name=model.name)
+        with files.replacing(path) as temporary:
+            plain.save(temporary)
+            saved = keras.saving.load_model(temporary)
+            for ours, theirs in zip(model.get_weights(), saved.get_weights(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        files.write_json(self.folder / CLASS_NAMES_FILE, list(class_names))
+        return path
+
+    def write_metrics(self, model, dataset, measured, history, warnings=(), broken=()):
+        """Write metrics.json.
+
+        Args:
+            model: what `save_model` saved.
+            dataset: the `Dataset`.
+            measured: the `Evaluation` of the model.
+            history: rows of all epochs.
+            warnings: what the user should know, a sentence each.
+            broken: (file, reason) of pictures that were left out.
+        """
+        profile = profile_model(model)
+        # The first epoch traces and warms up; it is not the pace of a run.
+        paces = [row["images_per_second"] for row in history[1:] or history]
+        path = self.folder / MODEL_FILE
+        metrics = {
+            "dataset": {
+                "name": dataset.name,
+                "classes": len(dataset.class_names),
+                "class_names": list(dataset.class_names),
+                "train": dataset.train.count,
+                "val": dataset.val.count,
+                "image_size": dataset.image_size,
+            },
+            "model": {
+                "name": model.name,
+                "parameters": profile.parameters,
+                "multiply_adds": profile.multiply_adds,
+                "activation_bytes": profile.activation_bytes,
+            },
+            "training": {
+                "epochs": len(history),
+                "ranks": distributed.size(),
+                "batch_size": self.recipe.training.batch_size,
+                "seconds": sum(row["seconds"] for row in history),
+                "images_per_second": float(np.median(paces)),
+                "seed": self.recipe.seed,
+                "command": " ".join(sys.argv),
+                "started": self.started.isoformat(timespec="seconds"),
+                "resumed_from_epoch": self.resumed_from_epoch,
+            },
+            "evaluation": measured.to_dict(),
+            "files": [
+                {"name": path.name, "bytes": path.stat().st_size, "top1": measured.top1, "note": ""}
+            ],
+            "broken_images": [{"file": file, "reason": reason} for file, reason in broken],
+            "warnings": list(warnings),
+            "versions": versions(),
+        }
+        files.write_json(self.folder / "metrics.json", metrics)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves model and optimizer after each epoch, on rank 0; keeps the last and the best epoch's.
+
+    checkpoint.json is written last and names the files, so a run that is killed at any moment
+    resumes from a whole checkpoint.
+
+    Args:
+        folder: for the files.
+        history: the `History`; put it before this callback.
+    """
+
+    def __init__(self, folder, history):
+        super().__init__()
+        self.folder = folder
+        self.history = history
+
+    def on_epoch_end(self, epoch, logs=None):
+        if distributed.rank() != 0:
+            return
+        names = {
+            "last": _checkpoint_name(epoch + 1),
+            "best": _checkpoint_name(self.history.best_epoch),
+        }
+        with files.replacing(self.folder / names["last"]) as temporary:
+            self.model.save(temporary)
+        files.write_json(
+            self.folder / CHECKPOINT_FILE,
+            {"epoch": epoch + 1, **names, "history": self.history.rows},
+        )
+        for path in self.folder.glob("epoch-*.keras"):
+            if path.name not in names.values():
+                path.unlink()
+
+
+def draw(folder, history, measured, predictions, split):
+    """Make the pictures and the page of a run from what was measured.
+
+    Args:
+        folder: the run's folder, with recipe.yaml, history.csv and metrics.json.
+        history: rows of the history.
+        measured: the `Evaluation`.
+        predictions: its `Predictions`.
+        split: the `Split` that was evaluated.
+
+    Returns:
+        The path of report.html.
+    """
+    folder = Path(folder)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    names = measured.class_names
+    report.learning_curves(history, folder / "learning_curves.png", classes=len(names))
+    report.confusion_matrix(measured, folder / "confusion_matrix.png")
+    worst = evaluation.Evaluation.worst_mistakes(predictions, 20)
+    if len(worst):
+        report.worst_mistakes(
+            [split.example(int(predictions.index[i]))[0] for i in worst],
+            [
+                report.mistake_caption(
+                    names[predictions.labels[i]],
+                    names[predictions.top_classes[i, 0]],
+                    float(predictions.top_probabilities[i, 0]),
+                )
+                for i in worst
+            ],
+            folder / "worst_mistakes.png",
+        )
+    else:
+        (folder / "worst_mistakes.png").unlink(missing_ok=True)
+    report.file_sizes(
+        [(file["name"], file["bytes"], file["top1"]) for file in metrics["files"]],
+        folder / "file_sizes.png",
+    )
+    return report.write_report(folder)
+
+
+def versions():
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in VERSIONED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _checkpoint_name(epoch):
+    return f"epoch-{epoch:04d}.keras"

@@ -1,0 +1,179 @@
+"""From a recipe to a compiled model: network, optimizer, learning-rate schedule, loss."""
+
+import keras
+from keras import ops
+from keras.optimizers import schedules
+
+from keras_squeezenet import distributed
+from keras_squeezenet.architecture import Architecture
+from keras_squeezenet.layers import SAVED_AS
+from keras_squeezenet.models import SqueezeNet
+
+
+def build_model(section, image_size, classes):
+    """The network of a recipe's `model` section; it takes RGB 0…255.
+
+    Args:
+        section: a `ModelSection`.
+        image_size: side of the images in pixels.
+        classes: number of classes.
+
+    Returns:
+        A `keras.Model`, not compiled.
+
+    Raises:
+        ValueError: names the argument that makes no network.
+    """
+    if section.metaparameters is None:
+        network = {"version": section.version, "bypass": section.bypass}
+    else:
+        network = {"architecture": _architecture(section.metaparameters)}
+    return SqueezeNet(
+        weights=section.weights,
+        input_shape=(image_size, image_size, 3),
+        classes=classes,
+        dropout_rate=section.dropout_rate,
+        include_preprocessing=section.preprocessing,
+        kernel_initializer=section.kernel_initializer,
+        **network,
+    )
+
+
+def compile_model(model, recipe, steps_per_epoch):
+    """Give a model the recipe's optimizer, distributed over the ranks, its loss and accuracy."""
+    model.compile(
+        optimizer=distributed.DistributedOptimizer(
+            build_optimizer(recipe, steps_per_epoch, distributed.size()),
+            compression=recipe.training.compression,
+            accumulation_steps=recipe.training.accumulation_steps,
+        ),
+        loss=SmoothedCrossentropy(recipe.training.label_smoothing),
+        metrics=["accuracy"],
+        # "auto" would let XLA compile the step, which makes it several times slower on CPUs.
+        jit_compile=recipe.training.jit_compile,
+    )
+
+
+def build_optimizer(recipe, steps_per_epoch, ranks):
+    """The optimizer of a recipe, with its schedule and with weight decay on kernels only.
+
+    Args:
+        recipe: a `Recipe`.
+        steps_per_epoch: training steps of each rank per epoch.
+        ranks: number of ranks; the rate is scaled by it as the recipe says.
+
+    Returns:
+        A `keras.optimizers.Optimizer`, not yet distributed.
+    """
+    section = recipe.optimizer
+    updates_per_epoch = steps_per_epoch / recipe.training.accumulation_steps
+    settings = {
+        "learning_rate": learning_rate_schedule(
+            section, updates_per_epoch, recipe.training.epochs, ranks
+        ),
+        "weight_decay": section.weight_decay or None,
+        "global_clipnorm": section.clip_norm,
+    }
+    if section.name == "sgd":
+        optimizer = keras.optimizers.SGD(
+            momentum=section.momentum, nesterov=section.nesterov, **settings
+        )
+    elif section.name == "rmsprop":
+        optimizer = keras.optimizers.RMSprop(momentum=section.momentum, **settings)
+    elif section.name == "adam":
+        optimizer = keras.optimizers.Adam(**settings)
+    else:
+        # AdamW insists on a number, where the others take None for no decay.
+        optimizer = keras.optimizers.AdamW(**{**settings, "weight_decay": section.weight_decay})
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def learning_rate_schedule(section, updates_per_epoch, epochs, ranks):
+    """The rate as a function of the number of updates, scaled by ranks, after a warm-up.
+
+    The schedule spans all epochs and the warm-up multiplies its beginning by a line from 0 to 1
+    (Goyal et al., arXiv 1706.02677, section 2.2: a rate scaled by ranks needs one).
+
+    Returns:
+        A `keras.optimizers.schedules.LearningRateSchedule`.
+    """
+    peak = (
+        section.learning_rate
+        * {"linear": ranks, "sqrt": ranks**0.5, None: 1}[section.scale_by_ranks]
+    )
+    updates = max(1, round(updates_per_epoch * epochs))
+    if section.schedule == "polynomial":
+        schedule = schedules.PolynomialDecay(peak, updates, 0.0, power=section.power)
+    elif section.schedule == "cosine":
+        schedule = schedules.CosineDecay(peak, updates)
+    elif section.schedule == "step":
+        boundaries = [round(epoch * updates_per_epoch) for epoch in section.step_epochs]
+        values = [peak * section.step_factor**drops for drops in range(len(boundaries) + 1)]
+        schedule = schedules.PiecewiseConstantDecay(boundaries, values)
+    else:
+        schedule = schedules.PolynomialDecay(peak, updates, peak)  # constant
+    return WarmUp(schedule, round(section.warmup_epochs * updates_per_epoch))
+
+
+@keras.saving.register_keras_serializable(package=SAVED_AS)
+class WarmUp(schedules.LearningRateSchedule):
+    """Another schedule, times a line from 0 to 1 over the first steps.
+
+    Args:
+        schedule: the schedule to begin gently.
+        steps: updates until the schedule's own rate holds; 0 for no warm-up.
+    """
+
+    def __init__(self, schedule, steps):
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step):
+        rate = self.schedule(step)
+        if self.steps == 0:
+            return rate
+        done = (ops.cast(step, rate.dtype) + 1) / self.steps
+        return rate * ops.minimum(done, ops.ones_like(done))
+
+    def get_config(self):
+        return {
+            "schedule": schedules.serialize(self.schedule),
+            "steps": self.steps,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(schedules.deserialize(config["schedule"]), config["steps"])
+
+
+@keras.saving.register_keras_serializable(package=SAVED_AS)
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy of integer labels with label smoothing (Szegedy et al., arXiv 1512.00567).
+
+    Args:
+        label_smoothing: share of the target spread evenly over all classes.
+
+    Shapes: labels `(batch,)`, probabilities `(batch, classes)`.
+    """
+
+    def __init__(self, label_smoothing=0.0, name="crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        targets = ops.one_hot(labels, y_pred.shape[-1])
+        return keras.losses.categorical_crossentropy(
+            targets, y_pred, label_smoothing=self.label_smoothing
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def _architecture(metaparameters):
+    try:
+        return Architecture.from_metaparameters(**metaparameters)
+    except TypeError as error:
+        raise ValueError(f"model.metaparameters: {error}. Received: {metaparameters}") from None

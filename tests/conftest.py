@@ -1,0 +1,34 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Before any test module imports Keras.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(autouse=True)
+def keras_settings():
+    """Gives Keras's global settings back as a test found them."""
+    keras = sys.modules.get("keras")
+    if keras is None:
+        yield
+        return
+    data_format = keras.config.image_data_format()
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_image_data_format(data_format)
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real images and published weights."""
+    folder = os.environ.get("KERAS_SQUEEZENET_SHARED")
+    if not folder:
+        pytest.skip("KERAS_SQUEEZENET_SHARED does not name the folder of images and weights")
+    if not Path(folder).is_dir():
+        pytest.fail(f"KERAS_SQUEEZENET_SHARED must name a folder. Received: {folder}")
+    return Path(folder)

@@ -1,0 +1,150 @@
+"""Train a SqueezeNet as a recipe says, alone or on several Horovod ranks.
+
+    python train/train.py --recipe train/recipes/digits.yaml
+    horovodrun -np 2 python train/train.py --recipe train/recipes/digits.yaml
+
+Every rank runs this script from top to bottom. Rank 0 alone shows progress and writes the run's
+folder: model.keras, metrics.json, history.csv, report.html (see keras_squeezenet/runs.py).
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import keras
+
+from keras_squeezenet import distributed, evaluation, runs, training
+from keras_squeezenet.callbacks import (
+    DivergedError,
+    History,
+    LossWatch,
+    ShardedValidation,
+    StopEarly,
+    Throughput,
+)
+from keras_squeezenet.data import Augmentation, load_dataset
+from keras_squeezenet.recipe import load_recipe
+
+
+def main():
+    asked = parse_arguments()
+    recipe = load_recipe(asked.recipe, asked.set)
+
+    # Ranks: the same recipe, different data, different random numbers.
+    distributed.start()
+    rank, ranks = distributed.rank(), distributed.size()
+    keras.utils.set_random_seed(recipe.seed + rank)
+    keras.config.set_dtype_policy(recipe.training.precision)
+
+    # Data: batches of RGB 0…255, this rank's shard. Validation keeps every example.
+    batch_size = recipe.training.batch_size
+    with distributed.together():
+        dataset = load_dataset(
+            recipe.data.source,
+            image_size=recipe.data.image_size,
+            resize=recipe.data.resize,
+            val_fraction=recipe.data.val_fraction,
+            seed=recipe.seed,
+            max_broken_share=recipe.data.max_broken_share,
+        )
+        steps = dataset.train.steps_per_epoch(batch_size, ranks)
+        augmentation = Augmentation.from_mapping(recipe.data.augmentation)
+    run = runs.Run(asked.output or Path("runs") / recipe.name, recipe, asked.resume)
+    train_batches = dataset.train.train_batches(
+        batch_size,
+        augmentation=augmentation,
+        seed=recipe.seed,
+        rank=rank,
+        ranks=ranks,
+        start_epoch=run.epoch,
+    )
+    val_batches = dataset.val.val_batches(batch_size, rank=rank, ranks=ranks)
+
+    # Network: rank 0's weights, new or from the checkpoint, go to every rank when training starts.
+    model = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
+    training.compile_model(model, recipe, steps)
+    run.restore(model)
+
+    # Training: first the metrics, equal on all ranks, then what decides by them.
+    history = History(run.folder / "history.csv", run.history)
+    watch = LossWatch(len(dataset.class_names), recipe.optimizer.warmup_epochs)
+    callbacks = [
+        distributed.BroadcastState(),
+        distributed.AverageMetrics(),
+        Throughput(steps * batch_size * ranks),
+        ShardedValidation(val_batches, empty=dataset.val.local_count(rank, ranks) == 0),
+        history,
+        runs.Checkpoint(run.checkpoints, history),
+        watch,
+    ]
+    if recipe.training.early_stopping:
+        callbacks.append(StopEarly(history, recipe.training.early_stopping))
+    if rank == 0:
+        callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
+        say(
+            f"{dataset.name}: {dataset.train.count} training and {dataset.val.count} validation "
+            f"images of {len(dataset.class_names)} classes; {ranks} rank(s), {steps} steps an epoch"
+        )
+    with dataset.clear_errors():
+        model.fit(
+            train_batches,
+            steps_per_epoch=steps,
+            epochs=recipe.training.epochs,
+            initial_epoch=run.epoch,
+            callbacks=callbacks,
+            verbose=(1 if sys.stdout.isatty() else 2) if rank == 0 else 0,
+        )
+
+    # Result: the weights of rank 0, saved, and measured by all ranks together.
+    if recipe.training.early_stopping:
+        run.restore_best(model)
+    distributed.broadcast_weights(model)
+    with dataset.clear_errors():
+        shard = evaluation.predict_batches(
+            model.predict_on_batch,
+            dataset.val.indexed_val_batches(batch_size, rank=rank, ranks=ranks),
+        )
+    shards = distributed.gather(shard)
+    broken = sorted({picture for found in distributed.gather(dataset.broken) for picture in found})
+    if rank == 0:
+        predictions = evaluation.Predictions.concatenate([part for part in shards if part])
+        measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
+        run.save_model(model, dataset.class_names)
+        run.write_metrics(model, dataset, measured, history.rows, watch.warnings, broken)
+        page = runs.draw(run.folder, history.rows, measured, predictions, dataset.val)
+        say(
+            f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}, "
+            f"top-5 {measured.top5:.4f} on {measured.count} images; the report is {page}"
+        )
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--recipe", required=True, help="a YAML file, see train/recipes")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="replaces a value of the recipe; may be repeated",
+    )
+    parser.add_argument("--output", type=Path, help="the run's folder (default: runs/NAME)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the folder's last checkpoint, if any"
+    )
+    return parser.parse_args()
+
+
+def say(message):
+    print(message, flush=True)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        main()
+    except (ValueError, DivergedError, distributed.RankError) as error:
+        # Horovod's launcher ends the other ranks when one ends with an error.
+        print(f"train.py: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
