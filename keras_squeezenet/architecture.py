@@ -84,15 +84,8 @@ class Architecture:
             raise ValueError(
                 f"`fires` must hold one or more FireFilters. Received: fires={self.fires}"
             )
+        _check_layer_numbers("pool_after", self.pool_after, highest=self.last_conv_number - 1)
         object.__setattr__(self, "pool_after", tuple(sorted(self.pool_after)))
-        numbers = range(1, self.last_conv_number)
-        if len(set(self.pool_after)) != len(self.pool_after) or not set(self.pool_after) <= set(
-            numbers
-        ):
-            raise ValueError(
-                f"`pool_after` must hold different layer numbers from 1 to {numbers[-1]}. "
-                f"Received: pool_after={self.pool_after}"
-            )
         for number, fire, channels in zip(
             self.fire_numbers, self.fires, self.fire_in_channels, strict=True
         ):
@@ -275,6 +268,19 @@ def _round_half_up(value):
 def _check_integer(name, value, minimum):
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"`{name}` must be an integer ≥ {minimum}. Received: {name}={value}")
+
+
+def _check_layer_numbers(name, value, highest):
+    numbers = range(1, highest + 1)
+    if (
+        not isinstance(value, tuple | list)
+        or any(type(number) is not int or number not in numbers for number in value)
+        or len(set(value)) != len(value)
+    ):
+        raise ValueError(
+            f"`{name}` must hold different layer numbers from 1 to {highest}. "
+            f"Received: {name}={value}"
+        )
 
 
 def _check_share(name, value, range_text):

@@ -156,6 +156,25 @@ class Predictions:
         )
 
 
+def predict_batches(predict, batches) -> Predictions | None:
+    """Run a classifier over batches, one at a time.
+
+    Args:
+        predict: takes images [batch, height, width, 3], gives probabilities [batch, classes].
+        batches: iterable of (images, labels, indices), as of `Split.indexed_val_batches`.
+
+    Returns:
+        `Predictions`, or None where there is no batch (a rank without examples).
+    """
+    parts = [
+        Predictions.from_probabilities(
+            np.asarray(indices), np.asarray(labels), np.asarray(predict(images))
+        )
+        for images, labels, indices in batches
+    ]
+    return Predictions.concatenate(parts) if parts else None
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """How well a classifier did on `count` examples. Made by `evaluate_predictions`.

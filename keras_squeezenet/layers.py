@@ -166,7 +166,8 @@ class CeilMaxPooling2D(layers.Layer):
     "channels_first". Output: each side n becomes `ceil((n - pool_size) / strides) + 1`.
 
     Raises:
-        ValueError: for a stride above the window, or an input smaller than one output pixel.
+        ValueError: for sides that are no integers, a stride above the window, or an input smaller
+            than one output pixel.
 
     Example:
 
@@ -176,9 +177,10 @@ class CeilMaxPooling2D(layers.Layer):
 
     def __init__(self, pool_size=3, strides=2, data_format=None, **kwargs):
         super().__init__(**kwargs)
-        if not 1 <= strides <= pool_size:
+        sides = (pool_size, strides)
+        if any(type(side) is not int for side in sides) or not 1 <= strides <= pool_size:
             raise ValueError(
-                "`strides` must be from 1 to `pool_size`. "
+                "`strides` must be an integer from 1 to `pool_size`, an integer too. "
                 f"Received: strides={strides}, pool_size={pool_size}"
             )
         self.pool_size = pool_size
@@ -332,6 +334,8 @@ def _standardize_data_format(data_format):
 
 def _fresh(initializer):
     """A seedless initializer repeats its values when it is used twice: give each layer its own."""
-    if isinstance(initializer, keras.initializers.Initializer):
-        return initializer.clone()
-    return initializer
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    if isinstance(getattr(initializer, "seed", None), keras.random.SeedGenerator):
+        return initializer  # moves on by itself; a copy would start anew
+    return initializer.clone()

@@ -224,7 +224,7 @@ def _checked_shape(input_shape, include_top, architecture):
     if input_shape is None:
         side = architecture.input_size if include_top else None
         return (3, side, side) if channels_first else (side, side, 3)
-    if len(input_shape) != 3:
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
         raise ValueError(
             f"`input_shape` must be a tuple of three integers. Received: input_shape={input_shape}"
         )

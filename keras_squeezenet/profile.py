@@ -134,7 +134,7 @@ def _symbolic_inputs(graph, input_shape):
     if input_shape is None:
         shapes = [tensor.shape[1:] for tensor in inputs]
     else:
-        shapes = [input_shape] if len(inputs) == 1 else list(input_shape)
+        shapes = (input_shape,) if len(inputs) == 1 else tuple(input_shape)
     own_shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
     if len(shapes) != len(inputs) or not all(map(_agree, shapes, own_shapes)):
         raise ValueError(
@@ -153,8 +153,10 @@ def _symbolic_inputs(graph, input_shape):
 
 
 def _agree(shape, own_shape):
-    return len(shape) == len(own_shape) and all(
-        own in (None, size) for size, own in zip(shape, own_shape, strict=True)
+    return (
+        isinstance(shape, tuple | list)
+        and len(shape) == len(own_shape)
+        and all(own in (None, size) for size, own in zip(shape, own_shape, strict=True))
     )
 
 
@@ -164,11 +166,14 @@ def _one_or_all(shapes):
 
 def _walk(graph, inputs, prefix, add_row, counted):
     """Follows symbolic tensors through a graph, adds a row per layer, returns the outputs."""
+
+    def symbolic(operation):
+        return partial(_visit, operation, prefix=prefix, add_row=add_row, counted=counted)
+
     # Keras has no public way to visit a graph with other shapes than its own. This one is what
     # `compute_output_spec` of a functional model is made of, and unlike calling the layers it
     # leaves the model as it was.
-    visit = partial(partial, _visit, prefix=prefix, add_row=add_row, counted=counted)
-    return graph._run_through_graph(inputs, operation_fn=visit)
+    return graph._run_through_graph(inputs, operation_fn=symbolic)
 
 
 def _visit(operation, *args, prefix, add_row, counted, **kwargs):
@@ -186,12 +191,11 @@ def _visit(operation, *args, prefix, add_row, counted, **kwargs):
 
 def _visit_fire(fire, image, name, add_row, counted):
     def convolve(convolution, image):
-        return _visit(
-            convolution, image, prefix=f"{name}/", add_row=add_row, counted=counted
-        )
+        return _visit(convolution, image, prefix=f"{name}/", add_row=add_row, counted=counted)
 
     squeezed = convolve(fire.squeeze1x1, image)
-    joined = [convolve(expand, squeezed) for expand in fire.expands]
+    expands = (fire.expand1x1, fire.expand3x3)
+    joined = [convolve(expand, squeezed) for expand in expands if expand is not None]
     if fire.bypass == "complex":
         joined.append(convolve(fire.bypass1x1, image))
     elif fire.bypass == "simple":

@@ -44,8 +44,9 @@ MARK = "#009E73"
 INK = "#1f2933"
 MUTED = "#66717d"
 FAINT = "#dfe4e8"
-SHARES = LinearSegmentedColormap.from_list("shares", ["#f6f9fb", "#7fb8dd", TRAINING, "#06263b"])
-SHARES.set_bad(FAINT)
+SHARES = LinearSegmentedColormap.from_list(
+    "shares", ["#f6f9fb", "#7fb8dd", TRAINING, "#06263b"], bad=FAINT
+)
 
 CSS_PIXELS_PER_INCH = 100
 DPI = 200
@@ -54,6 +55,7 @@ PHOTO_DPI = 120
 
 ANNOTATED_CLASSES = 20
 LABELLED_CLASSES = 100
+LISTED_PAIRS = 22
 MISTAKE_COLUMNS = 5
 MISTAKE_ROWS = 4
 
@@ -117,7 +119,7 @@ def learning_curves(
             `val_accuracy` (0 to 1), `learning_rate`. Without `epoch`, the rows count from 1. Where
             an epoch comes twice, because a run was resumed, the later row counts.
         path: the PNG to write.
-        classes: draws ln(classes), the loss of a network that has learned nothing.
+        classes: dots the line ln(classes), the loss of a network that has learned nothing.
 
     Returns:
         The figure, already written.
@@ -151,11 +153,8 @@ def learning_curves(
         axes = figure.add_subplot(grid[0, column])
         axes.set_title(title, pad=38)
         _draw_curves(axes, epochs, recorded, quantity)
-        if quantity == "loss" and classes is not None and classes > 1:
-            chance = math.log(classes)
-            label = f"chance, ln {classes} = {chance:.2f}"
-            axes.axhline(chance, color=MUTED, linestyle=":", label=label)
-            axes.set_ylim(0, max(axes.get_ylim()[1], 1.05 * chance))
+        if quantity == "loss" and classes is not None:
+            _draw_chance(axes, classes)
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(-0.02, 1.0),
@@ -165,13 +164,7 @@ def learning_curves(
         )
         _epoch_axis(axes, epochs)
     if has_rate:
-        axes = figure.add_subplot(grid[1, :])
-        axes.plot(epochs, recorded["learning_rate"], color=MARK, **_line(epochs))
-        axes.set_title("Learning rate")
-        highest = np.nanmax(recorded["learning_rate"])
-        axes.set_ylim(0, 1.15 * highest or 1)
-        axes.set_yticks([0, highest], ["0", f"{highest:.3g}"])
-        _epoch_axis(axes, epochs)
+        _draw_learning_rate(figure.add_subplot(grid[1, :]), epochs, recorded["learning_rate"])
     _save(figure, path, DPI)
     return figure
 
@@ -332,6 +325,23 @@ def _draw_curves(
         axes.set_ylim(bottom=0)
 
 
+def _draw_chance(axes: Axes, classes: int) -> None:
+    """The loss of equal probabilities, where a network that is stuck stays."""
+    chance = math.log(classes)
+    label = f"chance, ln {classes} = {chance:.2f}"
+    axes.axhline(chance, color=MUTED, linestyle=":", label=label)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1.05 * chance))
+
+
+def _draw_learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray) -> None:
+    highest = np.nanmax(rates)
+    axes.plot(epochs, rates, color=MARK, **_line(epochs))
+    axes.set_title("Learning rate")
+    axes.set_ylim(0, 1.15 * highest or 1)
+    axes.set_yticks([0, highest], ["0", f"{highest:.3g}"])
+    _epoch_axis(axes, epochs)
+
+
 def _line(epochs: np.ndarray) -> dict[str, Any]:
     # A single epoch has no line, and a few are easier to read as points.
     return {"linewidth": 1.8, "marker": "o" if len(epochs) <= 15 else "", "markersize": 4}
@@ -381,25 +391,29 @@ def _listed_confusion(evaluation: Evaluation) -> Figure:
     _draw_shares(figure, axes, evaluation, left + side + 0.12)
     axes.set(xticks=[], yticks=[])
 
-    table = _axes(figure, left + side + 1.0, bottom, 10 - left - side - 1.15, side)
-    table.axis("off")
-    table.set_title("Taken most often for another", pad=8)
-    pairs = most_confused(evaluation.confusion, 22)
-    width = 10 - left - side - 1.15 - 0.4
+    width = 10 - left - side - 1.15
+    table = _axes(figure, left + side + 1.0, bottom, width, side)
+    _list_most_confused(table, evaluation, width)
+    return figure
+
+
+def _list_most_confused(axes: Axes, evaluation: Evaluation, width: float) -> None:
+    """Lines of "count true → predicted" in axes `width` inches wide."""
+    axes.axis("off")
+    axes.set_title("Taken most often for another", pad=8)
+    pairs = most_confused(evaluation.confusion, LISTED_PAIRS)
+    arrow = " → "
+    room = 0.88 * width - _width(arrow, 9)
     for line, (label, predicted, count) in enumerate(pairs):
         true, said = evaluation.class_names[label], evaluation.class_names[predicted]
-        arrow = " → "
-        half = (width - _width(arrow, 9)) / 2
-        # What a short name leaves over goes to the other.
-        room = half + max(0, half - _width(_printable(said), 9))
-        true = _fit(true, 9, room)
-        said = _fit(said, 9, width - _width(true + arrow, 9))
-        y = 1 - (line + 0.7) / 22
-        table.text(0.06, y, f"{count:,}", ha="right", va="center", weight="bold")
-        table.text(0.09, y, true + arrow + said, ha="left", va="center")
+        # What the other name leaves over of its half goes to this one.
+        true = _fit(true, 9, max(room / 2, room - _width(_printable(said), 9)))
+        said = _fit(said, 9, room - _width(true, 9))
+        y = 1 - (line + 0.7) / LISTED_PAIRS
+        axes.text(0.06, y, f"{count:,}", ha="right", va="center", weight="bold")
+        axes.text(0.09, y, true + arrow + said, ha="left", va="center")
     if not pairs:
-        table.text(0, 0.97, "No mistakes.", va="center")
-    return figure
+        axes.text(0, 0.97, "No mistakes.", va="center")
 
 
 def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:

@@ -1,12 +1,12 @@
 """A run's folder: what it was asked, its checkpoints, its model, and what was measured.
 
-    recipe.yaml        what was asked, every default written out
-    checkpoints/       the last epoch's and the best epoch's model, while it trains
-    history.csv        a row per epoch
-    model.keras        the trained model, without the optimizer
-    class_names.json   its classes, in the order of its outputs
-    metrics.json       what was measured, on the files named in it
-    *.png, report.html for people
+recipe.yaml        what was asked, every default written out
+checkpoints/       the last epoch's and the best epoch's model, while it trains
+history.csv        a row per epoch
+model.keras        the trained model, without the optimizer
+class_names.json   its classes, in the order of its outputs
+metrics.json       what was measured, on the files named in it
+*.png, report.html for people
 """
 
 import contextlib
@@ -22,10 +22,12 @@ import numpy as np
 import yaml
 
 from keras_squeezenet import distributed, evaluation, files, report
+from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.profile import profile_model
+from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.training import load_data
 
 MODEL_FILE = "model.keras"
-CLASS_NAMES_FILE = "class_names.json"
 CHECKPOINT_FILE = "checkpoint.json"
 VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 # A resumed run may go on for longer; everything else has to be what it was.
@@ -172,9 +174,7 @@ class Run:
                 "resumed_from_epoch": self.resumed_from_epoch,
             },
             "evaluation": measured.to_dict(),
-            "files": [
-                {"name": path.name, "bytes": path.stat().st_size, "top1": measured.top1, "note": ""}
-            ],
+            "files": [_file_row(path, measured)],
             "broken_images": [{"file": file, "reason": reason} for file, reason in broken],
             "warnings": list(warnings),
             "versions": versions(),
@@ -257,6 +257,43 @@ def draw(folder, history, measured, predictions, split):
     return report.write_report(folder)
 
 
+def renew_report(folder, say=print):
+    """Measure every model file in a run's folder on its validation images; renew the report.
+
+    Args:
+        folder: the run's folder: model.keras and any .tflite files beside it.
+        say: called with a line per file.
+
+    Returns:
+        The path of report.html, and a row per file: name, bytes, top1, top5.
+
+    Raises:
+        RunError: the folder holds no finished run.
+    """
+    folder = Path(folder)
+    for name in ("recipe.yaml", "history.csv", "metrics.json", MODEL_FILE):
+        if not (folder / name).is_file():
+            raise RunError(f"Expected the folder of a finished run: {name} is missing in {folder}")
+    dataset = load_data(load_recipe(folder / "recipe.yaml"))
+    rows = []
+    for path in [folder / MODEL_FILE, *sorted(folder.glob("*.tflite"))]:
+        classifier = open_classifier(path)
+        with dataset.clear_errors():
+            predictions = evaluation.predict_batches(
+                classifier.predict, dataset.val.indexed_val_batches(32)
+            )
+        measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
+        say(f"{path.name}: top-1 {measured.top1:.4f}")
+        rows.append(_file_row(path, measured))
+        if path.name == MODEL_FILE:
+            of_the_model = measured, predictions
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics |= {"files": rows, "evaluation": of_the_model[0].to_dict()}
+    files.write_json(folder / "metrics.json", metrics)
+    history = report.read_history(folder / "history.csv")
+    return draw(folder, history, *of_the_model, dataset.val), rows
+
+
 def versions():
     """Versions of what the numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
@@ -264,6 +301,15 @@ def versions():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def _file_row(path, measured):
+    return {
+        "name": path.name,
+        "bytes": path.stat().st_size,
+        "top1": measured.top1,
+        "top5": measured.top5,
+    }
 
 
 def _checkpoint_name(epoch):

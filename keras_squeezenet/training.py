@@ -1,4 +1,4 @@
-"""From a recipe to a compiled model: network, optimizer, learning-rate schedule, loss."""
+"""From a recipe to data and a compiled model: network, optimizer, learning-rate schedule, loss."""
 
 import keras
 from keras import ops
@@ -6,8 +6,26 @@ from keras.optimizers import schedules
 
 from keras_squeezenet import distributed
 from keras_squeezenet.architecture import Architecture
+from keras_squeezenet.data import load_dataset
 from keras_squeezenet.layers import SAVED_AS
 from keras_squeezenet.models import SqueezeNet
+
+
+def load_data(recipe):
+    """The `Dataset` of a recipe's `data` section.
+
+    Raises:
+        DataError: one line; see `load_dataset`.
+    """
+    section = recipe.data
+    return load_dataset(
+        section.source,
+        image_size=section.image_size,
+        resize=section.resize,
+        val_fraction=section.val_fraction,
+        seed=recipe.seed,
+        max_broken_share=section.max_broken_share,
+    )
 
 
 def build_model(section, image_size, classes):

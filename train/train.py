@@ -23,7 +23,7 @@ from keras_squeezenet.callbacks import (
     StopEarly,
     Throughput,
 )
-from keras_squeezenet.data import Augmentation, load_dataset
+from keras_squeezenet.data import Augmentation
 from keras_squeezenet.recipe import load_recipe
 
 
@@ -40,14 +40,7 @@ def main():
     # Data: batches of RGB 0…255, this rank's shard. Validation keeps every example.
     batch_size = recipe.training.batch_size
     with distributed.together():
-        dataset = load_dataset(
-            recipe.data.source,
-            image_size=recipe.data.image_size,
-            resize=recipe.data.resize,
-            val_fraction=recipe.data.val_fraction,
-            seed=recipe.seed,
-            max_broken_share=recipe.data.max_broken_share,
-        )
+        dataset = training.load_data(recipe)
         steps = dataset.train.steps_per_epoch(batch_size, ranks)
         augmentation = Augmentation.from_mapping(recipe.data.augmentation)
     run = runs.Run(asked.output or Path("runs") / recipe.name, recipe, asked.resume)

@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009)."""
 
+import contextlib
 import hashlib
 import http.client
 import logging
@@ -26,8 +27,8 @@ TIMEOUT = 30
 class CifarArchive:
     """The binary edition of CIFAR: records of one size in a tar file.
 
-    Source: https://www.cs.toronto.edu/~kriz/cifar.html. keras.datasets takes
-    the Python edition, which has to be unpickled, and gives no class names.
+    Source: https://www.cs.toronto.edu/~kriz/cifar.html. keras.datasets takes the
+    Python edition, which has to be unpickled, and gives no class names.
 
     Attributes:
         sha256: As recorded by tensorflow_datasets.
@@ -128,7 +129,8 @@ def download_cifar(name: str) -> str:
             f"{archive.url} could not be downloaded; a copy belongs at {target} ({one_line(error)})"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
     return str(target)
 
 

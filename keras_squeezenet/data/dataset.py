@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -304,6 +305,20 @@ class Dataset:
     def failure(self) -> str | None:
         """Why batches end with an error, in one line; None while they do not."""
         return self.train.broken_images.failure or self.val.broken_images.failure
+
+    @contextmanager
+    def clear_errors(self):
+        """Run a block that iterates over batches; too many broken pictures end in one clear line.
+
+        Raises:
+            DataError: instead of the error that TensorFlow makes of it.
+        """
+        try:
+            yield
+        except tf.errors.OpError:
+            if self.failure:
+                raise DataError(self.failure) from None
+            raise
 
 
 def load_dataset(

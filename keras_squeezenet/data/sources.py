@@ -1,5 +1,8 @@
 """Which data set is meant by a name or a path."""
 
+import contextlib
+import sys
+
 import numpy as np
 from PIL import Image
 
@@ -60,7 +63,9 @@ def _tensorflow_datasets(name: str, val_fraction: float) -> Source:
         if not builder.is_prepared():
             # Of their file formats, the one that can be read in any order.
             builder = tfds.builder(name, file_format="array_record")
-            builder.download_and_prepare()
+            # It tells its progress on standard output, which belongs to the results.
+            with contextlib.redirect_stdout(sys.stderr):
+                builder.download_and_prepare()
     except Exception as error:
         raise DataError(f"tfds:{name}: {one_line(error)}") from error
 
@@ -70,11 +75,12 @@ def _tensorflow_datasets(name: str, val_fraction: float) -> Source:
             f"tfds:{name}: was prepared in {builder.data_dir} in a format without random access; "
             f"set TFDS_DATA_DIR to another folder. Received: file_format={file_format}"
         )
-    label = builder.info.features.get("label")
-    if "image" not in builder.info.features or not isinstance(label, tfds.features.ClassLabel):
+    features = dict(builder.info.features.items())
+    label = features.get("label")
+    if "image" not in features or not isinstance(label, tfds.features.ClassLabel):
         raise DataError(
             f"tfds:{name}: expected the features image and label (a class). "
-            f"Received: features={', '.join(builder.info.features)}"
+            f"Received: features={', '.join(features)}"
         )
     train, val = _record_splits(name, tuple(builder.info.splits), val_fraction)
     encoded = {"image": tfds.decode.SkipDecoding()}

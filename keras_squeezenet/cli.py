@@ -1,0 +1,339 @@
+"""The command `keras-squeezenet`.
+
+Every command takes --json: one JSON object on standard output and nothing else there. Progress
+goes to standard error. Exit status: 0; 2 with one clear line for bad input.
+
+Keras and TensorFlow take seconds to import: each command imports what it needs when it runs.
+"""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="SqueezeNet for Keras 3: measure, export and report.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+class Version(StrEnum):
+    v1_0 = "1.0"
+    v1_1 = "1.1"
+
+
+class Bypass(StrEnum):
+    none = "none"
+    simple = "simple"
+    complex = "complex"
+
+
+class Quantize(StrEnum):
+    none = "none"
+    float16 = "float16"
+    dynamic = "dynamic"
+    int8 = "int8"
+
+
+class NumberType(StrEnum):
+    float32 = "float32"
+    uint8 = "uint8"
+    int8 = "int8"
+
+
+@app.command()
+def summary(
+    model: Annotated[
+        Path | None, typer.Argument(help="A .keras file; default: a new SqueezeNet.")
+    ] = None,
+    version: Annotated[Version, typer.Option(help="Of a new SqueezeNet.")] = Version.v1_1,
+    bypass: Annotated[Bypass, typer.Option(help="Of a new SqueezeNet.")] = Bypass.none,
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the image in pixels.")
+    ] = None,
+    classes: Annotated[int, typer.Option(min=1, help="Of a new SqueezeNet.")] = 1000,
+    as_json: AsJson = False,
+):
+    """The table of layers: output size, parameters, multiply-adds and activation bytes."""
+    from keras_squeezenet.classifiers import open_classifier
+    from keras_squeezenet.models import SqueezeNet
+    from keras_squeezenet.profile import profile_model
+
+    if model is None:
+        shape = (input_size, input_size, 3) if input_size else None
+        network = SqueezeNet(
+            version=version.value,
+            bypass=None if bypass is Bypass.none else bypass.value,
+            input_shape=shape,
+            classes=classes,
+        )
+        profile = profile_model(network)
+    else:
+        network = open_classifier(model).model
+        if network is None:
+            raise ValueError(f"summary takes a .keras file. Received: {model}")
+        profile = profile_model(network, input_size and (input_size, input_size, 3))
+    if as_json:
+        _print_json(profile.to_dict())
+    else:
+        _print_profile(profile)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A .keras or .tflite file.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="digits, cifar10, cifar100, tfds:NAME, a folder with train/ and val/ (its val/ is "
+            "used), or a folder of class folders (all of it is used)."
+        ),
+    ],
+    resize: Annotated[
+        int | None,
+        typer.Option(min=1, help="Short side before the centre crop. Default: the model's size."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    val_fraction: Annotated[float, typer.Option(help="As in training, for digits.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="As in training, for digits.")] = 0,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Write the confusion matrix as a PNG.")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Top-1, top-5 and per-class accuracy of a model file on labelled images."""
+    from keras_squeezenet import evaluation, report
+    from keras_squeezenet.classifiers import open_classifier
+    from keras_squeezenet.data import load_labelled
+
+    classifier = open_classifier(model)
+    dataset = load_labelled(
+        data,
+        class_names=classifier.class_names,
+        classes=classifier.classes,
+        image_size=classifier.image_size,
+        resize=resize,
+        val_fraction=val_fraction,
+        seed=seed,
+    )
+    with dataset.clear_errors():
+        predictions = evaluation.predict_batches(
+            classifier.predict,
+            _progress(dataset.val.indexed_val_batches(batch_size), dataset.val.count, batch_size),
+        )
+    measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
+    if confusion:
+        report.confusion_matrix(measured, confusion)
+    if as_json:
+        broken = [{"file": file, "reason": reason} for file, reason in dataset.broken]
+        _print_json(
+            {
+                "model": str(model),
+                "bytes": model.stat().st_size,
+                "data": data,
+                **measured.to_dict(),
+                "broken_images": broken,
+            }
+        )
+    else:
+        _print_evaluation(model, measured, dataset.broken)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A .keras file.")],
+    out: Annotated[Path, typer.Argument(help="The .tflite file to write.")],
+    quantize: Annotated[
+        Quantize, typer.Option(help="float16 and dynamic: weights; int8: everything.")
+    ] = Quantize.none,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Images for calibration and for the comparison with the Keras model: a data set "
+            "as in training (its training split is used) or a folder of images."
+        ),
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(min=1, help="Short side before the centre crop. Default: the model's size."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="How many calibration images.")] = 100,
+    input_type: Annotated[NumberType, typer.Option(help="Of an int8 file.")] = NumberType.float32,
+    output_type: Annotated[NumberType, typer.Option(help="Of an int8 file.")] = NumberType.float32,
+    batch: Annotated[int, typer.Option(min=0, help="Images at a time; 0 for any number.")] = 1,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Largest difference allowed; see export_litert.")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Write a LiteRT (TFLite) file, run it, and compare it with the Keras model on real images."""
+    from keras_squeezenet.classifiers import open_classifier
+    from keras_squeezenet.export import export_litert
+
+    classifier = open_classifier(model)
+    if classifier.model is None:
+        raise ValueError(f"export takes a .keras file. Received: {model}")
+    batches = calibration and _calibration_batches(
+        calibration, classifier.image_size, resize, images
+    )
+    result = export_litert(
+        classifier.model,
+        out,
+        quantize=quantize.value,
+        calibration=batches,
+        check_images=batches,
+        input_type=input_type.value,
+        output_type=output_type.value,
+        batch_size=batch or None,
+        class_names=classifier.class_names,
+        tolerance=tolerance,
+    )
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        print(
+            f"{result.path}: {_thousands(result.bytes)} bytes; on {result.images_checked} images "
+            f"the largest difference from {model.name} is {result.max_difference:.2g} and "
+            f"{result.decisions_equal:.1%} of the decisions are equal"
+        )
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    as_json: AsJson = False,
+):
+    """Measure every model file in a run's folder and renew its report.html."""
+    from keras_squeezenet.runs import renew_report
+
+    page, rows = renew_report(run, say=_say)
+    if as_json:
+        _print_json({"report": str(page), "files": rows})
+    else:
+        _print_files(rows)
+        print(f"report: {page}")
+
+
+def main():
+    # TensorFlow's greetings are not for the reader of a table.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"keras-squeezenet: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _calibration_batches(source, image_size, resize, count):
+    """A list of batches of one image each, float32 RGB 0…255."""
+    from keras_squeezenet.data import load_images
+
+    return list(load_images(source, image_size=image_size, resize=resize, count=count))
+
+
+def _progress(batches, count, batch_size):
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    total = -(-count // batch_size)
+    return track(
+        batches,
+        "evaluating",
+        total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _say(message):
+    print(message, file=sys.stderr, flush=True)
+
+
+def _print_json(value):
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _print_table(columns, rows, total=None):
+    """A rich table; the first column is text, the others are numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_footer=total is not None)
+    for number, column in enumerate(columns):
+        table.add_column(
+            column,
+            justify="right" if number else "left",
+            footer=total[number] if total else "",
+            overflow="fold" if number == 0 else "ellipsis",
+        )
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_profile(profile):
+    columns = ("layer", "output", "parameters", "multiply-adds", "activation bytes")
+    rows = [
+        (
+            layer.name,
+            "×".join(map(str, layer.output_shape)),
+            _thousands(layer.parameters),
+            _thousands(layer.multiply_adds),
+            _thousands(layer.activation_bytes),
+        )
+        for layer in profile.layers
+    ]
+    total = (
+        "total",
+        "",
+        _thousands(profile.parameters),
+        _thousands(profile.multiply_adds),
+        _thousands(profile.activation_bytes),
+    )
+    _print_table(columns, rows, total)
+
+
+def _print_evaluation(model, measured, broken):
+    print(f"{model}: {_thousands(model.stat().st_size)} bytes, {measured.count} images")
+    print(f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}   ", end="")
+    print(f"top-5 {measured.top5:.4f}   loss {measured.loss:.4f}")
+    _print_table(
+        ("class", "accuracy", "images"),
+        [
+            (name, "" if accuracy is None else f"{accuracy:.3f}", str(count))
+            for name, accuracy, count in zip(
+                measured.class_names,
+                measured.per_class_accuracy,
+                measured.per_class_count,
+                strict=True,
+            )
+        ],
+    )
+    for file, reason in broken:
+        print(f"left out: {file}: {reason}")
+
+
+def _print_files(rows):
+    _print_table(
+        ("file", "bytes", "top-1"),
+        [(row["name"], _thousands(row["bytes"]), f"{row['top1']:.4f}") for row in rows],
+    )
+
+
+def _thousands(number):
+    return f"{number:,}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Horovod for Keras 3, on real processes."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_squeezenet import distributed
+
+RANKS_FOLDER = Path(__file__).parent / "ranks"
+sys.path.insert(0, str(RANKS_FOLDER))
+from cases import BATCH, CASES, joined_examples, make_loss, make_model  # noqa: E402
+
+needs_horovod = [
+    pytest.mark.horovod,
+    pytest.mark.skipif(
+        importlib.util.find_spec("horovod") is None,
+        reason="Horovod is not installed: python tools/install_horovod.py",
+    ),
+]
+
+
+def horovodrun(*command, ranks=2, timeout=300):
+    """Run a command on real ranks; returns the finished process with its output as text."""
+    launcher = Path(sys.executable).with_name("horovodrun")
+    return subprocess.run(
+        [launcher, "-np", str(ranks), sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """What tests/ranks/averaging.py saved on each of two ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    done = horovodrun(RANKS_FOLDER / "averaging.py", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [np.load(folder / f"rank{rank}.npz") for rank in (0, 1)]
+
+
+def weights(results, case, moment):
+    names = sorted(name for name in results if name.startswith(f"{case}/{moment}/"))
+    assert len(names) == 4
+    return [results[name] for name in names]
+
+
+def train_alone(case, start):
+    """Plain Keras, one process, on the joined batches, accumulated ones joined further."""
+    model = make_model(seed=0)
+    model.set_weights(start)
+    model.compile(case.make_optimizer(), make_loss(), jit_compile=False)
+    model.fit(
+        *joined_examples(ranks=2),
+        batch_size=2 * BATCH * case.accumulation_steps,
+        shuffle=False,
+        verbose=0,
+    )
+    return model
+
+
+class TestTwoRanks:
+    pytestmark = needs_horovod
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_ranks_with_different_data_end_with_the_same_bits(self, two_ranks, name):
+        for ours, theirs in zip(
+            weights(two_ranks[0], name, "end"), weights(two_ranks[1], name, "end"), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_ranks_end_where_one_process_ends_on_the_joined_batches(self, two_ranks, name):
+        case = CASES[name]
+        start = weights(two_ranks[0], name, "start")
+        alone = train_alone(case, start)
+        tolerance = 2e-3 if case.compression == "fp16" else 1e-5
+        for ours, reference, before in zip(
+            weights(two_ranks[0], name, "end"), alone.get_weights(), start, strict=True
+        ):
+            np.testing.assert_allclose(ours, reference, atol=tolerance)
+            assert np.abs(ours - before).max() > 10 * tolerance, "training must have moved it"
+        assert two_ranks[0][f"{name}/updates"] == int(alone.optimizer.iterations)
+
+    def test_fp16_compression_really_rounds_the_gradients(self, two_ranks):
+        exact = weights(two_ranks[0], "sgd_momentum", "end")
+        rounded = weights(two_ranks[0], "fp16", "end")
+        assert any((a != b).any() for a, b in zip(exact, rounded, strict=True))
+
+    def test_a_gradient_that_overflows_on_one_rank_is_skipped_on_all(self, two_ranks):
+        for results in two_ranks:
+            skipped, moved, scale = results["float16"]
+            assert (skipped, moved) == (1, 1)
+            assert scale == 2.0**15 / 2  # Keras starts at 2^15 and halves after an overflow
+
+    def test_broadcast_state_hands_on_the_optimizer_state_too(self, two_ranks):
+        names = [name for name in two_ranks[0] if name.startswith("state/")]
+        assert len(names) == 2 + 2 * 4  # iterations, rate; two moments of each weight
+        for name in names:
+            number = int(name.removeprefix("state/"))
+            for results in two_ranks:
+                np.testing.assert_array_equal(
+                    results[name], np.full(results[name].shape, number + 3, results[name].dtype)
+                )
+
+    def test_totals_and_metrics_agree_on_all_ranks(self, two_ranks):
+        for results in two_ranks:
+            np.testing.assert_array_equal(results["total"], [3, 2**53 / 2])
+            np.testing.assert_array_equal(results["averaged"], [0.5, 0.5])
+
+    def test_an_error_on_one_rank_is_an_error_on_every_rank(self, two_ranks):
+        assert str(two_ranks[0]["together"]) == "RankError: rank 1: ValueError: no such folder"
+        assert str(two_ranks[1]["together"]) == "ValueError: no such folder"
+
+    def test_a_rank_that_fails_ends_the_job_with_its_message(self):
+        done = horovodrun(RANKS_FOLDER / "failing.py", timeout=60)
+        assert done.returncode != 0
+        assert "the disk of rank 1 is full" in done.stderr
+        assert "this rank finished" not in done.stdout
+
+
+class TestOneProcess:
+    def test_training_is_the_plain_optimizers_without_a_launcher(self):
+        case = CASES["sgd_nesterov"]
+        plain = train_alone(case, make_model(seed=3).get_weights())
+        model = make_model(seed=3)
+        optimizer = distributed.DistributedOptimizer(case.make_optimizer())
+        model.compile(optimizer, make_loss(), jit_compile=False)
+        model.fit(*joined_examples(ranks=2), batch_size=2 * BATCH, shuffle=False, verbose=0)
+        for ours, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    def test_the_model_is_saved_with_the_plain_optimizer(self, tmp_path):
+        model = make_model(seed=0)
+        model.compile(
+            distributed.DistributedOptimizer(keras.optimizers.Adam(0.01), accumulation_steps=2),
+            make_loss(),
+            jit_compile=False,
+        )
+        model.fit(*joined_examples(ranks=1), verbose=0)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert type(loaded.optimizer) is keras.optimizers.Adam
+        name = {"name": model.optimizer.name}
+        plain = keras.optimizers.Adam(0.01)
+        assert loaded.optimizer.get_config() == {**plain.get_config(), **name}
+        assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+        for ours, theirs in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"optimizer": "sgd"}, "Received: optimizer=sgd"),
+            ({"compression": "int4"}, "Received: compression=int4"),
+            ({"accumulation_steps": 0}, "Received: accumulation_steps=0"),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            distributed.DistributedOptimizer(**{"optimizer": keras.optimizers.SGD(), **arguments})
+
+    def test_an_optimizer_is_distributed_once(self):
+        optimizer = distributed.DistributedOptimizer(keras.optimizers.SGD())
+        with pytest.raises(ValueError, match="distributed already"):
+            distributed.DistributedOptimizer(optimizer)
+
+    def test_a_launcher_without_horovod_is_an_error(self, monkeypatch):
+        monkeypatch.setenv("HOROVOD_RANK", "0")
+        monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
+        with pytest.raises(RuntimeError, match="install_horovod"):
+            distributed.start()
