@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 from keras_squeezenet import layers  # noqa: F401 - registers Fire and the others with Keras
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.export import LiteRTModel
 
 CLASS_NAMES_FILE = "class_names.json"
 
 
-class ModelFileError(ValueError):
+class ModelFileError(InputError):
     """A model file that cannot be used; the text is one line and names the file."""
 
 

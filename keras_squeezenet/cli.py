@@ -9,11 +9,14 @@ Keras and TensorFlow take seconds to import: each command imports what it needs 
 import json
 import os
 import sys
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from keras_squeezenet.errors import InputError
 
 app = typer.Typer(
     help="SqueezeNet for Keras 3: measure, export and report.",
@@ -70,18 +73,20 @@ def summary(
 
     if model is None:
         shape = (input_size, input_size, 3) if input_size else None
-        network = SqueezeNet(
-            version=version.value,
-            bypass=None if bypass is Bypass.none else bypass.value,
-            input_shape=shape,
-            classes=classes,
-        )
+        with _bad_input():
+            network = SqueezeNet(
+                version=version.value,
+                bypass=None if bypass is Bypass.none else bypass.value,
+                input_shape=shape,
+                classes=classes,
+            )
         profile = profile_model(network)
     else:
         network = open_classifier(model).model
         if network is None:
-            raise ValueError(f"summary takes a .keras file. Received: {model}")
-        profile = profile_model(network, input_size and (input_size, input_size, 3))
+            raise InputError(f"summary takes a .keras file. Received: {model}")
+        with _bad_input():
+            profile = profile_model(network, input_size and (input_size, input_size, 3))
     if as_json:
         _print_json(profile.to_dict())
     else:
@@ -104,7 +109,7 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     val_fraction: Annotated[float, typer.Option(help="As in training, for digits.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="As in training, for digits.")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, help="As in training, for digits.")] = 0,
     confusion: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix as a PNG.")
     ] = None,
@@ -116,25 +121,27 @@ def evaluate(
     from keras_squeezenet.data import load_labelled
 
     classifier = open_classifier(model)
-    dataset = load_labelled(
+    images = load_labelled(
         data,
         class_names=classifier.class_names,
         classes=classifier.classes,
         image_size=classifier.image_size,
         resize=resize,
         val_fraction=val_fraction,
-        seed=seed,
+        seed=split_seed,
     )
-    with dataset.clear_errors():
+    with images.clear_errors():
         predictions = evaluation.predict_batches(
             classifier.predict,
-            _progress(dataset.val.indexed_val_batches(batch_size), dataset.val.count, batch_size),
+            _progress(images.indexed_val_batches(batch_size), images.count, batch_size),
         )
-    measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
+    if predictions is None:
+        raise InputError(f"No image could be read. Received: {data}")
+    measured = evaluation.evaluate_predictions(predictions, images.class_names)
     if confusion:
         report.confusion_matrix(measured, confusion)
     if as_json:
-        broken = [{"file": file, "reason": reason} for file, reason in dataset.broken]
+        broken = [{"file": file, "reason": reason} for file, reason in images.broken]
         _print_json(
             {
                 "model": str(model),
@@ -145,7 +152,7 @@ def evaluate(
             }
         )
     else:
-        _print_evaluation(model, measured, dataset.broken)
+        _print_evaluation(model, measured, images.broken)
 
 
 @app.command()
@@ -158,8 +165,8 @@ def export(
     calibration: Annotated[
         str | None,
         typer.Option(
-            help="Images for calibration and for the comparison with the Keras model: a data set "
-            "as in training (its training split is used) or a folder of images."
+            help="Images to calibrate with and to compare on: a data set as in training (its "
+            "training split is used) or a folder of images. Default: what the model was trained on."
         ),
     ] = None,
     resize: Annotated[
@@ -177,26 +184,29 @@ def export(
 ):
     """Write a LiteRT (TFLite) file, run it, and compare it with the Keras model on real images."""
     from keras_squeezenet.classifiers import open_classifier
-    from keras_squeezenet.export import export_litert
+    from keras_squeezenet.data import sample_images
+    from keras_squeezenet.export import ExportError, export_litert
 
     classifier = open_classifier(model)
     if classifier.model is None:
-        raise ValueError(f"export takes a .keras file. Received: {model}")
-    batches = calibration and _calibration_batches(
-        calibration, classifier.image_size, resize, images
+        raise InputError(f"export takes a .keras file. Received: {model}")
+    source, resize = _calibration_source(model, calibration, resize)
+    batches = list(
+        sample_images(source, image_size=classifier.image_size, resize=resize, count=images)
     )
-    result = export_litert(
-        classifier.model,
-        out,
-        quantize=quantize.value,
-        calibration=batches,
-        check_images=batches,
-        input_type=input_type.value,
-        output_type=output_type.value,
-        batch_size=batch or None,
-        class_names=classifier.class_names,
-        tolerance=tolerance,
-    )
+    with _bad_input(ExportError):
+        result = export_litert(
+            classifier.model,
+            out,
+            quantize=quantize.value,
+            calibration=batches,
+            check_images=batches,
+            input_type=input_type.value,
+            output_type=output_type.value,
+            batch_size=batch or None,
+            class_names=classifier.class_names,
+            tolerance=tolerance,
+        )
     if as_json:
         _print_json(result.to_dict())
     else:
@@ -228,16 +238,34 @@ def main():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
+    except InputError as error:
         print(f"keras-squeezenet: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def _calibration_batches(source, image_size, resize, count):
-    """A list of batches of one image each, float32 RGB 0…255."""
-    from keras_squeezenet.data import load_images
+@contextmanager
+def _bad_input(*kinds):
+    """As an InputError, what the functions that a command hands its options to say of them."""
+    try:
+        yield
+    except (ValueError, *kinds) as error:
+        raise InputError(" ".join(str(error).split())) from error
 
-    return list(load_images(source, image_size=image_size, resize=resize, count=count))
+
+def _calibration_source(model, calibration, resize):
+    """The images that were asked for, or those that the model in a run's folder learned from."""
+    if calibration is not None:
+        return calibration, resize
+    from keras_squeezenet.recipe import load_recipe
+
+    recipe_path = model.with_name("recipe.yaml")
+    if not recipe_path.exists():
+        raise InputError(
+            "--calibration is needed: real images to run the file on. Without it those of the "
+            f"training are taken, by the recipe.yaml beside the model. Received: {model}"
+        )
+    section = load_recipe(recipe_path).data
+    return section.source, resize or section.resize
 
 
 def _progress(batches, count, batch_size):

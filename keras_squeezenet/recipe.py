@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from keras_squeezenet.errors import InputError
+
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class RecipeError(ValueError):
+class RecipeError(InputError):
     """A recipe that cannot be followed; the text is one line and names the key."""
 
 
@@ -21,12 +23,17 @@ class _Section(BaseModel):
 
 
 class DataSection(_Section):
-    """What to train on. `source`, `augmentation` and the rest are those of `load_dataset`."""
+    """What to train on. `source`, `augmentation` and the rest are those of `load_dataset`.
+
+    `split_seed` is apart from the run's seed: repeating a run with another seed must not move
+    validation images into the training set.
+    """
 
     source: str
     image_size: Positive
     resize: Positive | Literal["stretch"] | None = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    split_seed: Annotated[int, Field(ge=0)] = 0
     max_broken_share: Share = 0.01
     augmentation: dict[str, Any] = {}
 

@@ -12,7 +12,6 @@ import base64
 import csv
 import json
 import math
-import os
 import struct
 import unicodedata
 import warnings
@@ -36,6 +35,7 @@ from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from keras_squeezenet.evaluation import Evaluation
+from keras_squeezenet.files import replacing
 
 # Okabe and Ito's colours for all kinds of colour vision (jfly.uni-koeln.de/color).
 TRAINING = "#0072B2"
@@ -564,20 +564,9 @@ def _ruler() -> RendererAgg:
 
 
 def _save(figure: Figure, path: str | Path, dpi: int) -> None:
-    with _replacing(Path(path)) as temporary:
+    with replacing(path) as temporary:
         # No Software entry: the same numbers give the same bytes.
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name in the same folder to write to; what was written there then replaces `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # Numbers as text --------------------------------------------------------------------------------
@@ -730,7 +719,7 @@ def write_report(folder: str | Path) -> Path:
         versions=[(str(name), str(value)) for name, value in metrics.section("versions").items()],
     )
     path = folder / "report.html"
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         # "replace": a file name that is not UTF-8 reaches us with lone surrogates.
         temporary.write_text(page, "utf-8", errors="replace")
     return path

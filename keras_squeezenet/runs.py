@@ -23,6 +23,7 @@ import yaml
 
 from keras_squeezenet import distributed, evaluation, files, report
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.profile import profile_model
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.training import load_data
@@ -34,7 +35,7 @@ VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horov
 MAY_CHANGE_ON_RESUME = {("training", "epochs")}
 
 
-class RunError(ValueError):
+class RunError(InputError):
     """A run's folder that cannot be used as asked; the text is one line."""
 
 
@@ -121,11 +122,10 @@ class Run:
             model.set_weights(keras.saving.load_model(self.checkpoints / best).get_weights())
 
     def save_model(self, model, class_names):
-        """Write the model without its optimizer, and read it back to see that it is the same."""
+        """Write a model, and read it back to see that it is the same."""
         path = self.folder / MODEL_FILE
-        plain = keras.Model(model.inputs, model.outputs, name=model.name)
         with files.replacing(path) as temporary:
-            plain.save(temporary)
+            model.save(temporary)
             saved = keras.saving.load_model(temporary)
             for ours, theirs in zip(model.get_weights(), saved.get_weights(), strict=True):
                 np.testing.assert_array_equal(ours, theirs)

@@ -9,6 +9,7 @@ from keras_squeezenet.architecture import Architecture
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.layers import SAVED_AS
 from keras_squeezenet.models import SqueezeNet
+from keras_squeezenet.recipe import RecipeError
 
 
 def load_data(recipe):
@@ -23,7 +24,7 @@ def load_data(recipe):
         image_size=section.image_size,
         resize=section.resize,
         val_fraction=section.val_fraction,
-        seed=recipe.seed,
+        seed=section.split_seed,
         max_broken_share=section.max_broken_share,
     )
 
@@ -40,21 +41,24 @@ def build_model(section, image_size, classes):
         A `keras.Model`, not compiled.
 
     Raises:
-        ValueError: names the argument that makes no network.
+        RecipeError: names the value that makes no network.
     """
-    if section.metaparameters is None:
-        network = {"version": section.version, "bypass": section.bypass}
-    else:
-        network = {"architecture": _architecture(section.metaparameters)}
-    return SqueezeNet(
-        weights=section.weights,
-        input_shape=(image_size, image_size, 3),
-        classes=classes,
-        dropout_rate=section.dropout_rate,
-        include_preprocessing=section.preprocessing,
-        kernel_initializer=section.kernel_initializer,
-        **network,
-    )
+    try:
+        if section.metaparameters is None:
+            network = {"version": section.version, "bypass": section.bypass}
+        else:
+            network = {"architecture": Architecture.from_metaparameters(**section.metaparameters)}
+        return SqueezeNet(
+            weights=section.weights,
+            input_shape=(image_size, image_size, 3),
+            classes=classes,
+            dropout_rate=section.dropout_rate,
+            include_preprocessing=section.preprocessing,
+            kernel_initializer=section.kernel_initializer,
+            **network,
+        )
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"model: {' '.join(str(error).split())}") from error
 
 
 def compile_model(model, recipe, steps_per_epoch):
@@ -188,10 +192,3 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
-
-
-def _architecture(metaparameters):
-    try:
-        return Architecture.from_metaparameters(**metaparameters)
-    except TypeError as error:
-        raise ValueError(f"model.metaparameters: {error}. Received: {metaparameters}") from None

@@ -1,8 +1,5 @@
 """Horovod for Keras 3, on real processes."""
 
-import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,30 +8,10 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import distributed
+from tests.launching import horovodrun, needs_horovod
+from tests.ranks.cases import BATCH, CASES, joined_examples, make_loss, make_model
 
 RANKS_FOLDER = Path(__file__).parent / "ranks"
-sys.path.insert(0, str(RANKS_FOLDER))
-from cases import BATCH, CASES, joined_examples, make_loss, make_model  # noqa: E402
-
-needs_horovod = [
-    pytest.mark.horovod,
-    pytest.mark.skipif(
-        importlib.util.find_spec("horovod") is None,
-        reason="Horovod is not installed: python tools/install_horovod.py",
-    ),
-]
-
-
-def horovodrun(*command, ranks=2, timeout=300):
-    """Run a command on real ranks; returns the finished process with its output as text."""
-    launcher = Path(sys.executable).with_name("horovodrun")
-    return subprocess.run(
-        [launcher, "-np", str(ranks), sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
 
 
 @pytest.fixture(scope="module")

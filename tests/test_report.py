@@ -11,6 +11,7 @@ from unittest.mock import patch
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
@@ -21,13 +22,16 @@ from keras_squeezenet.evaluation import Predictions, evaluate_predictions
 HOSTILE_NAMES = [
     "<script>alert('x')</script>",
     '"><img src=http://example.com/x onerror=alert(1)>',
-    "$\\frac{",
+    "$\\frac{$",
     "two\nlines\tand\u202ea turn",
     "not \udcff UTF-8",
     "{{ 7 * 7 }}",
     "日本語の名前",
     "great white shark, man-eater, man-eating shark, Carcharodon carcharias",
 ]
+
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def class_names(classes):
@@ -93,6 +97,7 @@ def size_of_png(path):
     with Image.open(path) as image:
         image.verify()
         assert image.format == "PNG"
+        assert "Software" not in image.info
         return image.size
 
 
@@ -325,6 +330,26 @@ def test_a_figure_leaves_the_users_matplotlib_alone_and_ignores_it(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.png", "styled.png"]
 
 
+def test_a_picture_is_replaced_whole_or_not_at_all(tmp_path):
+    path, earlier = tmp_path / "l.png", tmp_path / "earlier.png"
+    path.write_bytes(b"earlier")
+    earlier.hardlink_to(path)
+
+    report.learning_curves(history(1), path)
+
+    # The old bytes were never overwritten: somebody who reads them goes on reading them.
+    assert earlier.read_bytes() == b"earlier"
+    drawn = path.read_bytes()
+    with (
+        patch.object(Figure, "savefig", side_effect=lambda file, **_: file.write_bytes(drawn[:9])),
+        patch("os.replace", side_effect=OSError("disk full")),
+        pytest.raises(OSError, match="disk full"),
+    ):
+        report.learning_curves(history(2), path)
+    assert path.read_bytes() == drawn
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["earlier.png", "l.png"]
+
+
 # The page
 
 
@@ -516,7 +541,10 @@ def test_top5_is_left_out_where_it_says_nothing(tmp_path):
     assert "Top-5 accuracy" in Page(report.write_report(tmp_path)).texts
 
 
-@pytest.mark.parametrize("content", [b"", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0JFIF"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<svg/>", PNG_SIGNATURE, PNG_SIGNATURE + b"<svg/>" * 10, b"\xff\xd8\xff\xe0JFIF"],
+)
 def test_a_picture_that_is_no_png_is_left_out_and_named(content, tmp_path):
     write_metrics(tmp_path, {})
     (tmp_path / "learning_curves.png").write_bytes(content)

@@ -24,6 +24,7 @@ from keras_squeezenet.callbacks import (
     Throughput,
 )
 from keras_squeezenet.data import Augmentation
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.recipe import load_recipe
 
 
@@ -89,13 +90,16 @@ def main():
             verbose=(1 if sys.stdout.isatty() else 2) if rank == 0 else 0,
         )
 
-    # Result: the weights of rank 0, saved, and measured by all ranks together.
+    # Result: what is kept computes in float32, whatever it was trained in. All ranks measure it.
     if recipe.training.early_stopping:
         run.restore_best(model)
     distributed.broadcast_weights(model)
+    keras.config.set_dtype_policy("float32")
+    result = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
+    result.set_weights(model.get_weights())
     with dataset.clear_errors():
         shard = evaluation.predict_batches(
-            model.predict_on_batch,
+            result.predict_on_batch,
             dataset.val.indexed_val_batches(batch_size, rank=rank, ranks=ranks),
         )
     shards = distributed.gather(shard)
@@ -103,8 +107,8 @@ def main():
     if rank == 0:
         predictions = evaluation.Predictions.concatenate([part for part in shards if part])
         measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
-        run.save_model(model, dataset.class_names)
-        run.write_metrics(model, dataset, measured, history.rows, watch.warnings, broken)
+        run.save_model(result, dataset.class_names)
+        run.write_metrics(result, dataset, measured, history.rows, watch.warnings, broken)
         page = runs.draw(run.folder, history.rows, measured, predictions, dataset.val)
         say(
             f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}, "
@@ -137,7 +141,7 @@ if __name__ == "__main__":
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         main()
-    except (ValueError, DivergedError, distributed.RankError) as error:
+    except (InputError, DivergedError, distributed.RankError) as error:
         # Horovod's launcher ends the other ranks when one ends with an error.
         print(f"train.py: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

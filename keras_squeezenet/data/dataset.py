@@ -145,6 +145,24 @@ class Split:
         except Exception as error:
             raise DataError(f"{self.examples.describe(index)}: {one_line(error)}") from error
 
+    @property
+    def broken(self) -> tuple[tuple[str, str], ...]:
+        """(file or example, reason) of each picture that this process left out so far."""
+        return self.broken_images.found
+
+    @property
+    def failure(self) -> str | None:
+        """Why batches end with an error, in one line; None while they do not."""
+        return self.broken_images.failure
+
+    def clear_errors(self):
+        """A context to iterate over batches in: too many broken pictures end it in one clear line.
+
+        Raises:
+            DataError: instead of the error that TensorFlow makes of it.
+        """
+        return _clear_errors(self)
+
     def train_batches(
         self,
         batch_size: int,
@@ -299,26 +317,16 @@ class Dataset:
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
         """(file or example, reason) of each picture that this process left out so far."""
-        return self.train.broken_images.found + self.val.broken_images.found
+        return self.train.broken + self.val.broken
 
     @property
     def failure(self) -> str | None:
         """Why batches end with an error, in one line; None while they do not."""
-        return self.train.broken_images.failure or self.val.broken_images.failure
+        return self.train.failure or self.val.failure
 
-    @contextmanager
     def clear_errors(self):
-        """Run a block that iterates over batches; too many broken pictures end in one clear line.
-
-        Raises:
-            DataError: instead of the error that TensorFlow makes of it.
-        """
-        try:
-            yield
-        except tf.errors.OpError:
-            if self.failure:
-                raise DataError(self.failure) from None
-            raise
+        """As `Split.clear_errors`, for both splits."""
+        return _clear_errors(self)
 
 
 def load_dataset(
@@ -381,6 +389,16 @@ def load_dataset(
         train=split("train", found.train),
         val=split("val", found.val),
     )
+
+
+@contextmanager
+def _clear_errors(images: Split | Dataset):
+    try:
+        yield
+    except tf.errors.OpError:
+        if images.failure:
+            raise DataError(images.failure) from None
+        raise
 
 
 def _image_and_label(images, labels, *_):

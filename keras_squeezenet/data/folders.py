@@ -45,6 +45,33 @@ def open_folder(source: str, *, val_fraction: float, seed: int) -> Source:
     return Source(name, class_names, train, FileExamples(str(root), val_files, val_labels))
 
 
+def open_class_folders(folder: Path, class_names: tuple[str, ...]) -> FileExamples:
+    """Every image of FOLDER/CLASS/*, labelled by the position of CLASS in `class_names`.
+
+    Raises:
+        DataError: A class that is not in `class_names`, or no image at all.
+    """
+    unknown = sorted(set(_subfolders(folder)) - set(class_names))
+    if unknown:
+        raise DataError(
+            f"{folder}: the class {unknown[0]} is not one of the model's {len(class_names)} classes"
+        )
+    files, labels = _list_files(folder, folder, class_names)
+    if not files:
+        raise DataError(f"{folder}: no image in any class folder")
+    return FileExamples(str(folder), files, labels)
+
+
+def has_splits(folder: Path) -> bool:
+    """Whether the folder holds training images in a folder of their own."""
+    return (folder / "train").is_dir()
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files that lie in the folder itself, sorted by name."""
+    return [folder / entry.name for entry in _visible(folder) if _is_image(entry)]
+
+
 def _divided_folder(root: Path, folder: Path, val_fraction: float, seed: int) -> Source:
     class_names, examples = _class_files(root, folder)
     # CLASS/FILE, so that moving the classes under train/ leaves the split as it is.
@@ -83,11 +110,7 @@ def _list_files(
     for label, class_name in enumerate(class_names):
         if not (folder / class_name).is_dir():
             continue
-        names = [
-            entry.name
-            for entry in _visible(folder / class_name)
-            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()
-        ]
+        names = [entry.name for entry in _visible(folder / class_name) if _is_image(entry)]
         prefix = (folder / class_name).relative_to(root)
         files += [os.path.join(prefix, name) for name in names]
         labels += [label] * len(names)
@@ -105,6 +128,10 @@ def _visible(folder: Path) -> list[os.DirEntry]:
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
     return sorted(visible, key=lambda entry: entry.name)
+
+
+def _is_image(entry: os.DirEntry) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()
 
 
 def _subset(examples: FileExamples, indices: np.ndarray) -> FileExamples:

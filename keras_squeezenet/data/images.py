@@ -13,6 +13,8 @@ from typing import BinaryIO, Literal, Self
 import numpy as np
 from PIL import ExifTags, Image, ImageEnhance
 
+from keras_squeezenet.errors import InputError
+
 Box = tuple[float, float, float, float]
 """(left, upper, right, lower) in pixels of the upright picture; fractions are meant."""
 
@@ -41,7 +43,7 @@ _UPRIGHT = {
 }
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """What a data set is asked for, or holds, cannot be used. The message is one line."""
 
 

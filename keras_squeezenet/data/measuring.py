@@ -1,0 +1,105 @@
+"""Images to measure, calibrate and compare a trained model with."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from keras_squeezenet.data.dataset import BrokenImages, Split, load_dataset
+from keras_squeezenet.data.examples import one_line
+from keras_squeezenet.data.folders import has_splits, image_files, open_class_folders
+from keras_squeezenet.data.images import DataError, Framing, decode_square, open_image
+
+
+def load_labelled(
+    source: str,
+    *,
+    class_names: tuple[str, ...] | None,
+    classes: int,
+    image_size: int,
+    resize: int | Literal["stretch"] | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    max_broken_share: float = 0.01,
+) -> Split:
+    """Find labelled images to measure a classifier with.
+
+    Args:
+        source: As in `load_dataset`, whose validation split is meant; but of a folder of class
+            folders without `train/` every image is.
+        class_names: The classifier's classes in the order of its outputs, or None where they are
+            not known: then those of the source.
+        classes: The number of the classifier's classes.
+        image_size, resize, val_fraction, seed, max_broken_share: See `load_dataset`.
+
+    Raises:
+        DataError: As `load_dataset`, and when the source has other classes than the classifier.
+    """
+    folder = Path(os.path.expanduser(source))
+    if class_names and folder.is_dir() and not has_splits(folder):
+        examples = open_class_folders(folder, class_names)
+        broken = BrokenImages(folder.name, len(examples), max_broken_share)
+        return Split(class_names, examples, Framing(image_size, resize), broken)
+    dataset = load_dataset(
+        source,
+        image_size=image_size,
+        resize=resize,
+        val_fraction=val_fraction,
+        seed=seed,
+        max_broken_share=max_broken_share,
+    )
+    if len(dataset.class_names) != classes:
+        raise DataError(
+            f"{source}: expected as many classes as the model has, {classes}. "
+            f"Received: {len(dataset.class_names)} classes"
+        )
+    if class_names and class_names != dataset.class_names:
+        pairs = zip(class_names, dataset.class_names, strict=True)
+        expected, received = next(pair for pair in pairs if pair[0] != pair[1])
+        raise DataError(
+            f"{source}: expected the model's classes, {expected!r} among them. "
+            f"Received: {received!r} in its place"
+        )
+    return dataset.val
+
+
+def sample_images(
+    source: str,
+    *,
+    image_size: int,
+    resize: int | Literal["stretch"] | None = None,
+    count: int = 100,
+) -> Iterator[np.ndarray]:
+    """Read images spread evenly over a source, framed as in evaluation.
+
+    Args:
+        source: As in `load_dataset`, whose training split is meant; or a folder of image files.
+        image_size, resize: See `load_dataset`.
+        count: At most so many.
+
+    Yields:
+        float32 `[1, image_size, image_size, 3]`, RGB 0…255.
+
+    Raises:
+        DataError: The source is missing or empty, or an image file in the folder is broken.
+    """
+    folder = Path(os.path.expanduser(source))
+    files = image_files(folder) if folder.is_dir() else []
+    if files:
+        framing = Framing(image_size, resize)
+        for path in files[:: max(1, len(files) // count)][:count]:
+            try:
+                with open_image(str(path)) as image:
+                    pixels = decode_square(image, framing)
+            # Pillow's plug-ins raise nearly anything for hostile bytes.
+            except Exception as error:
+                raise DataError(f"{path}: {one_line(error)}") from error
+            yield pixels[None].astype("float32")
+        return
+    train = load_dataset(source, image_size=image_size, resize=resize).train
+    stride = max(1, train.count // count)
+    with train.clear_errors():
+        for images, _ in train.val_batches(1, ranks=stride).take(count):
+            yield images.numpy()

@@ -1,0 +1,32 @@
+"""Starting real Horovod ranks in tests."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+
+needs_horovod = [
+    pytest.mark.horovod,
+    pytest.mark.skipif(
+        importlib.util.find_spec("horovod") is None,
+        reason="Horovod is not installed: python tools/install_horovod.py",
+    ),
+]
+
+
+def horovodrun(*command, ranks=2, timeout=300):
+    """Run a Python script on real ranks; returns the finished process with its output as text."""
+    launcher = Path(sys.executable).with_name("horovodrun")
+    environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
+    return subprocess.run(
+        [launcher, "-np", str(ranks), sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )

@@ -1,0 +1,522 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_squeezenet import SqueezeNet, SqueezeNet1_0, SqueezeNet1_1
+from keras_squeezenet.architecture import Architecture, FireFilters, preset
+from keras_squeezenet.layers import Fire, ImagePreprocessing
+
+VERSIONS = ["1.0", "1.1"]
+BYPASSES = [None, "simple", "complex"]
+TINY = Architecture("tiny", 4, 3, (FireFilters(2, 4, 4), FireFilters(2, 4, 4)), (1,), 32)
+
+every_version = pytest.mark.parametrize("version", VERSIONS)
+every_bypass = pytest.mark.parametrize("bypass", BYPASSES)
+both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The module of the PyTorch reference."""
+    pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
+    from tests import reference_squeezenet
+
+    return reference_squeezenet
+
+
+def normal(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def in_format(data_format, height, width, channels):
+    keras.config.set_image_data_format(data_format)
+    if data_format == "channels_first":
+        return (channels, height, width)
+    return (height, width, channels)
+
+
+def convolves(data_format):
+    """Whether the backend convolves in this format on this machine."""
+    shape = (1, *in_format(data_format, 4, 4, 1))
+    try:
+        layers.Conv2D(1, 3)(np.zeros(shape, "float32"))
+    except Exception as error:
+        if "Unimplemented" not in type(error).__name__:
+            raise
+        return False
+    return True
+
+
+# --- The network --------------------------------------------------------------------------------
+
+# By hand from Table 1, with a bias per filter. conv1: 96·(7·7·3 + 1) or 64·(3·3·3 + 1). A Fire
+# with c channels in, squeeze s and expands 4s: c·s + s, 4s·s + 4s, 4s·9s + 4s. conv10: 513·1000.
+# The complex bypass adds c·8s + 8s around fires 2, 4, 6, 8 (c = 96 or 64, 128, 256, 384).
+PARAMETERS = {
+    ("1.0", None): 1_248_424,
+    ("1.0", "simple"): 1_248_424,
+    ("1.0", "complex"): 1_248_424 + 97 * 128 + 129 * 256 + 257 * 384 + 385 * 512,
+    ("1.1", None): 1_235_496,
+    ("1.1", "simple"): 1_235_496,
+    ("1.1", "complex"): 1_235_496 + 65 * 128 + 129 * 256 + 257 * 384 + 385 * 512,
+}
+
+
+@pytest.mark.parametrize(("version", "bypass"), PARAMETERS)
+def test_the_parameters_are_those_of_table_1(version, bypass):
+    model = SqueezeNet(version=version, bypass=bypass)
+    assert model.count_params() == PARAMETERS[version, bypass]
+
+
+OUTPUT_SIDES = {
+    "1.0": dict(
+        conv1=111, pool1=55, fire2=55, fire3=55, fire4=55, pool4=27, fire5=27, fire8=27, pool8=13
+    ),
+    "1.1": dict(
+        conv1=111, pool1=55, fire2=55, fire3=55, pool3=27, fire4=27, fire5=27, pool5=13, fire6=13
+    ),
+}
+CHANNELS = dict(fire2=128, fire3=128, fire4=256, fire5=256, fire6=384, fire7=384, fire8=512)
+
+
+@every_version
+@every_bypass
+def test_every_layer_has_the_output_size_of_table_1(version, bypass):
+    model = SqueezeNet(version=version, bypass=bypass)
+    shapes = {layer.name: tuple(layer.output.shape) for layer in model.layers}
+    for name, side in OUTPUT_SIDES[version].items():
+        assert shapes[name][1:3] == (side, side), name
+    for name, channels in CHANNELS.items():
+        assert shapes[name][3] == channels, name
+    assert shapes["fire9"] == (None, 13, 13, 512)
+    assert shapes["conv10"] == (None, 13, 13, 1000)
+    assert shapes["pool10"] == shapes["predictions"] == (None, 1000)
+
+
+def test_the_layers_are_the_rows_of_table_1():
+    names = [layer.name for layer in SqueezeNet(version="1.0").layers[1:]]
+    assert names == [
+        *("conv1", "pool1", "fire2", "fire3", "fire4", "pool4", "fire5", "fire6", "fire7"),
+        *("fire8", "pool8", "fire9", "drop9", "conv10", "pool10", "predictions"),
+    ]
+
+
+def test_the_named_constructors_are_the_two_versions():
+    assert SqueezeNet1_0(classes=3).name == "squeezenet1_0"
+    assert SqueezeNet1_0(classes=3).input_shape == (None, 227, 227, 3)
+    assert SqueezeNet1_1(classes=3).name == "squeezenet1_1"
+    assert SqueezeNet1_1(classes=3).input_shape == (None, 224, 224, 3)
+    assert SqueezeNet(classes=3, name="mine").name == "mine"
+
+
+@every_version
+@every_bypass
+def test_the_same_weights_give_pytorchs_feature_maps(reference, version, bypass):
+    network = reference.reference_squeezenet(version, bypass)
+    model = SqueezeNet(version=version, bypass=bypass, include_top=False)
+    network.copy_weights_to(model)
+    assert network.parameter_count() == model.count_params()
+    for height, width in [*((side, side) for side in range(64, 71)), (66, 69), (21, 33)]:
+        images = normal((2, height, width, 3), seed=height)
+        expected = reference.run_channels_last(network, images)
+        assert_equal_to_scale(model(images), expected, f"{height}×{width}")
+
+
+@pytest.mark.parametrize(
+    ("version", "side", "bypass"), [("1.0", 227, "complex"), ("1.1", 224, None), ("1.0", 224, None)]
+)
+def test_the_same_weights_give_pytorchs_logits(reference, version, side, bypass):
+    network = reference.reference_squeezenet(version, bypass, classes=7)
+    options = dict(classes=7, version=version, bypass=bypass, input_shape=(side, side, 3))
+    model = SqueezeNet(classifier_activation=None, **options)
+    network.copy_weights_to(model)
+    assert network.parameter_count() == model.count_params()
+    images = normal((2, side, side, 3))
+    expected = reference.run_channels_last(network, images)
+    assert np.ptp(expected) > 0.1
+    assert_equal_to_scale(model(images), expected)
+
+    probabilities = SqueezeNet(**options)
+    probabilities.set_weights(model.get_weights())
+    exponentials = np.exp(expected - expected.max(axis=1, keepdims=True))
+    softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities(images), softmax, rtol=1e-3, atol=1e-6)
+
+
+def assert_equal_to_scale(actual, expected, message=""):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(actual / scale, expected / scale, atol=1e-5, err_msg=message)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        preset("1.0"),
+        preset("1.1"),
+        TINY,
+        Architecture("unpooled", 4, 5, (FireFilters(2, 4, 4),), ()),
+        Architecture("even kernel", 4, 4, (FireFilters(2, 4, 4),) * 3, (1, 2, 3, 4)),
+    ],
+    ids=lambda architecture: architecture.name,
+)
+def test_the_smallest_input_is_exactly_the_smallest_that_gives_a_pixel(architecture):
+    least = architecture.min_input_size
+    for height, width in [(least, 64), (64, least), (least, least)]:
+        model = SqueezeNet(
+            architecture=architecture, input_shape=(height, width, 3), include_top=False
+        )
+        assert min(model.output_shape[1:3]) == 1
+    for shape in [(least - 1, 64, 3), (64, least - 1, 3)]:
+        with pytest.raises(ValueError, match=f"at least {least}x{least}.*Received: input_shape="):
+            SqueezeNet(architecture=architecture, input_shape=shape, include_top=False)
+        # The model for any size is not checked at the door: its layers are what gives out.
+        open_model = SqueezeNet(architecture=architecture, include_top=False)
+        with pytest.raises(ValueError, match="one output pixel|[Nn]egative|[Ee]mpty|[Oo]utput"):
+            open_model.compute_output_shape((1, *shape))
+
+
+def test_training_starts_near_equal_probabilities():
+    model = SqueezeNet(classes=10, input_shape=(64, 64, 3))
+    probabilities = np.asarray(model(normal((4, 64, 64, 3))))
+    np.testing.assert_allclose(probabilities, 0.1, atol=0.02)
+    assert np.std(model.get_layer("conv10").get_weights()[0]) == pytest.approx(0.01, rel=0.1)
+
+
+# --- The contract of keras.applications, over every version, bypass and data format -------------
+
+
+@every_version
+@every_bypass
+@both_formats
+@pytest.mark.parametrize("channels", [1, 4])
+def test_without_top_any_size_and_number_of_channels_goes(version, bypass, data_format, channels):
+    shape = in_format(data_format, None, None, channels)
+    model = SqueezeNet(include_top=False, input_shape=shape, version=version, bypass=bypass)
+    assert model.output_shape == (None, *in_format(data_format, None, None, 512))
+
+
+@every_version
+@every_bypass
+@both_formats
+def test_a_model_runs_and_is_rebuilt_from_its_config(version, bypass, data_format):
+    shape = in_format(data_format, 40, 45, 3)
+    model = SqueezeNet(classes=5, input_shape=shape, version=version, bypass=bypass)
+    config = keras.saving.serialize_keras_object(model)
+    keras.config.set_image_data_format("channels_last")  # whatever it was saved under
+    rebuilt = keras.saving.deserialize_keras_object(config)
+    assert [w.path for w in rebuilt.weights] == [w.path for w in model.weights]
+    if not convolves(data_format):
+        pytest.skip(f"the backend has no {data_format} convolution on this machine")
+    rebuilt.set_weights(model.get_weights())
+    images = normal((2, *shape))
+    probabilities = np.asarray(model(images))
+    assert probabilities.shape == (2, 5)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(rebuilt(images), probabilities)
+
+
+@every_version
+@every_bypass
+@both_formats
+def test_without_top_an_input_shape_of_ones_own_is_kept(version, bypass, data_format):
+    shape = in_format(data_format, 123, 131, 3)
+    model = SqueezeNet(include_top=False, input_shape=shape, version=version, bypass=bypass)
+    assert model.input_shape == (None, *shape)
+    # 1.0: 59×63, 29×31, 14×15, 7×7. 1.1: 61×65, 30×32, 15×16, 7×8.
+    expected = (7, 7) if version == "1.0" else (7, 8)
+    assert model.output_shape == (None, *in_format(data_format, *expected, 512))
+
+
+@every_version
+@every_bypass
+@both_formats
+def test_without_top_a_users_own_layers_can_come_first(version, bypass, data_format):
+    image = keras.Input(in_format(data_format, 200, 200, 4), name="camera")
+    mixed = layers.Conv2D(3, 2, strides=2, name="mix")(image)
+    model = SqueezeNet(include_top=False, input_tensor=mixed, version=version, bypass=bypass)
+    assert model.inputs[0] is image
+    assert model.get_layer("mix").output is mixed
+    assert model.output_shape[1 if data_format == "channels_first" else -1] == 512
+
+
+@every_version
+@every_bypass
+@both_formats
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_pooling_gives_a_vector(version, bypass, data_format, pooling):
+    in_format(data_format, None, None, 3)
+    model = SqueezeNet(include_top=False, pooling=pooling, version=version, bypass=bypass)
+    assert model.output_shape == (None, 512)
+    assert model.layers[-1].name == f"{pooling}_pool"
+
+
+@every_version
+@every_bypass
+@both_formats
+def test_the_classifier_activation_is_the_last_layers(version, bypass, data_format):
+    in_format(data_format, None, None, 3)
+    model = SqueezeNet(version=version, bypass=bypass, classifier_activation="softmax")
+    assert model.layers[-1].activation is keras.activations.softmax
+    assert model.output_shape == (None, 1000)
+
+
+def test_pooled_vectors_are_the_mean_and_the_maximum_of_the_feature_map():
+    images = normal((2, 40, 40, 3))
+    maps = SqueezeNet(include_top=False)
+    features = np.asarray(maps(images))
+    for pooling, reduce in (("avg", np.mean), ("max", np.max)):
+        pooled = SqueezeNet(include_top=False, pooling=pooling)
+        pooled.set_weights(maps.get_weights())
+        np.testing.assert_allclose(pooled(images), reduce(features, axis=(1, 2)), rtol=1e-5)
+
+
+def test_without_softmax_the_model_gives_logits():
+    options = dict(classes=5, input_shape=(40, 40, 3))
+    logits, probabilities = SqueezeNet(classifier_activation=None, **options), SqueezeNet(**options)
+    probabilities.set_weights(logits.get_weights())
+    images = normal((3, 40, 40, 3))
+    exponentials = np.exp(np.asarray(logits(images)))
+    np.testing.assert_allclose(
+        probabilities(images), exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-5
+    )
+
+
+@both_formats
+def test_both_data_formats_give_the_same_probabilities(data_format):
+    if not convolves(data_format):
+        pytest.skip(f"the backend has no {data_format} convolution on this machine")
+    images = normal((2, 40, 45, 3))
+    keras.config.set_image_data_format("channels_last")
+    last = SqueezeNet(classes=5, input_shape=(40, 45, 3), bypass="complex")
+    model = SqueezeNet(classes=5, input_shape=in_format(data_format, 40, 45, 3), bypass="complex")
+    model.set_weights(last.get_weights())
+    moved = images.transpose(0, 3, 1, 2) if data_format == "channels_first" else images
+    np.testing.assert_allclose(model(moved), last(images), atol=1e-6)
+
+
+# --- Options of ours ----------------------------------------------------------------------------
+
+
+def test_an_architecture_takes_the_place_of_version_and_bypass():
+    model = SqueezeNet(architecture=TINY.with_bypass("simple"), classes=3)
+    assert model.name == "tiny"
+    assert model.input_shape == (None, 32, 32, 3)
+    assert [layer.bypass for layer in model.layers if isinstance(layer, Fire)] == [None, "simple"]
+    assert [layer.name for layer in model.layers][-3:] == ["conv4", "pool4", "predictions"]
+
+
+def test_the_dropout_rate_reaches_the_dropout():
+    assert SqueezeNet(architecture=TINY, dropout_rate=0.25).get_layer("drop3").rate == 0.25
+
+
+def test_the_kernel_initializer_reaches_every_convolution_but_the_last():
+    model = SqueezeNet(architecture=TINY, classes=3, kernel_initializer="ones")
+    kernels = {w.path: np.asarray(w) for w in model.weights if w.path.endswith("kernel")}
+    last = kernels.pop("conv4/kernel")
+    assert len(kernels) == 1 + 2 * 3
+    assert all((kernel == 1).all() for kernel in kernels.values())
+    assert np.abs(last).max() < 0.1
+
+
+@pytest.mark.parametrize("bypass", [None, "complex"])
+def test_mixed_precision_ends_in_float32(bypass):
+    images = normal((2, 40, 40, 3))
+    options = dict(classes=5, input_shape=(40, 40, 3), bypass=bypass)
+    full = SqueezeNet(**options)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    mixed = SqueezeNet(**options)
+    mixed.set_weights(full.get_weights())
+    assert mixed.get_layer("conv10").compute_dtype == "bfloat16"
+    probabilities = mixed(images)
+    assert probabilities.dtype == "float32"
+    np.testing.assert_allclose(probabilities, full(images), atol=0.01)
+
+
+@pytest.mark.parametrize(("option", "mode"), [(True, "caffe"), ("tf", "tf"), ("torch", "torch")])
+def test_a_model_with_preprocessing_takes_images_as_files_hold_them(option, mode):
+    options = dict(classes=5, input_shape=(40, 40, 3))
+    plain, prepared = SqueezeNet(**options), SqueezeNet(include_preprocessing=option, **options)
+    prepared.set_weights(plain.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), "uint8")
+    expected = plain(ImagePreprocessing(mode)(images))
+    np.testing.assert_allclose(prepared(images.astype("float32")), expected, rtol=1e-5)
+    assert prepared.layers[1].name == "preprocessing"
+
+
+@both_formats
+def test_preprocessing_follows_the_data_format(data_format):
+    shape = in_format(data_format, 40, 45, 3)
+    model = SqueezeNet(classes=5, input_shape=shape, include_preprocessing=True)
+    assert model.get_layer("preprocessing").data_format == data_format
+
+
+# --- Weights and files --------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_python(code, *arguments, **environment):
+    """Runs code in a Python of its own and returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_weights_of_a_file_are_loaded(tmp_path):
+    path = tmp_path / "tiny.weights.h5"
+    saved = SqueezeNet(architecture=TINY, classes=3)
+    saved.save_weights(path)
+    loaded = SqueezeNet(architecture=TINY, classes=3, weights=str(path), classifier_activation=None)
+    for one, other in zip(loaded.get_weights(), saved.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert SqueezeNet(architecture=TINY, classes=3, weights=path).count_params() > 0
+
+
+def test_a_saved_model_is_read_by_a_fresh_process(tmp_path):
+    model = SqueezeNet(
+        classes=5, input_shape=(40, 40, 3), bypass="complex", include_preprocessing="torch"
+    )
+    images = 255 * np.random.default_rng(0).random((2, 40, 40, 3), "float32")
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    code = """
+import keras, keras_squeezenet
+import sys, numpy as np
+folder = sys.argv[1]
+model = keras.saving.load_model(f"{folder}/model.keras")
+np.save(f"{folder}/outputs.npy", model(np.load(f"{folder}/images.npy")))
+print([layer.name for layer in model.layers])
+"""
+    printed = run_python(code, tmp_path)
+    assert printed.strip() == str([layer.name for layer in model.layers])
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), model(images), rtol=1e-6)
+
+
+def test_weights_saved_with_tensorflow_give_the_same_numbers_on_the_torch_backend(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
+    images = normal((2, 46, 45, 3))
+    np.save(tmp_path / "images.npy", images)
+    for version in VERSIONS:
+        model = SqueezeNet(
+            classes=5,
+            input_shape=(46, 45, 3),
+            version=version,
+            bypass="complex",
+            classifier_activation=None,
+        )
+        # conv10's narrow start would make every output nearly equal.
+        kernel, bias = model.get_layer("conv10").get_weights()
+        model.get_layer("conv10").set_weights([normal(kernel.shape) / 8, bias + 0.1])
+        model.save_weights(tmp_path / f"{version}.weights.h5")
+        np.save(tmp_path / f"{version}.npy", model(images))
+    code = """
+import keras, keras_squeezenet
+import sys, numpy as np
+folder = sys.argv[1]
+assert keras.backend.backend() == "torch"
+images = np.load(f"{folder}/images.npy")
+for version in ("1.0", "1.1"):
+    for data_format in ("channels_last", "channels_first"):
+        keras.config.set_image_data_format(data_format)
+        moved = images if data_format == "channels_last" else images.transpose(0, 3, 1, 2)
+        model = keras_squeezenet.SqueezeNet(
+            classes=5, input_shape=moved.shape[1:], version=version, bypass="complex",
+            classifier_activation=None, weights=f"{folder}/{version}.weights.h5",
+        )
+        outputs = keras.ops.convert_to_numpy(model(moved))
+        np.save(f"{folder}/{version}_{data_format}.npy", outputs)
+assert "tensorflow" not in sys.modules
+"""
+    run_python(code, tmp_path, KERAS_BACKEND="torch")
+    for version in VERSIONS:
+        expected = np.load(tmp_path / f"{version}.npy")
+        assert np.ptp(expected) > 0.1
+        for data_format in ("channels_last", "channels_first"):
+            outputs = np.load(tmp_path / f"{version}_{data_format}.npy")
+            np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+IMAGE = keras.KerasTensor((None, 64, 64, 3))
+
+REFUSED = {
+    "version": (dict(version="2.0"), r"`version` must be one of.*Received: version=2\.0"),
+    "bypass": (dict(bypass="both"), "`bypass` must be None.*Received: bypass=both"),
+    "architecture": (dict(architecture="1.0"), "must be an `Architecture`.*architecture=1.0"),
+    "bypass beside architecture": (
+        dict(architecture=TINY, bypass="simple"),
+        "With `architecture`, `bypass` belongs to it.*Received: bypass=simple",
+    ),
+    "pooling": (dict(pooling="median"), "`pooling` must be.*Received: pooling=median"),
+    "preprocessing": (dict(include_preprocessing="pytorch"), "`mode` must.*mode=pytorch"),
+    "imagenet with other classes": (
+        dict(weights="imagenet", classes=10),
+        "`classes` should be 1000. Received: classes=10",
+    ),
+    "imagenet": (dict(weights="imagenet"), "not available yet.*Received: weights=imagenet"),
+    "missing weights": (
+        dict(weights="no/such.weights.h5"),
+        "`weights`.*path to the weights file.*Received: weights=no/such.weights.h5",
+    ),
+    "activation with weights": (
+        dict(weights=__file__, classifier_activation="sigmoid"),
+        "`None` and `softmax`.*Received: classifier_activation=sigmoid",
+    ),
+    "input tensor": (
+        dict(input_tensor=np.zeros((1, 64, 64, 3))),
+        "`input_tensor` must be a Keras tensor.*type <class 'numpy.ndarray'>",
+    ),
+    "another shape than the tensor's": (
+        dict(input_tensor=IMAGE, input_shape=(32, 32, 3)),
+        r"`input_shape` must equal the shape of `input_tensor`.*\(32, 32, 3\).*64, 64, 3\)",
+    ),
+    "too small a tensor": (
+        dict(input_tensor=keras.KerasTensor((None, 16, 64, 3))),
+        r"at least 17x17.*Received: input_shape=\(16, 64, 3\)",
+    ),
+    "two sizes": (dict(input_shape=(64, 64)), r"three integers.*Received: input_shape=\(64, 64\)"),
+    "no sizes": (dict(input_shape=64), "three integers.*Received: input_shape=64"),
+    "open sizes under a top": (
+        dict(input_shape=(None, 64, 3)),
+        r"`include_top` is True.*Received: input_shape=\(None, 64, 3\)",
+    ),
+    "too small": (dict(input_shape=(64, 16, 3)), r"at least 17x17 for squeezenet1_1.*64, 16, 3\)"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_arguments_are_named_with_what_came(arguments, message):
+    with pytest.raises(ValueError, match=rf"(?s){message}"):
+        SqueezeNet(**arguments)
+
+
+def test_too_small_an_image_is_refused_in_channels_first_too():
+    keras.config.set_image_data_format("channels_first")
+    SqueezeNet(input_shape=(3, 17, 17), classes=2)
+    with pytest.raises(ValueError, match="at least 17x17"):
+        SqueezeNet(input_shape=(3, 64, 16), classes=2)
+
+
+def test_weights_without_a_top_go_with_any_classifier_activation(tmp_path):
+    path = str(tmp_path / "tiny.weights.h5")
+    SqueezeNet(architecture=TINY, include_top=False).save_weights(path)
+    SqueezeNet(architecture=TINY, include_top=False, weights=path, classifier_activation="sigmoid")
+
+
+def test_a_version_cannot_be_given_to_a_named_constructor():
+    with pytest.raises(TypeError, match="version"):
+        SqueezeNet1_0(version="1.1")

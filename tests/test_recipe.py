@@ -1,0 +1,95 @@
+"""Recipes: what is read, and how a wrong one is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from keras_squeezenet.recipe import Recipe, RecipeError, load_recipe
+
+RECIPES = sorted(Path(__file__).parents[1].glob("train/recipes/*.yaml"))
+
+SMALLEST = {
+    "name": "smallest",
+    "data": {"source": "digits", "image_size": 32},
+    "optimizer": {"learning_rate": 0.1},
+    "training": {"epochs": 3, "batch_size": 4},
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(SMALLEST))
+    return path
+
+
+def test_settings_replace_values_of_the_file(path):
+    recipe = load_recipe(path, ["training.epochs=7", "data.augmentation={flip: true}", "seed=5"])
+    assert (recipe.training.epochs, recipe.seed) == (7, 5)
+    assert recipe.data.augmentation == {"flip": True}
+
+
+def test_a_written_recipe_reads_as_the_same_recipe(path, tmp_path):
+    recipe = load_recipe(path, ["optimizer.schedule=step", "optimizer.step_epochs=[1, 2.5]"])
+    written = tmp_path / "written.yaml"
+    written.write_text(recipe.to_yaml())
+    assert load_recipe(written) == recipe
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.epoch=3", "unknown key training.epoch; did you mean epochs"),
+        ("xyz=3", "unknown key xyz; known here: name, seed"),
+        ("training.epochs=0", "greater than or equal to 1. Received: training.epochs=0"),
+        ("training.epochs=many", "training.epochs: .*Received: training.epochs=many"),
+        ("training.precision=float8", "training.precision: .*Received: training.precision=float8"),
+        ("training.compression=zip", "Received: training.compression=zip"),
+        ("optimizer.learning_rate=-1", "Received: optimizer.learning_rate=-1"),
+        ("optimizer.schedule=step", "step_epochs goes with schedule: step"),
+        ("optimizer={name: adam, learning_rate: 1, nesterov: true}", "nesterov goes with"),
+        ("model={version: '1.0', metaparameters: {}}", "either metaparameters or version"),
+        ("model.version=2", "Received: model.version=2"),
+        ("data.resize=crop", "data.resize: .*Received: data.resize=crop"),
+        ("data={image_size: 3}", "the key data.source is missing"),
+        ("data=digits", "data: .*Received: data=digits"),
+        ("seed", "takes section.key=value. Received: seed"),
+        ("seed=[", "--set seed: .*Received: \\["),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_line_that_names_it(path, setting, message):
+    with pytest.raises(RecipeError, match=message) as refused:
+        load_recipe(path, [setting])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"- a list", "must hold keys with values"),
+        (b"", "must hold keys with values"),
+        (b"!!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message) as refused:
+        load_recipe(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"cannot be read: .*none\.yaml: No such file"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_project_is_valid_and_says_what_it_costs(path):
+    assert isinstance(load_recipe(path), Recipe)
+    header = path.read_text().split("\nname:")[0]
+    assert f"--recipe train/recipes/{path.name}" in header
+    assert "minutes" in header or "not been run" in header

@@ -1,0 +1,220 @@
+"""train/train.py as a user starts it: alone, on two ranks, resumed, and with bad input."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import keras_squeezenet.training  # noqa: F401 - registers what checkpoints hold with Keras
+from keras_squeezenet.data import load_dataset
+from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from tests.launching import horovodrun, needs_horovod
+
+TRAIN = Path(__file__).parents[1] / "train" / "train.py"
+
+RECIPE = {
+    "name": "tiny",
+    "seed": 3,
+    "data": {"source": "digits", "image_size": 32},
+    "model": {
+        "metaparameters": {
+            "base_e": 16,
+            "incr_e": 16,
+            "fires": 3,
+            "pool_after": [1, 3],
+            "conv1_filters": 16,
+            "conv1_kernel_size": 3,
+        },
+        "dropout_rate": 0.0,
+    },
+    "optimizer": {
+        "name": "adam",
+        "learning_rate": 0.003,
+        "schedule": "constant",
+        "scale_by_ranks": None,
+    },
+    "training": {"epochs": 2, "batch_size": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return path
+
+
+def train(*arguments):
+    environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
+    return subprocess.run(
+        [sys.executable, str(TRAIN), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def history(folder):
+    with (folder / "history.csv").open() as lines:
+        return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(lines)]
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def accuracy_by_hand(folder):
+    """Top-1 of model.keras on the digits' validation split, with Keras and numpy alone."""
+    dataset = load_dataset("digits", image_size=32)
+    model = keras.saving.load_model(folder / "model.keras")
+    batches = list(dataset.val.val_batches(64))
+    labels = np.concatenate([labels for _, labels in batches])
+    said = np.concatenate([model.predict_on_batch(images).argmax(axis=1) for images, _ in batches])
+    return (said == labels).mean(), len(labels)
+
+
+@pytest.fixture(scope="module")
+def alone(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    done = train("--recipe", recipe, "--output", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_ranks(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two") / "run"
+    done = horovodrun(TRAIN, "--recipe", recipe, "--output", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+class TestAlone:
+    def test_the_folder_holds_what_was_asked_and_what_came_out(self, alone):
+        assert {path.name for path in alone.iterdir()} >= {
+            "recipe.yaml",
+            "history.csv",
+            "metrics.json",
+            "model.keras",
+            "class_names.json",
+            "report.html",
+            "learning_curves.png",
+            "confusion_matrix.png",
+            "file_sizes.png",
+            "tensorboard",
+        }
+        assert json.loads((alone / "class_names.json").read_text()) == list("0123456789")
+        assert metrics(alone)["training"]["seed"] == 3
+        assert "keras" in metrics(alone)["versions"]
+
+    def test_the_reported_accuracy_is_that_of_the_saved_file(self, alone):
+        accuracy, count = accuracy_by_hand(alone)
+        measured = metrics(alone)["evaluation"]
+        assert measured["count"] == count
+        assert measured["top1"] == pytest.approx(accuracy)
+        assert history(alone)[-1]["val_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+        assert metrics(alone)["files"][0]["bytes"] == (alone / "model.keras").stat().st_size
+
+    def test_it_learns(self, alone):
+        first, last = history(alone)[0], history(alone)[-1]
+        assert last["loss"] < first["loss"] < np.log(10)
+
+    def test_a_run_is_not_overwritten(self, alone, recipe):
+        before = (alone / "model.keras").read_bytes()
+        done = train("--recipe", recipe, "--output", alone)
+        assert done.returncode == 2
+        assert "holds a run already" in done.stderr.splitlines()[-1]
+        assert (alone / "model.keras").read_bytes() == before
+
+    def test_a_run_is_not_resumed_with_another_recipe(self, alone, recipe):
+        done = train(
+            "--recipe", recipe, "--output", alone, "--resume", "--set", "optimizer.name=sgd"
+        )
+        assert done.returncode == 2
+        assert "optimizer.name was adam. Received: optimizer.name=sgd" in done.stderr
+
+    def test_a_resumed_run_ends_where_an_unbroken_one_does(self, alone, recipe, tmp_path):
+        folder = tmp_path / "run"
+        first = train("--recipe", recipe, "--output", folder, "--set", "training.epochs=1")
+        assert first.returncode == 0, first.stderr[-3000:]
+        second = train("--recipe", recipe, "--output", folder, "--resume")
+        assert second.returncode == 0, second.stderr[-3000:]
+        assert [row["epoch"] for row in history(folder)] == [1, 2]
+        assert metrics(folder)["training"]["resumed_from_epoch"] == 1
+        # The same weights, optimizer state and order of images: only float rounding differs.
+        for name in ("loss", "val_loss"):
+            assert history(folder)[1][name] == pytest.approx(history(alone)[1][name], rel=0.02)
+        # What a forgotten optimizer state would do is larger: Adam's first steps are at full rate.
+        resumed = keras.saving.load_model(folder / "checkpoints" / "epoch-0002.keras")
+        assert int(resumed.optimizer.iterations) == 2 * (1437 // 32)
+
+
+class TestTwoRanks:
+    pytestmark = needs_horovod
+
+    def test_every_validation_image_is_counted_once(self, two_ranks):
+        accuracy, count = accuracy_by_hand(two_ranks)
+        measured = metrics(two_ranks)["evaluation"]
+        assert measured["count"] == count
+        assert measured["top1"] == pytest.approx(accuracy)
+        # Averaged over ranks during training: the weights of the last epoch on all images.
+        assert history(two_ranks)[-1]["val_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+        assert history(two_ranks)[-1]["val_loss"] == pytest.approx(measured["loss"], rel=1e-4)
+
+    def test_the_run_says_how_many_ranks_it_had(self, two_ranks):
+        assert metrics(two_ranks)["training"]["ranks"] == 2
+
+    def test_bad_data_ends_all_ranks_with_one_clear_line(self, recipe, tmp_path):
+        done = horovodrun(
+            TRAIN, "--recipe", recipe, "--output", tmp_path / "run", "--set", "data.source=/nowhere"
+        )
+        assert done.returncode != 0
+        assert "train.py: " in done.stderr
+        assert "Received: source=/nowhere" in done.stderr
+        assert "Traceback" not in done.stderr.split("[0]<stderr>")[-1].split("\n")[0]
+
+
+class TestBadInput:
+    def test_a_wrong_setting_ends_in_one_line(self, recipe):
+        done = train("--recipe", recipe, "--set", "training.epoch=3")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1].endswith(
+            "unknown key training.epoch; did you mean epochs?"
+        )
+        assert "Traceback" not in done.stderr
+
+    def test_metaparameters_that_make_no_network_end_in_one_line(self, recipe, tmp_path):
+        done = train(
+            *("--recipe", recipe, "--output", tmp_path / "run"),
+            *("--set", "model.metaparameters.squeeze_ratio=0"),
+        )
+        assert done.returncode == 2
+        assert "squeeze_ratio=0" in done.stderr.splitlines()[-1]
+
+    def test_too_many_broken_images_end_the_run(self, recipe, tmp_path):
+        rng = np.random.default_rng(0)
+        for label in ("cat", "dog"):
+            folder = tmp_path / "photos" / label
+            folder.mkdir(parents=True)
+            for number in range(40):
+                pixels = rng.integers(0, 255, (40, 40, 3), "uint8")
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+            for number in range(5):
+                (folder / f"broken{number}.jpg").write_bytes(b"no picture")
+        done = train(
+            *("--recipe", recipe, "--output", tmp_path / "run"),
+            *("--set", f"data.source={tmp_path / 'photos'}", "--set", "training.batch_size=8"),
+        )
+        assert done.returncode == 2
+        assert "images of the train split are broken" in done.stderr.splitlines()[-1]
+        assert "max_broken_share=0.01" in done.stderr.splitlines()[-1]
+        assert not (tmp_path / "run" / "model.keras").exists()

@@ -1,0 +1,253 @@
+"""Optimizers, schedules and callbacks of a recipe."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_squeezenet import training
+from keras_squeezenet.callbacks import (
+    DivergedError,
+    History,
+    LossWatch,
+    ShardedValidation,
+    StopEarly,
+    Throughput,
+)
+from keras_squeezenet.recipe import Recipe
+
+
+def recipe_with(*, epochs=10, batch_size=4, accumulation_steps=1, **optimizer):
+    return Recipe.model_validate(
+        {
+            "name": "test",
+            "data": {"source": "digits", "image_size": 32},
+            "optimizer": {"learning_rate": 0.4, "scale_by_ranks": None, **optimizer},
+            "training": {
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "accumulation_steps": accumulation_steps,
+            },
+        }
+    )
+
+
+def rates(recipe, steps, ranks=1, steps_per_epoch=10):
+    optimizer = training.build_optimizer(recipe, steps_per_epoch, ranks)
+    schedule = optimizer._learning_rate
+    return [float(schedule(step)) for step in steps]
+
+
+class TestLearningRate:
+    def test_linear_decay_is_the_papers(self):
+        # 0.4 · (1 - step/100)
+        assert rates(recipe_with(schedule="polynomial"), [0, 25, 50, 100]) == pytest.approx(
+            [0.4, 0.3, 0.2, 0.0]
+        )
+
+    def test_polynomial_decay_has_its_power(self):
+        assert rates(recipe_with(schedule="polynomial", power=2), [50]) == pytest.approx([0.1])
+
+    def test_cosine_decay_is_half_a_wave(self):
+        expected = [0.2 * (1 + math.cos(math.pi * step / 100)) for step in (0, 30, 50, 100)]
+        measured = rates(recipe_with(schedule="cosine"), [0, 30, 50, 100])
+        assert measured == pytest.approx(expected, abs=1e-6)
+
+    def test_steps_drop_the_rate_after_their_epochs(self):
+        recipe = recipe_with(schedule="step", step_epochs=[3, 6.5], step_factor=0.5)
+        assert rates(recipe, [30, 31, 65, 66]) == pytest.approx([0.4, 0.2, 0.2, 0.1])
+
+    def test_constant_stays(self):
+        assert rates(recipe_with(schedule="constant"), [0, 50, 10_000]) == pytest.approx([0.4] * 3)
+
+    def test_warm_up_rises_in_a_line_to_the_schedule(self):
+        recipe = recipe_with(schedule="constant", warmup_epochs=2)
+        assert rates(recipe, [0, 9, 19, 20]) == pytest.approx([0.02, 0.2, 0.4, 0.4])
+
+    @pytest.mark.parametrize(("scale", "factor"), [("linear", 4), ("sqrt", 2), (None, 1)])
+    def test_the_rate_is_scaled_by_the_ranks(self, scale, factor):
+        recipe = recipe_with(schedule="constant", scale_by_ranks=scale)
+        assert rates(recipe, [5], ranks=4) == pytest.approx([0.4 * factor])
+
+    def test_accumulation_counts_updates_not_steps(self):
+        recipe = recipe_with(schedule="polynomial", accumulation_steps=5)
+        # 10 epochs of 10 steps are 20 updates
+        assert rates(recipe, [0, 10, 20]) == pytest.approx([0.4, 0.2, 0.0])
+
+    def test_a_schedule_survives_saving(self):
+        schedule = training.WarmUp(keras.optimizers.schedules.CosineDecay(0.3, 50), 7)
+        copy = training.WarmUp.from_config(schedule.get_config())
+        assert [float(copy(s)) for s in (0, 6, 30)] == [float(schedule(s)) for s in (0, 6, 30)]
+
+
+class TestOptimizers:
+    @pytest.mark.parametrize(
+        ("name", "kind"),
+        [
+            ("sgd", keras.optimizers.SGD),
+            ("rmsprop", keras.optimizers.RMSprop),
+            ("adam", keras.optimizers.Adam),
+            ("adamw", keras.optimizers.AdamW),
+        ],
+    )
+    def test_weight_decay_shrinks_kernels_and_no_biases(self, name, kind):
+        recipe = recipe_with(name=name, schedule="constant", weight_decay=0.5)
+        optimizer = training.build_optimizer(recipe, 10, 1)
+        assert type(optimizer) is kind
+        layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+        layer.bias.assign([1.0, 1.0])
+        kernel = layer.kernel.numpy()
+        optimizer.apply([np.zeros((3, 2), "f"), np.zeros(2, "f")], layer.trainable_variables)
+        # without a gradient, one update leaves kernel · (1 - rate · decay)
+        np.testing.assert_allclose(layer.kernel.numpy(), kernel * (1 - 0.4 * 0.5), rtol=1e-5)
+        np.testing.assert_array_equal(layer.bias.numpy(), [1.0, 1.0])
+
+    def test_gradients_are_clipped_by_their_common_norm(self):
+        recipe = recipe_with(schedule="constant", momentum=0.0, clip_norm=1.0)
+        optimizer = training.build_optimizer(recipe, 10, 1)
+        variable = keras.Variable(np.zeros(2, "f"))
+        optimizer.apply([np.array([30.0, 40.0], "f")], [variable])
+        np.testing.assert_allclose(variable.numpy(), [-0.4 * 0.6, -0.4 * 0.8], rtol=1e-6)
+
+    def test_momentum_and_nesterov_reach_the_optimizer(self):
+        optimizer = training.build_optimizer(recipe_with(momentum=0.7, nesterov=True), 10, 1)
+        assert (optimizer.momentum, optimizer.nesterov) == (0.7, True)
+
+
+class TestLoss:
+    def test_label_smoothing_equals_the_formula(self):
+        labels = np.array([0, 2])
+        probabilities = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+        smooth = 0.1
+        targets = np.full((2, 3), smooth / 3)
+        targets[[0, 1], labels] += 1 - smooth
+        expected = -(targets * np.log(probabilities)).sum(axis=1).mean()
+        loss = training.SmoothedCrossentropy(smooth)(labels, probabilities)
+        assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+class TestBuildModel:
+    def test_the_recipes_network_takes_raw_images(self):
+        section = recipe_with().model
+        model = training.build_model(section, image_size=32, classes=4)
+        assert model.input_shape == (None, 32, 32, 3)
+        assert model.output_shape == (None, 4)
+        assert model.get_layer("preprocessing").mode == "tf"
+
+    def test_metaparameters_make_the_network(self):
+        section = recipe_with().model.model_copy(
+            update={"metaparameters": {"base_e": 16, "incr_e": 16, "fires": 2, "pool_after": [1]}}
+        )
+        model = training.build_model(section, image_size=32, classes=4)
+        assert [layer.name for layer in model.layers if "fire" in layer.name] == ["fire2", "fire3"]
+
+    def test_an_unknown_metaparameter_is_named(self):
+        section = recipe_with().model.model_copy(update={"metaparameters": {"base": 16}})
+        with pytest.raises(ValueError, match="'base'"):
+            training.build_model(section, image_size=32, classes=4)
+
+
+class TestLossWatch:
+    def test_a_loss_at_chance_is_said_once_with_advice(self, caplog):
+        watch = LossWatch(classes=10, patience=3)
+        for epoch in range(6):
+            watch.on_epoch_begin(epoch)
+            watch.on_epoch_end(epoch, {"loss": math.log(10) * 1.005})
+        assert len(watch.warnings) == 1
+        assert "optimizer.warmup_epochs" in watch.warnings[0]
+        assert "stuck" in caplog.text
+
+    @pytest.mark.parametrize("losses", [[2.30, 2.30, 2.1, 2.30, 2.30], [2.0] * 5, [3.0] * 5])
+    def test_a_loss_that_moves_or_is_elsewhere_is_not(self, losses):
+        watch = LossWatch(classes=10, patience=3)
+        for epoch, loss in enumerate(losses):
+            watch.on_epoch_begin(epoch)
+            watch.on_epoch_end(epoch, {"loss": loss})
+        assert watch.warnings == []
+
+    def test_the_warm_up_is_no_failure(self):
+        watch = LossWatch(classes=10, warmup_epochs=5, patience=3)
+        for epoch in range(6):
+            watch.on_epoch_begin(epoch)
+            watch.on_epoch_end(epoch, {"loss": math.log(10)})
+        assert watch.warnings == []
+
+    def test_long_epochs_are_looked_into(self):
+        watch = LossWatch(classes=10, patience=3)
+        watch.on_epoch_begin(0)
+        for batch in range(3000):
+            watch.on_train_batch_end(batch, {"loss": math.log(10)})
+        assert len(watch.warnings) == 1
+
+    def test_a_network_that_really_is_dead_is_noticed(self):
+        # Every output of conv10 is negative, so its ReLU gives 0 and no gradient comes back.
+        model = training.build_model(recipe_with().model, image_size=32, classes=5)
+        model.get_layer("conv10").bias.assign(np.full(5, -100.0))
+        model.compile("sgd", training.SmoothedCrossentropy(), jit_compile=False)
+        watch = LossWatch(classes=5, patience=2)
+        images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("f")
+        model.fit(images, np.arange(8) % 5, epochs=2, verbose=0, callbacks=[watch])
+        assert len(watch.warnings) == 1
+
+    def test_a_loss_that_is_no_number_ends_training(self):
+        watch = LossWatch(classes=10)
+        watch.on_epoch_begin(4)
+        with pytest.raises(DivergedError, match="epoch 5 is nan"):
+            watch.on_epoch_end(4, {"loss": math.nan})
+
+
+class TestEpochCallbacks:
+    @pytest.fixture
+    def model(self):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
+        model.compile(
+            "sgd", training.SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False
+        )
+        return model
+
+    def test_validation_counts_every_example_once_whatever_the_batches(self, model):
+        import tensorflow as tf
+
+        rng = np.random.default_rng(0)
+        features, labels = rng.normal(size=(11, 3)).astype("f"), rng.integers(0, 2, 11)
+        batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(4)
+        callback = ShardedValidation(batches)
+        callback.set_model(model)
+        logs = {}
+        callback.on_epoch_end(0, logs)
+        probabilities = model.predict(features, verbose=0)
+        right = probabilities.argmax(axis=1) == labels
+        chosen = probabilities[np.arange(11), labels]
+        assert logs["val_accuracy"] == pytest.approx(right.mean())
+        assert logs["val_loss"] == pytest.approx(-np.log(chosen).mean(), rel=1e-5)
+
+    def test_history_goes_on_after_a_resumption(self, model, tmp_path):
+        path = tmp_path / "history.csv"
+        history = History(path, [{"epoch": 1, "loss": 2.0, "val_accuracy": 0.5}])
+        history.set_model(model)
+        history.on_epoch_end(1, {"loss": 1.0, "val_accuracy": 0.25})
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("epoch,loss,val_accuracy")
+        assert [line.split(",")[0] for line in lines[1:]] == ["1", "2"]
+        assert history.best_epoch == 1
+
+    def test_training_stops_when_the_accuracy_rests(self, model, tmp_path):
+        history = History(tmp_path / "history.csv")
+        stop = StopEarly(history, patience=2)
+        for callback in (history, stop):
+            callback.set_model(model)
+        stopped_after = []
+        for epoch, accuracy in enumerate([0.1, 0.3, 0.2, 0.3]):
+            history.on_epoch_end(epoch, {"val_accuracy": accuracy})
+            stop.on_epoch_end(epoch)
+            stopped_after.append(model.stop_training)
+        assert stopped_after == [False, False, False, True]
+
+    def test_throughput_divides_images_by_seconds(self, model):
+        throughput = Throughput(images_per_epoch=120)
+        throughput.on_epoch_begin(0)
+        logs = {}
+        throughput.on_epoch_end(0, logs)
+        assert logs["images_per_second"] * logs["seconds"] == pytest.approx(120)

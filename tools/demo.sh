@@ -1,0 +1,23 @@
+#!/bin/sh
+# make demo: train on real images with Horovod, export, and make a page of it.
+#   sh tools/demo.sh FOLDER RANKS
+# Repeated, it goes on where it was: a finished training is not run again.
+set -eu
+run=$1
+ranks=$2
+bin=.venv/bin
+export TF_CPP_MIN_LOG_LEVEL=3
+
+if [ -x "$bin/horovodrun" ]; then
+  launch="$bin/horovodrun -np $ranks"
+else
+  echo "Horovod is not installed: training in one process" >&2
+  launch=
+fi
+# shellcheck disable=SC2086 - the launcher is a command with arguments, or nothing
+$launch $bin/python train/train.py --recipe train/recipes/digits.yaml --output "$run" --resume
+
+for quantize in none float16 dynamic int8; do
+  $bin/keras-squeezenet export "$run/model.keras" "$run/model-$quantize.tflite" --quantize $quantize
+done
+$bin/keras-squeezenet report "$run"
