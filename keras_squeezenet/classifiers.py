@@ -71,7 +71,7 @@ def _open_keras(path):
 
 def _open_litert(path):
     model = LiteRTModel(path)
-    image_size, classes = _sizes(path, model.input_shape, model.output_shape)
+    image_size, classes = _sizes(path, model.input.shape, model.output.shape)
     return Classifier(path, image_size, classes, model.class_names, model.predict)
 
 

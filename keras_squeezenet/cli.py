@@ -116,7 +116,7 @@ def evaluate(
     as_json: AsJson = False,
 ):
     """Top-1, top-5 and per-class accuracy of a model file on labelled images."""
-    from keras_squeezenet import evaluation, report
+    from keras_squeezenet import evaluation, figures
     from keras_squeezenet.classifiers import open_classifier
     from keras_squeezenet.data import load_labelled
 
@@ -139,7 +139,7 @@ def evaluate(
         raise InputError(f"No image could be read. Received: {data}")
     measured = evaluation.evaluate_predictions(predictions, images.class_names)
     if confusion:
-        report.confusion_matrix(measured, confusion)
+        figures.confusion_matrix(measured, confusion)
     if as_json:
         broken = [{"file": file, "reason": reason} for file, reason in images.broken]
         _print_json(

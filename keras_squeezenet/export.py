@@ -327,19 +327,23 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
         ValueError: they are there and cannot be read, or exceed 1 MiB.
         OSError: the file cannot be read.
     """
-    if os.path.isdir(path) or not os.path.exists(path):
-        raise FileNotFoundError(f"`path` must be a file. Received: path={path}")
-    if not zipfile.is_zipfile(path):
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if LABELS_FILE not in archive.namelist():
-                return None
-            text = _read_bounded(archive, LABELS_FILE).decode("utf-8")
-    # RuntimeError: encrypted. NotImplementedError, its subclass: an unknown zip version.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: {LABELS_FILE} in it cannot be read: {error}") from error
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            return None
+        try:
+            text = _labels_text(file)
+        # OSError: an offset before the start. RuntimeError: encrypted. NotImplementedError, its
+        # subclass: an unknown zip version.
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as e:
+            raise ValueError(f"{path}: {LABELS_FILE} in it cannot be read: {e}") from e
     return tuple(line for line in text.splitlines() if line.strip()) or None
+
+
+def _labels_text(file):
+    with zipfile.ZipFile(file) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return ""
+        return _read_bounded(archive, LABELS_FILE).decode("utf-8")
 
 
 def _read_bounded(archive, name):
@@ -520,11 +524,11 @@ def _for_inference(model):
         return model
     clones = {}
 
-    def clone(layer):
-        if layer in convolution_after:
-            return keras.layers.Identity(name=layer.name)
-        clones[layer] = _in_float32(layer)
-        return clones[layer]
+    def clone(operation):
+        if operation in convolution_after:
+            return keras.layers.Identity(name=operation.name)
+        clones[operation] = _in_float32(operation)
+        return clones[operation]
 
     twin = keras.models.clone_model(model, clone_function=clone, recursive=True)
     twin.set_weights(model.get_weights())
@@ -537,11 +541,12 @@ def _is_half_precision(model):
     return any(layer.compute_dtype in _HALF_PRECISIONS for layer in _layers_of(model))
 
 
-def _in_float32(layer):
-    config = layer.get_config()
-    if layer.compute_dtype in _HALF_PRECISIONS:
+def _in_float32(operation):
+    """A copy of a layer, or of an operation such as a `/` between tensors of the model."""
+    config = operation.get_config()
+    if getattr(operation, "compute_dtype", None) in _HALF_PRECISIONS:
         config["dtype"] = "float32"
-    return type(layer).from_config(config)
+    return type(operation).from_config(config)
 
 
 def _foldable(model) -> dict[ImagePreprocessing, keras.layers.Conv2D]:

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 
@@ -32,7 +33,14 @@ def write_text(path, text):
 
 
 def write_json(path, value):
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """A dict with a line for each of its keys: readable, and small where matrices are large."""
+    # Escapes: file names on Linux need not be valid Unicode, and JSON has to be.
+    encode = partial(json.dumps, allow_nan=False)
+    if isinstance(value, dict):
+        lines = ",\n".join(f"  {encode(key)}: {encode(inner)}" for key, inner in value.items())
+        write_text(path, f"{{\n{lines}\n}}\n")
+    else:
+        write_text(path, encode(value) + "\n")
 
 
 def _umask():

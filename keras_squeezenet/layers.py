@@ -208,7 +208,7 @@ class CeilMaxPooling2D(layers.Layer):
             return "explicit"
         self._out_size(size)
         over_the_edge = -(size - self.pool_size) % self.strides
-        if over_the_edge == 0 and size >= self.pool_size:
+        if over_the_edge == 0:
             return "valid"
         same_padding = (math.ceil(size / self.strides) - 1) * self.strides + self.pool_size - size
         # "same" puts half of its padding, rounded down, before the first pixel.

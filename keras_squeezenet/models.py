@@ -12,9 +12,10 @@ from keras import layers
 from keras_squeezenet.architecture import Architecture, preset
 from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 
-# conv10 starts from a narrow Gaussian in the authors' own network definition, so that training
-# starts near equal probabilities; the other layers start with Caffe's "xavier".
-LAST_CONV_DEVIATION = 0.01
+# In the authors' network definition the last convolution starts from a narrow Gaussian, so that
+# training starts near equal probabilities, and the others from Caffe's "xavier".
+AUTHORS_INITIALIZER = "glorot_uniform"
+AUTHORS_LAST_DEVIATION = 0.01
 
 
 def SqueezeNet(
@@ -32,7 +33,7 @@ def SqueezeNet(
     architecture=None,
     dropout_rate=0.5,
     include_preprocessing=False,
-    kernel_initializer="glorot_uniform",
+    kernel_initializer=None,
 ):
     """A SqueezeNet (Iandola et al., arXiv 1602.07360).
 
@@ -57,7 +58,9 @@ def SqueezeNet(
         include_preprocessing: whether the model takes RGB 0…255, as image files hold it. True
             prepares it as the published weights want it ("caffe"); or a mode of
             `ImagePreprocessing`.
-        kernel_initializer: of every convolution but the last.
+        kernel_initializer: of every convolution. None: the authors' own, Glorot uniform and, for
+            the last convolution, a Gaussian with deviation 0.01. With that one, training from
+            nothing easily gets stuck behind the ReLU after it; "he_normal" does not.
 
     Returns:
         A `keras.Model`. With top its output is `(batch, classes)`.
@@ -77,9 +80,13 @@ def SqueezeNet(
     image = _image_input(input_tensor, input_shape, include_top, architecture)
 
     x = _prepare(image, include_preprocessing)
-    x = _features(x, architecture, kernel_initializer)
+    x = _features(x, architecture, kernel_initializer or AUTHORS_INITIALIZER)
     if include_top:
-        x = _top(x, architecture, classes, classifier_activation, dropout_rate)
+        last_initializer = kernel_initializer or keras.initializers.RandomNormal(
+            stddev=AUTHORS_LAST_DEVIATION
+        )
+        x = _dropout_and_last_conv(x, architecture, classes, dropout_rate, last_initializer)
+        x = _classifier(x, architecture, classifier_activation)
     elif pooling == "avg":
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
@@ -139,19 +146,25 @@ def _features(x, architecture, kernel_initializer):
     return x
 
 
-def _top(x, architecture, classes, classifier_activation, dropout_rate):
-    """Dropout, one filter per class, ReLU, global average, activation (Table 1, section 3.3)."""
+def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initializer):
+    """Dropout after the last Fire (section 3.3), then one filter per class with its ReLU."""
     last_fire, last_conv = architecture.fire_numbers[-1], architecture.last_conv_number
     x = layers.Dropout(dropout_rate, name=f"drop{last_fire}")(x)
-    x = layers.Conv2D(
+    return layers.Conv2D(
         classes,
         1,
         activation="relu",
-        kernel_initializer=keras.initializers.RandomNormal(stddev=LAST_CONV_DEVIATION),
+        kernel_initializer=kernel_initializer,
         name=f"conv{last_conv}",
     )(x)
+
+
+def _classifier(x, architecture, classifier_activation):
+    """Global average and activation (Table 1)."""
     # float32 whatever the policy: a softmax in half precision loses small probabilities.
-    x = layers.GlobalAveragePooling2D(name=f"pool{last_conv}", dtype="float32")(x)
+    x = layers.GlobalAveragePooling2D(name=f"pool{architecture.last_conv_number}", dtype="float32")(
+        x
+    )
     return layers.Activation(classifier_activation, name="predictions", dtype="float32")(x)
 
 

@@ -46,7 +46,7 @@ class ModelSection(_Section):
     metaparameters: dict[str, Any] | None = None
     preprocessing: Literal["caffe", "tf", "torch"] = "tf"
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    kernel_initializer: str = "glorot_uniform"
+    kernel_initializer: str | None = None
     weights: str | None = None
 
     @model_validator(mode="after")

@@ -1,9 +1,7 @@
-"""The pictures and the page that people look at after a run.
+"""The page that people look at after a run.
 
-Each figure is drawn on its own canvas (Agg), without pyplot and its state, and shown on the page at
-100 CSS pixels to the inch, so that its text is as large as the page's. Names of classes and files
-come from folders that anybody may have made: they are shown as they are, never as mathematics or
-HTML.
+Names of classes and files come from folders that anybody may have made: the page shows them as they
+are, never as HTML.
 """
 
 from __future__ import annotations
@@ -13,592 +11,18 @@ import csv
 import json
 import math
 import struct
-import unicodedata
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
-import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from keras_squeezenet.evaluation import Evaluation
+from keras_squeezenet.figures import CSS_PIXELS_PER_INCH, DPI, PHOTO_DPI
 from keras_squeezenet.files import replacing
-
-# Okabe and Ito's colours for all kinds of colour vision (jfly.uni-koeln.de/color).
-TRAINING = "#0072B2"
-VALIDATION = "#D55E00"
-MARK = "#009E73"
-INK = "#1f2933"
-MUTED = "#66717d"
-FAINT = "#dfe4e8"
-SHARES = LinearSegmentedColormap.from_list(
-    "shares", ["#f6f9fb", "#7fb8dd", TRAINING, "#06263b"], bad=FAINT
-)
-
-CSS_PIXELS_PER_INCH = 100
-DPI = 200
-# Photographs hardly shrink as PNG, and are seldom larger than 224 pixels.
-PHOTO_DPI = 120
-
-ANNOTATED_CLASSES = 20
-LABELLED_CLASSES = 100
-LISTED_PAIRS = 22
-MISTAKE_COLUMNS = 5
-MISTAKE_ROWS = 4
-
-_STYLE = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": MUTED,
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "font.size": 9,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.7,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "text.color": INK,
-    # A class named "$5" is no formula.
-    "text.parse_math": False,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.color": MUTED,
-    "ytick.labelcolor": INK,
-}
-
-# DejaVu comes with matplotlib; the others serve scripts that it lacks, where they are installed.
-_FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "PingFang SC",
-    "Microsoft YaHei",
-    "Arial Unicode MS",
-    "Noto Sans Devanagari",
-)
-
-
-# Figures ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our look, whatever the user's matplotlibrc says, and no warning for each unknown letter."""
-    installed = set(fontManager.get_font_names())
-    fonts = {"font.family": [name for name in _FONTS if name in installed]}
-    with warnings.catch_warnings(), matplotlib.style.context(["default", _STYLE, fonts]):
-        # A letter without a glyph is drawn as a box; the page has the name in full.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-@_style()
-def learning_curves(
-    history: Sequence[Mapping[str, float]], path: str | Path, classes: int | None = None
-) -> Figure:
-    """Draw loss, accuracy and learning rate over the epochs.
-
-    Args:
-        history: one mapping per epoch with any of `epoch`, `loss`, `val_loss` (nats), `accuracy`,
-            `val_accuracy` (0 to 1), `learning_rate`. Without `epoch`, the rows count from 1. Where
-            an epoch comes twice, because a run was resumed, the later row counts.
-        path: the PNG to write.
-        classes: dots the line ln(classes), the loss of a network that has learned nothing.
-
-    Returns:
-        The figure, already written.
-
-    Raises:
-        ValueError: `history` holds neither losses nor accuracies.
-    """
-    rows = _latest_of_each_epoch(history)
-    epochs = np.array([row["epoch"] for row in rows])
-    curves = {
-        name: np.array([_finite_or_nan(row.get(name)) for row in rows])
-        for name in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate")
-    }
-    recorded = {name: values for name, values in curves.items() if not np.isnan(values).all()}
-    panels = [
-        (title, quantity)
-        for title, quantity in (("Loss", "loss"), ("Accuracy", "accuracy"))
-        if quantity in recorded or f"val_{quantity}" in recorded
-    ]
-    if not panels:
-        raise ValueError(
-            "history: expected rows with loss, val_loss, accuracy or val_accuracy. "
-            f"Received: {len(rows)} rows with {sorted({key for row in rows for key in row})}"
-        )
-
-    has_rate = "learning_rate" in recorded
-    figure = _figure(10, 5.2 if has_rate else 4.2)
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
-    grid = figure.add_gridspec(1 + has_rate, len(panels), height_ratios=[5, 1][: 1 + has_rate])
-    for column, (title, quantity) in enumerate(panels):
-        axes = figure.add_subplot(grid[0, column])
-        axes.set_title(title, pad=38)
-        _draw_curves(axes, epochs, recorded, quantity)
-        if quantity == "loss" and classes is not None:
-            _draw_chance(axes, classes)
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 1.0),
-            ncols=2,
-            borderaxespad=0,
-            handlelength=1.6,
-        )
-        _epoch_axis(axes, epochs)
-    if has_rate:
-        _draw_learning_rate(figure.add_subplot(grid[1, :]), epochs, recorded["learning_rate"])
-    _save(figure, path, DPI)
-    return figure
-
-
-@_style()
-def confusion_matrix(evaluation: Evaluation, path: str | Path) -> Figure:
-    """Draw which class was taken for which, each row coloured by its shares.
-
-    Up to 20 classes carry their counts, up to 100 their names; with more, a list of the most
-    frequent confusions stands beside the matrix. A class without an example is a grey row.
-
-    Returns:
-        The figure, already written to `path` as PNG.
-    """
-    if len(evaluation.class_names) <= LABELLED_CLASSES:
-        figure = _labelled_confusion(evaluation)
-    else:
-        figure = _listed_confusion(evaluation)
-    _save(figure, path, DPI)
-    return figure
-
-
-def mistake_caption(true: str, said: str, probability: float) -> str:
-    """The two lines under a picture in `worst_mistakes`."""
-    return f"true: {_printable(true)}\nsaid: {_printable(said)} {_percent(probability, 0)}"
-
-
-@_style()
-def worst_mistakes(
-    images: Sequence[np.ndarray], captions: Sequence[str], path: str | Path
-) -> Figure:
-    """Draw pictures with what they show and what was said, at most 5 × 4 of them.
-
-    Args:
-        images: uint8[h, w, 3] each, RGB; the sizes may differ. The first 20 are drawn; none at all
-            gives a picture that says so, and replaces that of an earlier run.
-        captions: for each image two lines, from `mistake_caption`. A line that is too long loses
-            its middle, so that the probability at its end stays.
-        path: the PNG to write.
-
-    Returns:
-        The figure, already written.
-
-    Raises:
-        ValueError: not as many captions as images, or an image of another shape or type.
-    """
-    if len(images) != len(captions):
-        raise ValueError(
-            f"captions: expected one for each of {len(images)} images. Received: {len(captions)}"
-        )
-    for position, image in enumerate(images):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(
-                f"images[{position}]: expected uint8 of shape (h, w, 3). "
-                f"Received: {image.dtype} of shape {image.shape}"
-            )
-    if len(images) == 0:
-        figure = _figure(5, 0.8)
-        figure.text(0.5, 0.5, "No mistakes to show.", ha="center", va="center", fontsize=11)
-    else:
-        shown = MISTAKE_COLUMNS * MISTAKE_ROWS
-        figure = _mistake_grid(images[:shown], captions[:shown])
-    _save(figure, path, PHOTO_DPI)
-    return figure
-
-
-@_style()
-def file_sizes(rows: Sequence[tuple[str, int, float | None]], path: str | Path) -> Figure:
-    """Draw files as bars, with their bytes (1 kB = 1000 bytes) and measured top-1.
-
-    Args:
-        rows: (label, bytes, top-1 from 0 to 1 or None if not measured), from top to bottom.
-        path: the PNG to write.
-
-    Returns:
-        The figure, already written.
-
-    Raises:
-        ValueError: `rows` is empty, or a size is negative.
-    """
-    if not rows:
-        raise ValueError("rows: expected at least one (label, bytes, top1). Received: none")
-    for label, size, _ in rows:
-        if size < 0:
-            raise ValueError(f"rows: expected bytes of 0 or more for {label}. Received: {size}")
-    font = 9.5
-    labels = [_fit(label, font, 3.0) for label, _, _ in rows]
-    measured = any(top1 is not None for _, _, top1 in rows)
-    columns = 2.0 if measured else 1.1
-    left = 0.35 + max(_width(label, font) for label in labels)
-    height = 0.36 * len(rows)
-    figure = _figure(10, height + 1.1)
-    axes = _axes(figure, left, 0.65, 10 - left - columns, height)
-
-    largest = max(size for _, size, _ in rows)
-    unit, divisor = ("MB", 1e6) if largest >= 1e6 else ("kB", 1e3)
-    positions = range(len(rows))
-    axes.barh(positions, [size / divisor for _, size, _ in rows], height=0.62, color=TRAINING)
-    axes.set_yticks(positions, labels, fontsize=font)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 1.02 * largest / divisor or 1)
-    axes.set_xlabel(f"file size in {unit} (1 {unit} = {divisor:,.0f} bytes)")
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
-
-    def column(inches: float, header: str, cells: Sequence[str]) -> None:
-        x = 1 + inches / (10 - left - columns)
-        for y, text in enumerate(cells):
-            axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="right", va="center")
-        axes.text(x, 1.0, header, transform=axes.transAxes, ha="right", va="bottom", weight="bold")
-
-    column(0.9, "size", [_bytes(size) for _, size, _ in rows])
-    if measured:
-        column(1.7, "top-1", ["–" if top1 is None else _percent(top1) for _, _, top1 in rows])
-    _save(figure, path, DPI)
-    return figure
-
-
-def _latest_of_each_epoch(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    rows = {row.get("epoch", number): row for number, row in enumerate(history, start=1)}
-    return [{**rows[epoch], "epoch": epoch} for epoch in sorted(rows)]
-
-
-def _finite_or_nan(value: float | None) -> float:
-    """A gap in a curve stands for what is missing, and for a loss that has diverged."""
-    return float(value) if value is not None and math.isfinite(value) else math.nan
-
-
-def _draw_curves(
-    axes: Axes, epochs: np.ndarray, recorded: Mapping[str, np.ndarray], quantity: str
-) -> None:
-    """The training and the validation curve of `quantity`, and the best validation epoch."""
-    line = _line(epochs)
-    if quantity in recorded:
-        axes.plot(epochs, recorded[quantity], color=TRAINING, label="training", **line)
-    validation = recorded.get(f"val_{quantity}")
-    accuracy = quantity == "accuracy"
-    if validation is not None:
-        axes.plot(epochs, validation, color=VALIDATION, label="validation", **line)
-        best = int(np.nanargmax(validation) if accuracy else np.nanargmin(validation))
-        value = _percent(validation[best]) if accuracy else f"{validation[best]:.3g}"
-        axes.plot(
-            epochs[best],
-            validation[best],
-            linestyle="none",
-            marker="o",
-            markersize=9,
-            markeredgewidth=1.8,
-            markerfacecolor="none",
-            color=MARK,
-            clip_on=False,
-            label=f"best {value}, epoch {epochs[best]:g}",
-        )
-    if accuracy:
-        axes.set_ylim(0, 1.02)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol="\u00a0%"))
-    else:
-        axes.set_ylim(bottom=0)
-
-
-def _draw_chance(axes: Axes, classes: int) -> None:
-    """The loss of equal probabilities, where a network that is stuck stays."""
-    chance = math.log(classes)
-    label = f"chance, ln {classes} = {chance:.2f}"
-    axes.axhline(chance, color=MUTED, linestyle=":", label=label)
-    axes.set_ylim(0, max(axes.get_ylim()[1], 1.05 * chance))
-
-
-def _draw_learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray) -> None:
-    highest = np.nanmax(rates)
-    axes.plot(epochs, rates, color=MARK, **_line(epochs))
-    axes.set_title("Learning rate")
-    axes.set_ylim(0, 1.15 * highest or 1)
-    axes.set_yticks([0, highest], ["0", f"{highest:.3g}"])
-    _epoch_axis(axes, epochs)
-
-
-def _line(epochs: np.ndarray) -> dict[str, Any]:
-    # A single epoch has no line, and a few are easier to read as points.
-    return {"linewidth": 1.8, "marker": "o" if len(epochs) <= 15 else "", "markersize": 4}
-
-
-def _epoch_axis(axes: Axes, epochs: np.ndarray) -> None:
-    margin = max(0.02 * (epochs[-1] - epochs[0]), 0.3)
-    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("epoch")
-
-
-def _labelled_confusion(evaluation: Evaluation) -> Figure:
-    """A figure around a matrix with the names on both axes, laid out in inches."""
-    classes = len(evaluation.class_names)
-    annotated = classes <= ANNOTATED_CLASSES
-    side = min(max(0.62 * classes, 3.2), 7.6) if annotated else min(max(0.12 * classes, 7.4), 9.3)
-    font = 9.0 if annotated else min(9.0, 0.95 * 72 * side / classes)
-    room = 2.4 if classes <= 12 else 1.7
-    names = [_fit(name, font, room) for name in evaluation.class_names]
-    widest = max(_width(name, font) for name in names)
-    slope = 45 if annotated else 90
-    left = widest + 0.6
-    bottom = widest * math.sin(math.radians(slope)) + 0.6
-    figure = _figure(left + side + 1.0, bottom + side + 0.5)
-    axes = _axes(figure, left, bottom, side, side)
-    _draw_shares(figure, axes, evaluation, left + side + 0.15)
-
-    axes.set_yticks(range(classes), names, fontsize=font)
-    axes.set_xticks(range(classes), names, fontsize=font, rotation=slope)
-    for label in axes.get_xticklabels():
-        label.set(ha="right" if annotated else "center", va="top", rotation_mode="default")
-        if annotated:
-            label.set(rotation_mode="anchor", va="center")
-    axes.yaxis.set_label_coords(-(left - 0.22) / side, 0.5)
-    axes.xaxis.set_label_coords(0.5, -(bottom - 0.22) / side)
-    if annotated:
-        _annotate_counts(axes, evaluation.confusion)
-    return figure
-
-
-def _listed_confusion(evaluation: Evaluation) -> Figure:
-    """A matrix without names, and a list of the most frequent confusions beside it."""
-    side, left, bottom = 5.0, 0.45, 0.45
-    figure = _figure(10, bottom + side + 0.5)
-    axes = _axes(figure, left, bottom, side, side)
-    _draw_shares(figure, axes, evaluation, left + side + 0.12)
-    axes.set(xticks=[], yticks=[])
-
-    width = 10 - left - side - 1.15
-    table = _axes(figure, left + side + 1.0, bottom, width, side)
-    _list_most_confused(table, evaluation, width)
-    return figure
-
-
-def _list_most_confused(axes: Axes, evaluation: Evaluation, width: float) -> None:
-    """Lines of "count true → predicted" in axes `width` inches wide."""
-    axes.axis("off")
-    axes.set_title("Taken most often for another", pad=8)
-    pairs = most_confused(evaluation.confusion, LISTED_PAIRS)
-    arrow = " → "
-    room = 0.88 * width - _width(arrow, 9)
-    for line, (label, predicted, count) in enumerate(pairs):
-        true, said = evaluation.class_names[label], evaluation.class_names[predicted]
-        # What the other name leaves over of its half goes to this one.
-        true = _fit(true, 9, max(room / 2, room - _width(_printable(said), 9)))
-        said = _fit(said, 9, room - _width(true, 9))
-        y = 1 - (line + 0.7) / LISTED_PAIRS
-        axes.text(0.06, y, f"{count:,}", ha="right", va="center", weight="bold")
-        axes.text(0.09, y, true + arrow + said, ha="left", va="center")
-    if not pairs:
-        axes.text(0, 0.97, "No mistakes.", va="center")
-
-
-def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """The `count` most frequent mistakes as (label, predicted class, examples), most first."""
-    mistakes = confusion.copy()
-    np.fill_diagonal(mistakes, 0)
-    labels, predicted = np.nonzero(mistakes)
-    counts = mistakes[labels, predicted]
-    order = np.argsort(-counts, kind="stable")[:count]
-    return [(int(labels[i]), int(predicted[i]), int(counts[i])) for i in order]
-
-
-def _draw_shares(figure: Figure, axes: Axes, evaluation: Evaluation, bar_left: float) -> None:
-    """The matrix as shares of its rows, and the colour bar `bar_left` inches from the left."""
-    totals = evaluation.confusion.sum(axis=1, keepdims=True)
-    shares = np.ma.masked_invalid(
-        np.divide(
-            evaluation.confusion,
-            totals,
-            where=totals > 0,
-            out=np.full(evaluation.confusion.shape, math.nan),
-        )
-    )
-    # The square root shows a confusion of 2 % and leaves the diagonal its place.
-    picture = axes.imshow(shares, cmap=SHARES, norm=PowerNorm(0.5, 0, 1))
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title("Confusion matrix", pad=8)
-
-    box = axes.get_position()
-    height = min(box.height, 2.6 / figure.get_figheight())
-    bar_axes = figure.add_axes(
-        (bar_left / figure.get_figwidth(), box.y1 - height, 0.13 / figure.get_figwidth(), height)
-    )
-    bar = figure.colorbar(picture, cax=bar_axes, ticks=[0, 0.02, 0.1, 0.25, 0.5, 0.75, 1])
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol="\u00a0%"))
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=8)
-    if not totals.all():
-        bar_axes.text(
-            0, -0.06, "grey: no\nexample", transform=bar_axes.transAxes, va="top", fontsize=8
-        )
-
-
-def _annotate_counts(axes: Axes, confusion: np.ndarray) -> None:
-    classes = len(confusion)
-    axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="minor", length=0)
-    totals = np.maximum(confusion.sum(axis=1), 1)
-    for label, predicted in np.argwhere(confusion):
-        count = confusion[label, predicted]
-        axes.text(
-            predicted,
-            label,
-            f"{count}" if count < 100_000 else f"{count / 1000:.0f}k",
-            ha="center",
-            va="center",
-            fontsize=9 if classes <= 12 else 7.5,
-            color="white" if count / totals[label] > 0.35 else INK,
-        )
-
-
-def _mistake_grid(images: Sequence[np.ndarray], captions: Sequence[str]) -> Figure:
-    cell, gap, text = 1.85, 0.15, 0.42
-    columns = min(MISTAKE_COLUMNS, len(images))
-    rows = math.ceil(len(images) / columns)
-    figure = _figure(gap + columns * (cell + gap), gap + rows * (cell + text + gap))
-    for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(position, columns)
-        bottom = figure.get_figheight() - (row + 1) * (cell + text + gap) + text
-        axes = _axes(figure, gap + column * (cell + gap), bottom, cell, cell)
-        axes.imshow(image)
-        axes.set_anchor("SW")
-        axes.axis("off")
-        for number, line in enumerate(caption.split("\n")[:2]):
-            figure.text(
-                (gap + column * (cell + gap)) / figure.get_figwidth(),
-                (bottom - 0.05 - 0.17 * number) / figure.get_figheight(),
-                _fit(line, 8.5, cell),
-                va="top",
-                fontsize=8.5,
-                color=VALIDATION if number else INK,
-            )
-    return figure
-
-
-# Layout -----------------------------------------------------------------------------------------
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes placed in inches from the lower left corner."""
-    across, up = figure.get_size_inches()
-    return figure.add_axes((left / across, bottom / up, width / across, height / up))
-
-
-def _fit(text: str, size: float, inches: float) -> str:
-    """`text` in `size` points, without so much of its middle that it is at most `inches` wide."""
-    text = _printable(text)
-    if _width(text, size) <= inches:
-        return text
-    fits, too_many = 0, len(text)
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        if _width(_without_middle(text, middle), size) <= inches:
-            fits = middle
-        else:
-            too_many = middle
-    return _without_middle(text, fits)
-
-
-def _without_middle(text: str, kept: int) -> str:
-    tail = kept // 3
-    return text[: kept - tail].rstrip() + "…" + text[len(text) - tail :].lstrip()
-
-
-def _printable(text: str) -> str:
-    """One line without control characters, which would break a caption or turn its direction."""
-    return "".join(_printable_character(character) for character in str(text))
-
-
-def _printable_character(character: str) -> str:
-    if character.isprintable():
-        return character
-    if character.isspace():
-        return " "
-    return "" if unicodedata.category(character) == "Cf" else "\ufffd"
-
-
-def _width(text: str, size: float) -> float:
-    """Width of `text` in `size` points, in inches."""
-    width, _, _ = _ruler().get_text_width_height_descent(text, FontProperties(size=size), False)
-    return width / DPI
-
-
-@lru_cache(maxsize=1)
-def _ruler() -> RendererAgg:
-    return RendererAgg(8, 8, DPI)
-
-
-def _save(figure: Figure, path: str | Path, dpi: int) -> None:
-    with replacing(path) as temporary:
-        # No Software entry: the same numbers give the same bytes.
-        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
-
-
-# Numbers as text --------------------------------------------------------------------------------
-
-
-def _percent(share: float, decimals: int = 1) -> str:
-    return f"{100 * share:.{decimals}f}\u00a0%"
-
-
-def _bytes(size: float) -> str:
-    """Three digits and a decimal unit: 675763 is 676 kB."""
-    return _scaled(size, ("B", "kB", "MB", "GB", "TB"))
-
-
-def _scaled(number: float, units: Sequence[str]) -> str:
-    power = 0
-    # 999.5 would be rounded to 1000 of the smaller unit.
-    while abs(number) >= 999.5 and power < len(units) - 1:
-        number /= 1000
-        power += 1
-    digits = f"{number:.0f}" if power == 0 or abs(number) >= 99.95 else f"{number:#.3g}"
-    return f"{digits}\u00a0{units[power]}".rstrip()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f}\u00a0s"
-    minutes = seconds / 60
-    return f"{minutes:.3g}\u00a0min" if minutes < 99.5 else f"{minutes / 60:.1f}\u00a0h"
-
-
-# The page ---------------------------------------------------------------------------------------
+from keras_squeezenet.numerals import byte_size, duration, percent, scaled
 
 
 @dataclass(frozen=True)
@@ -792,7 +216,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = percent
     return environment.from_string(text.read_text("utf-8"))
 
 
@@ -816,16 +240,16 @@ def _cards(metrics: _Metrics) -> list[Card]:
     epochs = number("training", "epochs")
     batch_size = number("training", "batch_size")
     wanted: list[tuple[str, float | None, Callable[[float], str], str]] = [
-        ("Top-1 accuracy", number("evaluation", "top1"), _percent, spread + measured),
-        ("Top-5 accuracy", top5, _percent, measured),
+        ("Top-1 accuracy", number("evaluation", "top1"), percent, spread + measured),
+        ("Top-5 accuracy", top5, percent, measured),
         ("Parameters", parameters, _compact, f"{parameters:,}" if parameters else ""),
         ("Multiply-adds", number("model", "multiply_adds"), _compact, "for one image"),
-        ("Activations", number("model", "activation_bytes"), _bytes, "for one image"),
-        *((label, size, _bytes, name) for label, size, name in _headline_files(metrics)),
+        ("Activations", number("model", "activation_bytes"), byte_size, "for one image"),
+        *((label, size, byte_size, name) for label, size, name in _headline_files(metrics)),
         (
             "Training time",
             number("training", "seconds"),
-            _duration,
+            duration,
             f"{epochs:,} epochs" if epochs else "",
         ),
         ("Speed", number("training", "images_per_second"), _rate, "images per second"),
@@ -859,7 +283,7 @@ def _rate(number: float) -> str:
 
 
 def _compact(number: float) -> str:
-    return _scaled(number, ("", "k", "M", "G", "T"))
+    return scaled(number, ("", "k", "M", "G", "T"))
 
 
 def _class_rows(metrics: _Metrics) -> list[ClassRow]:
@@ -909,8 +333,8 @@ def _file_rows(metrics: _Metrics) -> list[tuple[str, str, str, str, str]]:
             (
                 str(entry.get("name", "?")),
                 "" if size is None else f"{size:,}",
-                "" if size is None else _bytes(size),
-                "not measured" if top1 is None else _percent(top1),
+                "" if size is None else byte_size(size),
+                "not measured" if top1 is None else percent(top1),
                 str(entry.get("note") or ""),
             )
         )
@@ -961,7 +385,7 @@ def _read_picture(path: Path, dpi: int) -> Picture:
         content = file.read(MAX_PICTURE_BYTES + 1)
     if len(content) > MAX_PICTURE_BYTES:
         raise ValueError(
-            f"{path.name} was left out: it is larger than {_bytes(MAX_PICTURE_BYTES)}."
+            f"{path.name} was left out: it is larger than {byte_size(MAX_PICTURE_BYTES)}."
         )
     # The signature, then IHDR with the width (PNG specification, sections 5.2 and 11.2.1).
     if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 33:

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import yaml
 
-from keras_squeezenet import distributed, evaluation, files, report
+from keras_squeezenet import distributed, evaluation, figures, files, report
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.profile import profile_model
@@ -232,25 +232,22 @@ def draw(folder, history, measured, predictions, split):
     folder = Path(folder)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     names = measured.class_names
-    report.learning_curves(history, folder / "learning_curves.png", classes=len(names))
-    report.confusion_matrix(measured, folder / "confusion_matrix.png")
+    figures.learning_curves(history, folder / "learning_curves.png", classes=len(names))
+    figures.confusion_matrix(measured, folder / "confusion_matrix.png")
     worst = evaluation.Evaluation.worst_mistakes(predictions, 20)
-    if len(worst):
-        report.worst_mistakes(
-            [split.example(int(predictions.index[i]))[0] for i in worst],
-            [
-                report.mistake_caption(
-                    names[predictions.labels[i]],
-                    names[predictions.top_classes[i, 0]],
-                    float(predictions.top_probabilities[i, 0]),
-                )
-                for i in worst
-            ],
-            folder / "worst_mistakes.png",
-        )
-    else:
-        (folder / "worst_mistakes.png").unlink(missing_ok=True)
-    report.file_sizes(
+    figures.worst_mistakes(
+        [split.example(int(predictions.index[i]))[0] for i in worst],
+        [
+            figures.mistake_caption(
+                names[predictions.labels[i]],
+                names[predictions.top_classes[i, 0]],
+                float(predictions.top_probabilities[i, 0]),
+            )
+            for i in worst
+        ],
+        folder / "worst_mistakes.png",
+    )
+    figures.file_sizes(
         [(file["name"], file["bytes"], file["top1"]) for file in metrics["files"]],
         folder / "file_sizes.png",
     )

@@ -21,6 +21,11 @@ every_bypass = pytest.mark.parametrize("bypass", BYPASSES)
 both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(1)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """The module of the PyTorch reference."""
@@ -51,6 +56,14 @@ def convolves(data_format):
             raise
         return False
     return True
+
+
+def tell_classes_apart(model):
+    """The narrow start of conv10 gives every class nearly the same; this undoes it."""
+    conv10 = model.get_layer("conv10")
+    kernel, bias = conv10.get_weights()
+    conv10.set_weights([normal(kernel.shape) / 8, bias + 0.1])
+    return model
 
 
 # --- The network --------------------------------------------------------------------------------
@@ -123,7 +136,7 @@ def test_the_same_weights_give_pytorchs_feature_maps(reference, version, bypass)
     network.copy_weights_to(model)
     assert network.parameter_count() == model.count_params()
     for height, width in [*((side, side) for side in range(64, 71)), (66, 69), (21, 33)]:
-        images = normal((2, height, width, 3), seed=height)
+        images = normal((1, height, width, 3), seed=height)
         expected = reference.run_channels_last(network, images)
         assert_equal_to_scale(model(images), expected, f"{height}×{width}")
 
@@ -177,7 +190,7 @@ def test_the_smallest_input_is_exactly_the_smallest_that_gives_a_pixel(architect
             SqueezeNet(architecture=architecture, input_shape=shape, include_top=False)
         # The model for any size is not checked at the door: its layers are what gives out.
         open_model = SqueezeNet(architecture=architecture, include_top=False)
-        with pytest.raises(ValueError, match="one output pixel|[Nn]egative|[Ee]mpty|[Oo]utput"):
+        with pytest.raises(ValueError, match=r"one output pixel|zero or negative"):
             open_model.compute_output_shape((1, *shape))
 
 
@@ -293,7 +306,7 @@ def test_both_data_formats_give_the_same_probabilities(data_format):
         pytest.skip(f"the backend has no {data_format} convolution on this machine")
     images = normal((2, 40, 45, 3))
     keras.config.set_image_data_format("channels_last")
-    last = SqueezeNet(classes=5, input_shape=(40, 45, 3), bypass="complex")
+    last = tell_classes_apart(SqueezeNet(classes=5, input_shape=(40, 45, 3), bypass="complex"))
     model = SqueezeNet(classes=5, input_shape=in_format(data_format, 40, 45, 3), bypass="complex")
     model.set_weights(last.get_weights())
     moved = images.transpose(0, 3, 1, 2) if data_format == "channels_first" else images
@@ -324,18 +337,20 @@ def test_the_kernel_initializer_reaches_every_convolution_but_the_last():
     assert np.abs(last).max() < 0.1
 
 
-@pytest.mark.parametrize("bypass", [None, "complex"])
+@every_bypass
 def test_mixed_precision_ends_in_float32(bypass):
     images = normal((2, 40, 40, 3))
-    options = dict(classes=5, input_shape=(40, 40, 3), bypass=bypass)
+    options = dict(classes=5, input_shape=(40, 40, 3), bypass=bypass, classifier_activation=None)
     full = SqueezeNet(**options)
     keras.config.set_dtype_policy("mixed_bfloat16")
     mixed = SqueezeNet(**options)
     mixed.set_weights(full.get_weights())
-    assert mixed.get_layer("conv10").compute_dtype == "bfloat16"
-    probabilities = mixed(images)
-    assert probabilities.dtype == "float32"
-    np.testing.assert_allclose(probabilities, full(images), atol=0.01)
+    names = ("conv10", "pool10", "predictions")
+    dtypes = [mixed.get_layer(name).compute_dtype for name in names]
+    assert dtypes == ["bfloat16", "float32", "float32"]
+    expected = np.asarray(full(images))
+    assert expected.max() > 0
+    np.testing.assert_allclose(mixed(images), expected, atol=0.03 * expected.max())
 
 
 @pytest.mark.parametrize(("option", "mode"), [(True, "caffe"), ("tf", "tf"), ("torch", "torch")])
@@ -417,9 +432,7 @@ def test_weights_saved_with_tensorflow_give_the_same_numbers_on_the_torch_backen
             bypass="complex",
             classifier_activation=None,
         )
-        # conv10's narrow start would make every output nearly equal.
-        kernel, bias = model.get_layer("conv10").get_weights()
-        model.get_layer("conv10").set_weights([normal(kernel.shape) / 8, bias + 0.1])
+        tell_classes_apart(model)
         model.save_weights(tmp_path / f"{version}.weights.h5")
         np.save(tmp_path / f"{version}.npy", model(images))
     code = """

@@ -1,0 +1,244 @@
+"""The command `keras-squeezenet`, as a process and through typer's runner."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_squeezenet import SqueezeNet, cli, files
+from keras_squeezenet.architecture import Architecture
+from keras_squeezenet.data import load_dataset
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.export import LiteRTModel
+
+DIGITS = tuple("0123456789")
+
+
+def run(*arguments):
+    """Run a command in this process: (standard output, standard error)."""
+    result = CliRunner().invoke(cli.app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout, result.stderr
+
+
+def refused(*arguments):
+    """The line that a command refuses its input with."""
+    with pytest.raises(InputError) as error:
+        CliRunner().invoke(cli.app, list(map(str, arguments)), catch_exceptions=False)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    """A small SqueezeNet that has learned the digits a little."""
+    keras.utils.set_random_seed(0)
+    model = SqueezeNet(
+        architecture=Architecture.from_metaparameters(
+            base_e=32,
+            incr_e=32,
+            squeeze_ratio=0.25,
+            fires=3,
+            pool_after=(1, 3),
+            conv1_filters=32,
+            conv1_kernel_size=3,
+        ),
+        input_shape=(32, 32, 3),
+        classes=10,
+        dropout_rate=0.0,
+        include_preprocessing="tf",
+        kernel_initializer="he_normal",
+    )
+    model.compile(
+        keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy", jit_compile=False
+    )
+    dataset = load_dataset("digits", image_size=32)
+    model.fit(dataset.train.train_batches(32), steps_per_epoch=200, verbose=0)
+    folder = tmp_path_factory.mktemp("model")
+    model.save(folder / "model.keras")
+    files.write_json(folder / "class_names.json", list(DIGITS))
+    return folder / "model.keras"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """The validation digits 3 and 7 as PNG files in class folders, without a train/."""
+    folder = tmp_path_factory.mktemp("photos")
+    val = load_dataset("digits", image_size=32).val
+    for index in range(val.count):
+        pixels, label = val.example(index)
+        if label in (3, 7):
+            (folder / str(label)).mkdir(exist_ok=True)
+            Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC).save(
+                folder / str(label) / f"{index}.png"
+            )
+    return folder
+
+
+class TestSummary:
+    def test_json_has_the_published_parameters(self):
+        out, _ = run("summary", "--version", "1.0", "--input-size", 227, "--json")
+        profile = json.loads(out)
+        assert profile["parameters"] == 1_248_424
+
+    def test_the_table_reads_like_the_papers(self):
+        out, _ = run("summary", "--bypass", "simple", "--input-size", 224)
+        assert "fire9/expand3x3" in out
+        assert "1,235,496" in out
+
+    def test_a_size_that_leaves_no_pixel_is_refused(self):
+        assert "at least 17x17" in refused("summary", "--input-size", 10)
+
+
+class TestEvaluate:
+    def test_the_accuracy_is_numpys(self, model_path):
+        out, _ = run("evaluate", model_path, "digits", "--json")
+        measured = json.loads(out)
+        model = keras.saving.load_model(model_path)
+        right = [
+            model.predict_on_batch(images).argmax(axis=1) == labels.numpy()
+            for images, labels in load_dataset("digits", image_size=32).val.val_batches(50)
+        ]
+        assert measured["top1"] == pytest.approx(np.concatenate(right).mean())
+        assert measured["bytes"] == model_path.stat().st_size
+
+    def test_a_folder_of_classes_is_used_whole_and_matched_by_name(self, model_path, photos):
+        out, _ = run("evaluate", model_path, photos, "--json")
+        measured = json.loads(out)
+        assert measured["count"] == len(list(photos.glob("*/*.png")))
+        counts = dict(zip(measured["class_names"], measured["per_class_count"], strict=True))
+        assert counts["3"] == len(list(photos.glob("3/*.png")))
+        assert counts["0"] == 0
+        assert measured["top1"] > 0.8
+
+    def test_the_table_and_the_picture_are_for_people(self, model_path, tmp_path):
+        out, _ = run("evaluate", model_path, "digits", "--confusion", tmp_path / "confusion.png")
+        assert "top-1" in out
+        with Image.open(tmp_path / "confusion.png") as picture:
+            assert picture.format == "PNG"
+
+    def test_a_broken_picture_is_left_out_and_named(self, model_path, tmp_path):
+        for label in ("3", "7"):
+            (tmp_path / label).mkdir()
+            for number in range(150):
+                Image.new("RGB", (32, 32)).save(tmp_path / label / f"{number}.png")
+        (tmp_path / "3" / "broken.png").write_bytes(b"nothing")
+        measured = json.loads(run("evaluate", model_path, tmp_path, "--json")[0])
+        assert measured["count"] == 300
+        assert [Path(row["file"]).name for row in measured["broken_images"]] == ["broken.png"]
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [("/nowhere", "Received: source=/nowhere"), ("cats", "cat is not one of the model's")],
+    )
+    def test_other_data_is_refused(self, model_path, tmp_path, monkeypatch, data, message):
+        (tmp_path / "cats" / "cat").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        assert message in refused("evaluate", model_path, data)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("none.keras", None, "does not exist"),
+            ("model.h5", b"", "ends in .keras or .tflite"),
+            ("model.keras", b"not a zip", "cannot be read"),
+            ("model.tflite", b"not a flatbuffer", "model.tflite"),
+        ],
+    )
+    def test_what_is_no_model_is_refused(self, tmp_path, name, content, message):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        assert message in refused("evaluate", tmp_path / name, "digits")
+
+    def test_a_model_of_other_classes_is_refused(self, tmp_path):
+        model = keras.Sequential(
+            [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4, "softmax")]
+        )
+        model.save(tmp_path / "model.keras")
+        assert "Received: 10 classes" in refused("evaluate", tmp_path / "model.keras", "digits")
+
+    def test_class_names_of_another_model_are_refused(self, model_path, tmp_path):
+        (tmp_path / "model.keras").write_bytes(model_path.read_bytes())
+        files.write_json(tmp_path / "class_names.json", ["one", "two"])
+        assert "Received: 2 in" in refused("evaluate", tmp_path / "model.keras", "digits")
+
+
+class TestExport:
+    @pytest.mark.parametrize("quantize", ["none", "int8"])
+    def test_a_file_is_written_checked_and_as_accurate(self, model_path, tmp_path, quantize):
+        path = tmp_path / "model.tflite"
+        out, _ = run(
+            *("export", model_path, path, "--quantize", quantize),
+            *("--calibration", "digits", "--json"),
+        )
+        result = json.loads(out)
+        assert result["bytes"] == path.stat().st_size
+        assert LiteRTModel(path).class_names == DIGITS
+        keras_top1 = json.loads(run("evaluate", model_path, "digits", "--json")[0])["top1"]
+        litert_top1 = json.loads(run("evaluate", path, "digits", "--json")[0])["top1"]
+        assert litert_top1 == pytest.approx(keras_top1, abs=0.01)
+
+    def test_without_images_to_compare_on_nothing_is_written(self, model_path, tmp_path):
+        assert "--calibration is needed" in refused("export", model_path, tmp_path / "m.tflite")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_options_that_do_not_go_together_are_named(self, model_path, tmp_path):
+        line = refused(
+            *("export", model_path, tmp_path / "m.tflite", "--calibration", "digits"),
+            *("--input-type", "uint8"),
+        )
+        assert "input_type=uint8" in line
+
+    def test_a_stricter_tolerance_than_the_file_keeps_fails_and_leaves_nothing(
+        self, model_path, tmp_path
+    ):
+        path = tmp_path / "m.tflite"
+        refused(
+            *("export", model_path, path, "--quantize", "int8"),
+            *("--calibration", "digits", "--tolerance", "0"),
+        )
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestProcess:
+    def test_help_and_the_package_import_no_framework(self):
+        code = (
+            "import sys, keras_squeezenet, keras_squeezenet.cli;"
+            "print([m for m in ('keras', 'tensorflow', 'matplotlib') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip() == "[]"
+
+    def test_the_public_names_bring_in_neither_horovod_nor_tfmot(self):
+        code = (
+            "import sys, keras_squeezenet\n"
+            "[getattr(keras_squeezenet, name) for name in keras_squeezenet.__all__]\n"
+            "print([m for m in ('horovod', 'tensorflow_model_optimization') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip() == "[]", done.stderr
+
+    def test_bad_input_is_one_line_and_status_2(self, tmp_path):
+        command = Path(sys.executable).with_name("keras-squeezenet")
+        done = subprocess.run(
+            [command, "evaluate", tmp_path / "none.keras", "digits", "--json"],
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.strip().splitlines()[-1].startswith("keras-squeezenet: The model file")
+        assert "Traceback" not in done.stderr
+
+    def test_json_is_all_there_is_on_standard_output(self, model_path):
+        command = Path(sys.executable).with_name("keras-squeezenet")
+        done = subprocess.run(
+            [command, "evaluate", model_path, "digits", "--json"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["count"] == 359
