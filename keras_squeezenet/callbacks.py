@@ -173,6 +173,6 @@ class LossWatch(keras.callbacks.Callback):
                 f"Training is stuck: the loss stays at {loss:.3f}, and equal probabilities for "
                 f"all classes give {self.chance:.3f}. Try, in this order: a longer "
                 "optimizer.warmup_epochs, a lower optimizer.learning_rate, "
-                "model.kernel_initializer=he_normal, model.bypass=simple, another seed."
+                "model.kernel_initializer=he_normal, model.last_activation=null, another seed."
             )
             log.warning(self.warnings[0])

@@ -34,6 +34,7 @@ def SqueezeNet(
     dropout_rate=0.5,
     include_preprocessing=False,
     kernel_initializer=None,
+    last_activation="relu",
 ):
     """A SqueezeNet (Iandola et al., arXiv 1602.07360).
 
@@ -60,7 +61,10 @@ def SqueezeNet(
             `ImagePreprocessing`.
         kernel_initializer: of every convolution. None: the authors' own, Glorot uniform and, for
             the last convolution, a Gaussian with deviation 0.01. With that one, training from
-            nothing easily gets stuck behind the ReLU after it; "he_normal" does not.
+            nothing easily gets stuck behind the ReLU after it; "he_normal" does better.
+        last_activation: of the last convolution, "relu" in the paper. A class whose filter is
+            negative everywhere gets no gradient through it and is lost for good, which happens
+            in training from nothing; None leaves the ReLU out and no class dies.
 
     Returns:
         A `keras.Model`. With top its output is `(batch, classes)`.
@@ -85,7 +89,9 @@ def SqueezeNet(
         last_initializer = kernel_initializer or keras.initializers.RandomNormal(
             stddev=AUTHORS_LAST_DEVIATION
         )
-        x = _dropout_and_last_conv(x, architecture, classes, dropout_rate, last_initializer)
+        x = _dropout_and_last_conv(
+            x, architecture, classes, dropout_rate, last_initializer, last_activation
+        )
         x = _classifier(x, architecture, classifier_activation)
     elif pooling == "avg":
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
@@ -146,14 +152,14 @@ def _features(x, architecture, kernel_initializer):
     return x
 
 
-def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initializer):
-    """Dropout after the last Fire (section 3.3), then one filter per class with its ReLU."""
+def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initializer, activation):
+    """Dropout after the last Fire (section 3.3), then one filter per class."""
     last_fire, last_conv = architecture.fire_numbers[-1], architecture.last_conv_number
     x = layers.Dropout(dropout_rate, name=f"drop{last_fire}")(x)
     return layers.Conv2D(
         classes,
         1,
-        activation="relu",
+        activation=activation,
         kernel_initializer=kernel_initializer,
         name=f"conv{last_conv}",
     )(x)

@@ -47,6 +47,7 @@ class ModelSection(_Section):
     preprocessing: Literal["caffe", "tf", "torch"] = "tf"
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
     kernel_initializer: str | None = None
+    last_activation: Literal["relu"] | None = "relu"
     weights: str | None = None
 
     @model_validator(mode="after")

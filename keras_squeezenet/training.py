@@ -55,6 +55,7 @@ def build_model(section, image_size, classes):
             dropout_rate=section.dropout_rate,
             include_preprocessing=section.preprocessing,
             kernel_initializer=section.kernel_initializer,
+            last_activation=section.last_activation,
             **network,
         )
     except (TypeError, ValueError) as error:

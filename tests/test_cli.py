@@ -54,6 +54,7 @@ def model_path(tmp_path_factory):
         dropout_rate=0.0,
         include_preprocessing="tf",
         kernel_initializer="he_normal",
+        last_activation=None,
     )
     model.compile(
         keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy", jit_compile=False

@@ -198,7 +198,6 @@ def test_training_starts_near_equal_probabilities():
     model = SqueezeNet(classes=10, input_shape=(64, 64, 3))
     probabilities = np.asarray(model(normal((4, 64, 64, 3))))
     np.testing.assert_allclose(probabilities, 0.1, atol=0.02)
-    assert np.std(model.get_layer("conv10").get_weights()[0]) == pytest.approx(0.01, rel=0.1)
 
 
 # --- The contract of keras.applications, over every version, bypass and data format -------------
@@ -328,13 +327,19 @@ def test_the_dropout_rate_reaches_the_dropout():
     assert SqueezeNet(architecture=TINY, dropout_rate=0.25).get_layer("drop3").rate == 0.25
 
 
-def test_the_kernel_initializer_reaches_every_convolution_but_the_last():
+def test_the_kernel_initializer_reaches_every_convolution():
     model = SqueezeNet(architecture=TINY, classes=3, kernel_initializer="ones")
     kernels = {w.path: np.asarray(w) for w in model.weights if w.path.endswith("kernel")}
-    last = kernels.pop("conv4/kernel")
-    assert len(kernels) == 1 + 2 * 3
+    assert len(kernels) == 1 + 2 * 3 + 1
     assert all((kernel == 1).all() for kernel in kernels.values())
-    assert np.abs(last).max() < 0.1
+
+
+def test_without_an_initializer_kernels_start_as_the_authors_do():
+    model = SqueezeNet(version="1.1")
+    # Glorot uniform on 3·3·64 values in and 3·3·256 out: ±sqrt(6 / (fan in + fan out)).
+    kernel = np.asarray(model.get_layer("fire8").expand3x3.kernel)
+    assert np.abs(kernel).max() == pytest.approx(np.sqrt(6 / (9 * 64 + 9 * 256)), rel=0.01)
+    assert np.std(model.get_layer("conv10").get_weights()[0]) == pytest.approx(0.01, rel=0.01)
 
 
 @every_bypass

@@ -35,6 +35,7 @@ RECIPE = {
         },
         "dropout_rate": 0.0,
         "kernel_initializer": "he_normal",
+        "last_activation": None,
     },
     "optimizer": {
         "name": "adam",
