@@ -5,8 +5,6 @@ Every decision here (stop, warn, save) rests on metrics that `AverageMetrics` an
 that of `train/train.py`: first the metrics, then what reads them.
 """
 
-import csv
-import io
 import logging
 import math
 import time
@@ -82,14 +80,7 @@ class History(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate})
         if distributed.rank() == 0:
-            self._write()
-
-    def _write(self):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[-1]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        files.write_text(self.path, text.getvalue())
+            files.write_csv(self.path, self.rows)
 
     @property
     def best_epoch(self):

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_squeezenet import layers  # noqa: F401 - registers Fire and the others with Keras
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.export import LiteRTModel
+from keras_squeezenet.litert import LiteRTModel
 
 CLASS_NAMES_FILE = "class_names.json"
 

@@ -173,7 +173,9 @@ def export(
         int | None,
         typer.Option(min=1, help="Short side before the centre crop. Default: the model's size."),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="How many calibration images.")] = 100,
+    images: Annotated[
+        int, typer.Option(min=1, help="How many to calibrate with, and again to compare on.")
+    ] = 100,
     input_type: Annotated[NumberType, typer.Option(help="Of an int8 file.")] = NumberType.float32,
     output_type: Annotated[NumberType, typer.Option(help="Of an int8 file.")] = NumberType.float32,
     batch: Annotated[int, typer.Option(min=0, help="Images at a time; 0 for any number.")] = 1,
@@ -191,16 +193,17 @@ def export(
     if classifier.model is None:
         raise InputError(f"export takes a .keras file. Received: {model}")
     source, resize = _calibration_source(model, calibration, resize)
-    batches = list(
-        sample_images(source, image_size=classifier.image_size, resize=resize, count=images)
+    sample = list(
+        sample_images(source, image_size=classifier.image_size, resize=resize, count=2 * images)
     )
     with _bad_input(ExportError):
         result = export_litert(
             classifier.model,
             out,
             quantize=quantize.value,
-            calibration=batches,
-            check_images=batches,
+            # A file is judged on other images than those it was calibrated with.
+            calibration=sample[::2],
+            check_images=sample[1::2] or sample,
             input_type=input_type.value,
             output_type=output_type.value,
             batch_size=batch or None,
@@ -231,6 +234,25 @@ def report(
     else:
         _print_files(rows)
         print(f"report: {page}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
+    as_json: AsJson = False,
+):
+    """What several runs reached and what they cost, a line each."""
+    from keras_squeezenet.comparison import compare_runs
+    from keras_squeezenet.files import write_csv
+
+    rows = compare_runs(runs)
+    if csv:
+        write_csv(csv, rows)
+    if as_json:
+        _print_json({"runs": rows})
+    else:
+        _print_table(list(rows[0]), [list(map(str, row.values())) for row in rows])
 
 
 def main():

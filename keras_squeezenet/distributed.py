@@ -46,10 +46,16 @@ def start():
     if gpus:
         tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
     elif hvd.local_size() > 1:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        threads = max(1, cores // hvd.local_size())
+        threads = max(1, usable_cores() // hvd.local_size())
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def usable_cores():
+    """Cores that this process may run on; fewer than the machine's in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def rank():

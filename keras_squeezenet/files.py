@@ -1,5 +1,7 @@
 """Files that are either whole or not there."""
 
+import csv
+import io
 import json
 import os
 import tempfile
@@ -41,6 +43,15 @@ def write_json(path, value):
         write_text(path, f"{{\n{lines}\n}}\n")
     else:
         write_text(path, encode(value) + "\n")
+
+
+def write_csv(path, rows):
+    """Rows are dicts of the same keys, the names of the first line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _umask():

@@ -88,8 +88,8 @@ class Fire(layers.Layer):
             kernel_size,
             padding="same",
             activation=activation,
-            kernel_initializer=_fresh(self.kernel_initializer),
-            bias_initializer=_fresh(self.bias_initializer),
+            kernel_initializer=fresh_initializer(self.kernel_initializer),
+            bias_initializer=fresh_initializer(self.bias_initializer),
             kernel_regularizer=self.kernel_regularizer,
             data_format=self.data_format,
             dtype=self.dtype_policy,
@@ -332,7 +332,7 @@ def _standardize_data_format(data_format):
     return data_format
 
 
-def _fresh(initializer):
+def fresh_initializer(initializer):
     """A seedless initializer repeats its values when it is used twice: give each layer its own."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer

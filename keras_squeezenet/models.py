@@ -10,7 +10,12 @@ import keras
 from keras import layers
 
 from keras_squeezenet.architecture import Architecture, preset
-from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+from keras_squeezenet.layers import (
+    CeilMaxPooling2D,
+    Fire,
+    ImagePreprocessing,
+    fresh_initializer,
+)
 
 # In the authors' network definition the last convolution starts from a narrow Gaussian, so that
 # training starts near equal probabilities, and the others from Caffe's "xavier".
@@ -135,7 +140,7 @@ def _features(x, architecture, kernel_initializer):
         architecture.conv1_kernel_size,
         strides=2,
         activation="relu",
-        kernel_initializer=kernel_initializer,
+        kernel_initializer=fresh_initializer(kernel_initializer),
         name="conv1",
     )(x)
     x = pooled(x, 1)
@@ -160,7 +165,7 @@ def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initia
         classes,
         1,
         activation=activation,
-        kernel_initializer=kernel_initializer,
+        kernel_initializer=fresh_initializer(kernel_initializer),
         name=f"conv{last_conv}",
     )(x)
 

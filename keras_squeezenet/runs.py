@@ -170,6 +170,7 @@ class Run:
                 "images_per_second": float(np.median(paces)),
                 "seed": self.recipe.seed,
                 "command": " ".join(sys.argv),
+                "machine": machine(),
                 "started": self.started.isoformat(timespec="seconds"),
                 "resumed_from_epoch": self.resumed_from_epoch,
             },
@@ -298,6 +299,16 @@ def versions():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def machine():
+    """The processor's name and the number of cores that this process may use."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else name
+    return f"{name}, {distributed.usable_cores()} cores"
 
 
 def _file_row(path, measured):

@@ -15,7 +15,7 @@ from keras_squeezenet import SqueezeNet, cli, files
 from keras_squeezenet.architecture import Architecture
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.export import LiteRTModel
+from keras_squeezenet.litert import LiteRTModel
 
 DIGITS = tuple("0123456789")
 

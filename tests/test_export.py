@@ -7,6 +7,7 @@ import math
 import os
 import zipfile
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
@@ -18,14 +19,9 @@ from hypothesis import strategies as st
 from keras import layers
 from sklearn.datasets import load_digits
 
-from keras_squeezenet import Architecture, SqueezeNet, __version__, export
-from keras_squeezenet.export import (
-    ExportError,
-    LiteRTModel,
-    TensorDetails,
-    export_litert,
-    read_class_names,
-)
+from keras_squeezenet import Architecture, ImagePreprocessing, SqueezeNet, __version__, export
+from keras_squeezenet.export import ExportError, export_litert
+from keras_squeezenet.litert import LiteRTModel, TensorDetails, read_class_names
 
 SIDE = 32
 CLASS_NAMES = ("red 0", "red 1", "grün 0", "grün 1", "blue 0", "blue 1")
@@ -320,7 +316,7 @@ def test_preprocessing_inside_of_a_nested_model_is_folded_too(tmp_path):
 def test_preprocessing_before_a_padding_convolution_stays_where_it_is(tmp_path):
     keras.utils.set_random_seed(6)
     image = layers.Input((8, 8, 3))
-    x = export.ImagePreprocessing("torch")(image)
+    x = ImagePreprocessing("torch")(image)
     x = layers.Conv2D(4, 3, padding="same", bias_initializer="random_normal")(x)
     model = keras.Model(image, x)
     path = tmp_path / "same.tflite"
@@ -511,6 +507,19 @@ def test_a_file_that_is_no_model_is_refused(exported, tmp_path, altered, message
     path = tmp_path / "foreign.tflite"
     path.write_bytes(altered(exported["none"].path.read_bytes()))
     with pytest.raises(ValueError, match=rf"foreign.tflite: {message}"):
+        LiteRTModel(path)
+
+
+@pytest.mark.parametrize("shape", [(1, SIDE, SIDE + (1 << 23), 3), (1, 20_000, 20_000, 3)])
+def test_a_file_that_would_take_all_memory_is_refused(exported, tmp_path, shape):
+    model = schema.ModelT.InitFromPackedBuf(exported["int8"].path.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].shape = np.array(shape, np.int32)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path = tmp_path / "huge.tflite"
+    path.write_bytes(builder.Output())
+    with pytest.raises(ValueError, match=r"huge\.tflite: .* at most 67108864 elements"):
         LiteRTModel(path)
 
 

@@ -1,0 +1,324 @@
+"""LiteRT (TFLite) files: what is in them, and running them.
+
+A file carries its class names as the TFLite Metadata standard's associated file: a zip archive
+behind the model, with `labels.txt`, one name per line. `unzip -p model.tflite labels.txt` and
+Android's `MetadataExtractor` read it too.
+"""
+
+import contextlib
+import json
+import math
+import os
+import sys
+import threading
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+TENSOR_TYPES = ("float32", "uint8", "int8")
+
+LABELS_FILE = "labels.txt"
+DESCRIPTION_FILE = "keras_squeezenet.json"
+MAX_LABELS_BYTES = 1 << 20
+MAX_INPUT_ELEMENTS = 1 << 26  # 445 images of 224×224×3
+MAX_TENSOR_ELEMENTS = 1 << 28  # what conv1 makes of 340 of them
+
+_IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite flatbuffer
+_CHUNK = 32  # images at a time where the batch is free
+
+
+@dataclass(frozen=True)
+class TensorDetails:
+    """The input or the output of a file.
+
+    Attributes:
+        shape: sides; None where the file takes any size.
+        dtype: "float32", "uint8" or "int8".
+        scale, zero_point: value = scale · (code − zero_point); None for float32.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+    def __post_init__(self):
+        if self.dtype not in TENSOR_TYPES:
+            raise ValueError(
+                f"A tensor must be one of {', '.join(TENSOR_TYPES)}. Received: dtype={self.dtype}"
+            )
+        if self.dtype != "float32" and not (
+            self.scale is not None and 0 < self.scale < math.inf and self.zero_point is not None
+        ):
+            raise ValueError(
+                f"A tensor of {self.dtype} must have one positive scale and one zero point. "
+                f"Received: scale={self.scale}, zero_point={self.zero_point}"
+            )
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """float32 values as the tensor holds them, clipped to its range."""
+        if self.dtype == "float32":
+            return values
+        limits = np.iinfo(self.dtype)
+        codes = np.round(values / np.float32(self.scale)) + self.zero_point
+        return np.clip(codes, limits.min, limits.max).astype(self.dtype)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """What the tensor holds as float32 values."""
+        if self.dtype == "float32":
+            return codes
+        return (codes.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+
+
+class LiteRTModel:
+    """A LiteRT file that predicts as a Keras model does.
+
+    Args:
+        path: the file.
+        num_threads: of the interpreter.
+
+    Attributes:
+        input, output: `TensorDetails`.
+        input_shape: `(batch, height, width, channels)`, None for any.
+        input_dtype: what the file itself takes; `predict` converts.
+        class_names: the tuple in the file, or None.
+
+    Raises:
+        ValueError: the file is not a LiteRT model of one input and one output, or its class names
+            do not fit. Foreign bytes are verified before they are used.
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, num_threads: int = 1):
+        self.path = Path(path)
+        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+            raise ValueError(
+                f"`num_threads` must be an integer ≥ 1. Received: num_threads={num_threads}"
+            )
+        _check_identifier(self.path)
+        self._interpreter = _interpreter(self.path, num_threads)
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ValueError(
+                f"{self.path}: expected one input and one output. "
+                f"Received: {len(inputs)} and {len(outputs)}"
+            )
+        self._input_index, self._output_index = inputs[0]["index"], outputs[0]["index"]
+        try:
+            self.input, self.output = _tensor_details(inputs[0]), _tensor_details(outputs[0])
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+        self.class_names = read_class_names(self.path)
+        classes = self.output.shape[-1] if self.output.shape else None
+        if self.class_names is not None and classes not in (None, len(self.class_names)):
+            raise ValueError(
+                f"{self.path}: expected a class name for each of {classes} outputs. "
+                f"Received: {len(self.class_names)} names"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        return self.input.shape
+
+    @property
+    def input_dtype(self) -> str:
+        return self.input.dtype
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The model's outputs.
+
+        Args:
+            images: `[n, height, width, channels]` in the range that the Keras model takes; n is
+                free whatever the file's batch.
+
+        Returns:
+            float32 `[n, …]`, for a classifier `[n, classes]`.
+
+        Raises:
+            ValueError: there is no image, or the images are of another size.
+        """
+        images = np.asarray(images, np.float32)
+        self._check_images(images)
+        outputs = [self._run(chunk)[:valid] for chunk, valid in chunks(images, self.input_shape[0])]
+        return np.concatenate(outputs)
+
+    def _check_images(self, images):
+        expected = self.input_shape[1:]
+        fits = images.ndim == len(self.input_shape) and all(
+            side in (None, received)
+            for side, received in zip(expected, images.shape[1:], strict=True)
+        )
+        if not fits or len(images) == 0:
+            raise ValueError(
+                f"`images` must be one or more of shape {expected}. "
+                f"Received: images.shape={images.shape}"
+            )
+
+    def _run(self, images):
+        current = self._interpreter.get_input_details()[0]["shape"]
+        if tuple(current) != images.shape:
+            self._interpreter.resize_tensor_input(self._input_index, images.shape)
+            self._interpreter.allocate_tensors()
+        self._interpreter.set_tensor(self._input_index, self.input.encode(images))
+        self._interpreter.invoke()
+        return self.output.decode(self._interpreter.get_tensor(self._output_index))
+
+
+def read_class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
+    """The class names that a LiteRT file carries, or None.
+
+    Raises:
+        ValueError: they are there and cannot be read, or exceed 1 MiB.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            return None
+        try:
+            text = _labels_text(file)
+        # OSError: an offset before the start. RuntimeError: encrypted. NotImplementedError, its
+        # subclass: an unknown zip version.
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as e:
+            raise ValueError(f"{path}: {LABELS_FILE} in it cannot be read: {e}") from e
+    return tuple(line for line in text.splitlines() if line.strip()) or None
+
+
+def _labels_text(file):
+    with zipfile.ZipFile(file) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return ""
+        return _read_bounded(archive, LABELS_FILE).decode("utf-8")
+
+
+def _read_bounded(archive, name):
+    """A member's bytes; what its header says about their number is not trusted."""
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"expected it stored or deflated. Received: method {info.compress_type}")
+    with archive.open(info) as file:
+        content = file.read(MAX_LABELS_BYTES + 1)
+    if len(content) > MAX_LABELS_BYTES:
+        raise ValueError(f"expected at most {MAX_LABELS_BYTES} bytes. Received: more")
+    return content
+
+
+def chunks(images, batch_size) -> Iterator[tuple[np.ndarray, int]]:
+    """Runs of `batch_size` images and how many of each are not padding.
+
+    The last image is repeated to fill the last run. Without a batch size nothing is filled.
+    """
+    size = batch_size or _CHUNK
+    for start in range(0, len(images), size):
+        chunk = images[start : start + size]
+        missing = size - len(chunk) if batch_size else 0
+        yield np.concatenate([chunk, *[chunk[-1:]] * missing]), len(chunk)
+
+
+def append_archive(path, class_names, description):
+    """The archive is found from the file's end, the model from its start."""
+    description = {**description, "class_names": class_names and list(class_names)}
+    contents = {DESCRIPTION_FILE: json.dumps(description, ensure_ascii=False, indent=1)}
+    if class_names is not None:
+        contents[LABELS_FILE] = "\n".join(class_names) + "\n"
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        for name, text in contents.items():
+            # Not today's date: equal models give equal files.
+            member = zipfile.ZipInfo(name)
+            member.external_attr = 0o644 << 16
+            archive.writestr(member, text.encode())
+
+
+def _check_identifier(path):
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start[4:] != _IDENTIFIER:
+        raise ValueError(
+            f"{path}: expected a LiteRT model, with {_IDENTIFIER!r} at its fifth byte. "
+            f"Received: {start[4:]!r}"
+        )
+
+
+def _interpreter(path, num_threads):
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        with silenced():
+            # Reads the file with the flatbuffer verifier: truncated and altered bytes end here.
+            interpreter = Interpreter(str(path), num_threads=num_threads)
+            _check_sizes(interpreter)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        raise ValueError(f"{path}: LiteRT cannot load it: {reason}") from error
+    return interpreter
+
+
+def _check_sizes(interpreter):
+    """The verifier lets any shape pass, and a few altered bytes then take all memory there is."""
+    for details, most in (
+        *((details, MAX_INPUT_ELEMENTS) for details in interpreter.get_input_details()),
+        *((details, MAX_TENSOR_ELEMENTS) for details in interpreter.get_tensor_details()),
+    ):
+        shape = tuple(map(int, details["shape"]))
+        if math.prod(map(abs, shape)) > most:
+            raise ValueError(f"expected a tensor of at most {most} elements. Received: {shape}")
+
+
+def _tensor_details(details) -> TensorDetails:
+    """Of an interpreter's description of a tensor."""
+    signature = details.get("shape_signature", details["shape"])
+    quantization = details["quantization_parameters"]
+    scales, zero_points = quantization["scales"], quantization["zero_points"]
+    dtype = np.dtype(details["dtype"]).name
+    quantized = dtype != "float32" and len(scales) == len(zero_points) == 1
+    return TensorDetails(
+        shape=tuple(None if side < 0 else int(side) for side in signature),
+        dtype=dtype,
+        scale=float(scales[0]) if quantized else None,
+        zero_point=int(zero_points[0]) if quantized else None,
+    )
+
+
+_silencing = threading.RLock()
+
+
+@contextlib.contextmanager
+def silenced():
+    """Send the process's output nowhere: the converter writes to the file descriptors from C++.
+
+    Errors come as exceptions. What other threads print meanwhile is lost as well.
+    """
+    with _silencing, warnings.catch_warnings(), contextlib.ExitStack() as restored:
+        warnings.simplefilter("ignore")
+        for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+            _discard(stream, descriptor, restored)
+        yield
+
+
+def _discard(stream, descriptor, restored):
+    try:
+        saved = os.dup(descriptor)
+    except OSError:  # closed, as a service's may be
+        return
+    _flush(stream)
+
+    def restore():
+        _flush(stream)
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    restored.callback(restore)
+
+
+def _flush(stream):
+    if stream is not None:
+        stream.flush()
