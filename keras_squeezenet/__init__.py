@@ -19,11 +19,14 @@ _MODULE_OF = {
     "SqueezeNet": "models",
     "SqueezeNet1_0": "models",
     "SqueezeNet1_1": "models",
-    "DistributedOptimizer": "distributed",
-    "BroadcastState": "distributed",
-    "load_dataset": "data",
-    "export_litert": "export",
     "profile_model": "profile",
+    "Augmentation": "data",
+    "load_dataset": "data",
+    "AverageMetrics": "distributed",
+    "BroadcastState": "distributed",
+    "DistributedOptimizer": "distributed",
+    "LiteRTModel": "litert",
+    "export_litert": "export",
 }
 
 __all__ = sorted([*_MODULE_OF, "__version__"])

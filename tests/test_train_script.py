@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 import keras_squeezenet.training  # noqa: F401 - registers what checkpoints hold with Keras
+from keras_squeezenet.cli import app
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from keras_squeezenet.errors import InputError
 from tests.launching import horovodrun, needs_horovod
 
 TRAIN = Path(__file__).parents[1] / "train" / "train.py"
@@ -159,6 +162,36 @@ class TestAlone:
         # What a forgotten optimizer state would do is larger: Adam's first steps are at full rate.
         resumed = keras.saving.load_model(folder / "checkpoints" / "epoch-0002.keras")
         assert int(resumed.optimizer.iterations) == 2 * (1437 // 32)
+
+    def test_the_report_is_renewed_with_every_file_that_was_exported(self, alone):
+        cli = CliRunner()
+        exported = cli.invoke(
+            app, ["export", str(alone / "model.keras"), str(alone / "a.tflite"), "--json"]
+        )
+        assert exported.exit_code == 0, exported.output
+        renewed = cli.invoke(app, ["report", str(alone), "--json"])
+        assert renewed.exit_code == 0, renewed.output
+        rows = {row["name"]: row for row in json.loads(renewed.stdout)["files"]}
+        assert rows["a.tflite"]["bytes"] == (alone / "a.tflite").stat().st_size
+        assert rows["a.tflite"]["top1"] == pytest.approx(accuracy_by_hand(alone)[0])
+        assert metrics(alone)["files"] == list(rows.values())
+        assert "a.tflite" in (alone / "report.html").read_text()
+
+    def test_runs_are_compared_in_a_table(self, alone, tmp_path):
+        done = CliRunner().invoke(
+            app, ["compare", str(alone), str(alone), "--csv", str(tmp_path / "runs.csv"), "--json"]
+        )
+        (row, same) = json.loads(done.stdout)["runs"]
+        assert row == same
+        assert row["top1"] == pytest.approx(metrics(alone)["evaluation"]["top1"], abs=1e-4)
+        assert (row["ranks"], row["epochs"]) == (1, 2)
+        with (tmp_path / "runs.csv").open() as lines:
+            assert [line["top1"] for line in csv.DictReader(lines)] == [str(row["top1"])] * 2
+
+    @pytest.mark.parametrize("command", ["report", "compare"])
+    def test_a_folder_without_a_run_is_refused(self, command, tmp_path):
+        with pytest.raises(InputError, match="finished run"):
+            CliRunner().invoke(app, [command, str(tmp_path)], catch_exceptions=False)
 
 
 class TestTwoRanks:

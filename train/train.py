@@ -87,6 +87,7 @@ def main():
             epochs=recipe.training.epochs,
             initial_epoch=run.epoch,
             callbacks=callbacks,
+            shuffle=False,  # the data set shuffles itself
             verbose=(1 if sys.stdout.isatty() else 2) if rank == 0 else 0,
         )
 

@@ -1,0 +1,108 @@
+"""Every example of the README is run, as it stands there."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from tests.launching import needs_horovod
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+MAKE_TARGETS = ["make demo", "make test"]
+# A recipe is for an hour of photos; the example is the line, not the hour.
+SHORT = "--set training.epochs=1 --set training.batch_size=4 --set training.precision=float32"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
+PYTHON = blocks("python")
+
+
+def run(command, folder):
+    """Run a command with this environment's programs first, in a folder like a checkout's."""
+    environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
+    programs = str(Path(sys.executable).parent)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={
+            **environment,
+            "PATH": os.pathsep.join([programs, environment["PATH"]]),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        },
+    )
+    assert done.returncode == 0, f"{shlex.join(map(str, command))}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A folder with train/ as in the repository and photos/ as a user has them."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "train").symlink_to(PROJECT / "train")
+    rng = np.random.default_rng(0)
+    for colour in ("blue", "green", "red"):
+        (folder / "photos" / colour).mkdir(parents=True)
+        for number in range(14):
+            pixels = rng.integers(0, 90, (150, 170, 3), "uint8")
+            pixels[..., ("red", "green", "blue").index(colour)] += 160
+            Image.fromarray(pixels).save(folder / "photos" / colour / f"{number}.jpg")
+    return folder
+
+
+def test_the_two_commands_are_targets_of_the_makefile():
+    assert COMMANDS[:2] == MAKE_TARGETS
+    for target in MAKE_TARGETS:
+        run([*target.split(), "--dry-run"], PROJECT)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=needs_horovod if line.startswith("horovodrun") else ())
+        for line in COMMANDS
+        if line not in MAKE_TARGETS
+    ],
+)
+def test_a_command_runs_in_the_order_of_the_readme(line, checkout):
+    if "train/train.py" in line:
+        line = f"{line} {SHORT}"
+    run(shlex.split(line), checkout)
+
+
+def test_the_python_example_learns(tmp_path):
+    (tmp_path / "example.py").write_text(PYTHON[0])
+    out = run([sys.executable, "example.py"], tmp_path)
+    accuracy = float(re.findall(r"accuracy: ([0-9.]+)", out)[-1])
+    assert accuracy > 0.8
+    assert (tmp_path / "digits.keras").exists()
+
+
+@pytest.mark.parametrize(
+    "launcher", [[], pytest.param(["horovodrun", "-np", "2"], marks=needs_horovod)]
+)
+def test_the_horovod_example_runs_alone_and_on_two_ranks(launcher, tmp_path):
+    (tmp_path / "example.py").write_text(PYTHON[1])
+    out = run([*launcher, sys.executable, "example.py"], tmp_path)
+    assert out.count("10/10") == 1, "one rank shows progress"
+
+
+def test_every_file_the_readme_points_to_exists():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (PROJECT / link).exists(), link
