@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_squeezenet.machine import usable_cores
+
 # What launchers set for the processes they start: horovodrun with Gloo, Open MPI, MPICH.
 LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 COMPRESSIONS = (None, "fp16")
@@ -49,13 +51,6 @@ def start():
         threads = max(1, usable_cores() // hvd.local_size())
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-
-
-def usable_cores():
-    """Cores that this process may run on; fewer than the machine's in a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def rank():

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import yaml
 
-from keras_squeezenet import distributed, evaluation, figures, files, report
+from keras_squeezenet import distributed, evaluation, figures, files, machine, report
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.profile import profile_model
@@ -170,7 +170,7 @@ class Run:
                 "images_per_second": float(np.median(paces)),
                 "seed": self.recipe.seed,
                 "command": " ".join(sys.argv),
-                "machine": machine(),
+                "machine": machine.describe(),
                 "started": self.started.isoformat(timespec="seconds"),
                 "resumed_from_epoch": self.resumed_from_epoch,
             },
@@ -299,16 +299,6 @@ def versions():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
-
-
-def machine():
-    """The processor's name and the number of cores that this process may use."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = names[0] if names else name
-    return f"{name}, {distributed.usable_cores()} cores"
 
 
 def _file_row(path, measured):

@@ -21,6 +21,9 @@ from keras_squeezenet.data.images import (
     require_positive,
 )
 from keras_squeezenet.data.sources import open_source
+from keras_squeezenet.machine import usable_cores
+
+PREFETCHED_BATCHES = 4
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +220,7 @@ class Split:
                 tf.data.Dataset.from_tensor_slices(indices)
                 # Enough even if all but one of them are broken, and not for ever if all are.
                 .repeat(wanted)
-                .map(lambda index: self._load(read, epoch, index), tf.data.AUTOTUNE)
+                .map(lambda index: self._load(read, epoch, index), usable_cores())
                 .filter(lambda image, label, index, readable: readable)
                 .take(wanted)
                 .batch(batch_size, drop_remainder=True)
@@ -228,7 +231,8 @@ class Split:
             .flat_map(one_epoch)
             .map(_image_and_label)
             .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-            .prefetch(tf.data.AUTOTUNE)
+            .prefetch(PREFETCHED_BATCHES)
+            .with_options(_fixed_parallelism())
         )
 
     def val_batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1) -> tf.data.Dataset:
@@ -250,7 +254,8 @@ class Split:
         return (
             self._val_batches(batch_size, rank, ranks)
             .map(_image_and_label)
-            .prefetch(tf.data.AUTOTUNE)
+            .prefetch(PREFETCHED_BATCHES)
+            .with_options(_fixed_parallelism())
         )
 
     def indexed_val_batches(
@@ -260,7 +265,8 @@ class Split:
         return (
             self._val_batches(batch_size, rank, ranks)
             .map(lambda *batch: (*_image_and_label(*batch), batch[2]))
-            .prefetch(tf.data.AUTOTUNE)
+            .prefetch(PREFETCHED_BATCHES)
+            .with_options(_fixed_parallelism())
         )
 
     def _val_batches(self, batch_size: int, rank: int, ranks: int) -> tf.data.Dataset:
@@ -268,7 +274,7 @@ class Split:
         _check_rank(rank, ranks)
         return (
             tf.data.Dataset.range(rank, self.count, ranks)
-            .map(lambda index: self._load(self._read, index), tf.data.AUTOTUNE)
+            .map(lambda index: self._load(self._read, index), usable_cores())
             .filter(lambda image, label, index, readable: readable)
             .batch(batch_size)
         )
@@ -389,6 +395,17 @@ def load_dataset(
         train=split("train", found.train),
         val=split("val", found.val),
     )
+
+
+def _fixed_parallelism():
+    """Options without tf.data's autotuning.
+
+    Its thread sleeps for ever longer times, and who drops an iterator may have to wait for it to
+    wake up: up to a minute at the end of a training, a moment after every validation.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 @contextmanager

@@ -1,0 +1,23 @@
+"""The machine that a process runs on."""
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+
+def usable_cores():
+    """Cores that this process may run on; fewer than the machine's in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe():
+    """The processor's name and the usable cores, for the record beside a measurement."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else name
+    return f"{name}, {usable_cores()} cores"
