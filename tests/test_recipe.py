@@ -30,8 +30,17 @@ def test_settings_replace_values_of_the_file(path):
     assert recipe.data.augmentation == {"flip": True}
 
 
-def test_a_written_recipe_reads_as_the_same_recipe(path, tmp_path):
-    recipe = load_recipe(path, ["optimizer.schedule=step", "optimizer.step_epochs=[1, 2.5]"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["optimizer.schedule=step", "optimizer.step_epochs=[1, 2.5]"],
+        ["model.metaparameters={base_e: 32}"],
+        ["model.bypass=complex", "data.resize=stretch"],
+    ],
+)
+def test_a_written_recipe_reads_as_the_same_recipe(path, tmp_path, settings):
+    recipe = load_recipe(path, settings)
     written = tmp_path / "written.yaml"
     written.write_text(recipe.to_yaml())
     assert load_recipe(written) == recipe

@@ -131,7 +131,7 @@ class TestAlone:
 
     def test_it_learns(self, alone):
         first, last = history(alone)[0], history(alone)[-1]
-        assert last["loss"] < first["loss"] < np.log(10)
+        assert last["loss"] < 0.8 * first["loss"]
         assert last["val_accuracy"] > 0.5
 
     def test_a_run_is_not_overwritten(self, alone, recipe):
@@ -251,6 +251,7 @@ class TestBadInput:
             *("--set", f"data.source={tmp_path / 'photos'}", "--set", "training.batch_size=8"),
         )
         assert done.returncode == 2
-        assert "images of the train split are broken" in done.stderr.splitlines()[-1]
-        assert "max_broken_share=0.01" in done.stderr.splitlines()[-1]
+        # Other threads may still name a broken picture after the line that ends the run.
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
+        assert "images of the train split are broken (max_broken_share=0.01)" in line
         assert not (tmp_path / "run" / "model.keras").exists()
