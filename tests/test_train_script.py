@@ -29,11 +29,12 @@ RECIPE = {
     "data": {"source": "digits", "image_size": 32},
     "model": {
         "metaparameters": {
-            "base_e": 16,
-            "incr_e": 16,
+            "base_e": 32,
+            "incr_e": 32,
+            "squeeze_ratio": 0.25,
             "fires": 3,
             "pool_after": [1, 3],
-            "conv1_filters": 16,
+            "conv1_filters": 32,
             "conv1_kernel_size": 3,
         },
         "dropout_rate": 0.0,
