@@ -89,7 +89,9 @@ def unpack_source(folder):
         *("--dest", str(folder), f"horovod=={HOROVOD_VERSION}"),
     )
     with tarfile.open(folder / f"horovod-{HOROVOD_VERSION}.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
+        # Python before 3.11.4 has no filters; the archive is pip's, from the package index.
+        filters = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folder, **filters)
     return folder / f"horovod-{HOROVOD_VERSION}"
 
 
