@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_squeezenet.data.examples import Examples, one_line
+from keras_squeezenet.data.graph_calls import call_in_graph
 from keras_squeezenet.data.images import (
     Augmentation,
     DataError,
@@ -215,7 +216,7 @@ class Split:
             return self._read(index, augmentation, rng)
 
         def one_epoch(epoch):
-            indices = tf.ensure_shape(tf.numpy_function(order, [epoch], tf.int64), [None])
+            indices = tf.ensure_shape(call_in_graph(order, [epoch], tf.int64), [None])
             return (
                 tf.data.Dataset.from_tensor_slices(indices)
                 # Enough even if all but one of them are broken, and not for ever if all are.
@@ -281,7 +282,7 @@ class Split:
 
     def _load(self, read, *arguments: tf.Tensor):
         """Call `read` from a tf.data graph; the last of its arguments is the example's index."""
-        image, label, readable = tf.numpy_function(read, arguments, (tf.uint8, tf.int32, tf.bool))
+        image, label, readable = call_in_graph(read, arguments, (tf.uint8, tf.int32, tf.bool))
         side = self.framing.image_size
         image = tf.ensure_shape(image, [side, side, 3])
         return image, tf.ensure_shape(label, []), arguments[-1], tf.ensure_shape(readable, [])
