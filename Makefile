@@ -14,7 +14,7 @@ demo: setup
 	sh tools/demo.sh $(RUN) $(RANKS)
 
 test: setup lint
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "not shared" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

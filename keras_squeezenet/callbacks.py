@@ -1,17 +1,19 @@
 """What happens between the epochs of a training run.
 
-Every decision here (stop, warn, save) rests on metrics that `AverageMetrics` and
-`ShardedValidation` have made equal on all ranks, so that the ranks decide alike. Their order is
-that of `train/train.py`: first the metrics, then what reads them.
+Whether to stop rests on metrics that `AverageMetrics` and `ShardedValidation` have made equal on
+all ranks, so that the ranks decide alike. Their order is that of `train/train.py`: first the
+metrics, then what reads them, then what saves.
 """
 
 import logging
 import math
 import time
+import warnings
 
 import keras
 
 from keras_squeezenet import distributed, files
+from keras_squeezenet.data import DataError
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +56,35 @@ class ShardedValidation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         sums, count = [0.0] * len(self.METRICS), 0.0
         if not self.empty:
-            means = self.model.evaluate(self.batches, verbose=0, return_dict=True)
+            with warnings.catch_warnings():
+                # Broken pictures are left out on the way, so the batches have no known number.
+                warnings.filterwarnings("ignore", message="Your input ran out of data")
+                means = self.model.evaluate(self.batches, verbose=0, return_dict=True)
             # Keras weighs the mean loss by batch sizes: its weight is the number of examples.
             count = float(self.model.metrics[0].count)
             sums = [means[name] * count for name in self.METRICS]
         *sums, count = distributed.total([*sums, count]).tolist()
         for name, value in zip(self.METRICS, sums, strict=True):
             logs[f"val_{name}"] = value / count if count else math.nan
+
+
+class BrokenPictures(keras.callbacks.Callback):
+    """Tells every rank what the others could not read; too many of them end the run on all.
+
+    Args:
+        dataset: the `Dataset`.
+    """
+
+    def __init__(self, dataset):
+        super().__init__()
+        self.dataset = dataset
+
+    def on_epoch_end(self, epoch, logs=None):
+        for split in (self.dataset.train, self.dataset.val):
+            for found in distributed.gather(split.broken):
+                split.broken_images.include(found)
+        if self.dataset.failure:
+            raise DataError(self.dataset.failure)
 
 
 class History(keras.callbacks.Callback):
@@ -78,7 +102,9 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate})
+        self.rows.append(
+            {"epoch": epoch + 1, **logs, "learning_rate": rate, "ranks": distributed.size()}
+        )
         if distributed.rank() == 0:
             files.write_csv(self.path, self.rows)
 
@@ -117,7 +143,8 @@ class LossWatch(keras.callbacks.Callback):
     every output of the last convolution is negative for every image, its ReLU gives 0 and no
     gradient comes back. It is said once, with advice, and training goes on.
 
-    Diverged: the loss is not a number, and training ends with a `DivergedError`.
+    Diverged: the loss is not a number, and training ends with a `DivergedError`. Put it before
+    what saves, so that the last checkpoint is from before.
 
     Args:
         classes: number of classes.
@@ -141,20 +168,26 @@ class LossWatch(keras.callbacks.Callback):
         self.warnings = []
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
         self.warm = epoch >= self.warmup_epochs
 
     def on_train_batch_end(self, batch, logs=None):
+        # On one rank alone this ends the job as well: the launcher ends the others.
+        self._check_finite(logs["loss"])
         if (batch + 1) % self.STEPS_BETWEEN_LOOKS == 0:
             self._look(logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
-        loss = logs["loss"]
+        self._check_finite(logs["loss"])
+        self._check_finite(logs.get("val_loss", 0.0))
+        self._look(logs["loss"])
+
+    def _check_finite(self, loss):
         if not math.isfinite(loss):
             raise DivergedError(
-                f"The loss of epoch {epoch + 1} is {loss}: training diverged. Lower "
+                f"The loss in epoch {self.epoch + 1} is {loss}: training diverged. Lower "
                 "optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_epochs."
             )
-        self._look(loss)
 
     def _look(self, loss):
         stuck = self.warm and abs(loss - self.chance) < self.MARGIN * self.chance
@@ -166,4 +199,5 @@ class LossWatch(keras.callbacks.Callback):
                 "optimizer.warmup_epochs, a lower optimizer.learning_rate, "
                 "model.kernel_initializer=he_normal, model.last_activation=null, another seed."
             )
-            log.warning(self.warnings[0])
+            if distributed.rank() == 0:
+                log.warning(self.warnings[0])

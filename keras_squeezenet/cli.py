@@ -26,6 +26,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+LEAST_IMAGES_TO_COMPARE = 20
+DEFAULT_BROKEN_SHARE = 0.05
+
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        help="Short side before the centre crop, or stretch. Default: as in the model's run, else "
+        "the model's size."
+    ),
+]
+MaxBrokenShare = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Share of images that may be unreadable."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -100,16 +114,13 @@ def evaluate(
         str,
         typer.Argument(
             help="digits, cifar10, cifar100, tfds:NAME, a folder with train/ and val/ (its val/ is "
-            "used), or a folder of class folders (all of it is used)."
+            "used), or a folder of class folders (all of it is used). Of the data that the model "
+            "in a run's folder was trained on, the run's validation images are used."
         ),
     ],
-    resize: Annotated[
-        int | None,
-        typer.Option(min=1, help="Short side before the centre crop. Default: the model's size."),
-    ] = None,
+    resize: Resize = None,
+    max_broken_share: MaxBrokenShare = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    val_fraction: Annotated[float, typer.Option(help="As in training, for digits.")] = 0.2,
-    split_seed: Annotated[int, typer.Option(min=0, help="As in training, for digits.")] = 0,
     confusion: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix as a PNG.")
     ] = None,
@@ -121,14 +132,13 @@ def evaluate(
     from keras_squeezenet.data import load_labelled
 
     classifier = open_classifier(model)
+    asked = _asked_of_data(model, data, resize, max_broken_share)
     images = load_labelled(
-        data,
+        asked.pop("source"),
         class_names=classifier.class_names,
         classes=classifier.classes,
         image_size=classifier.image_size,
-        resize=resize,
-        val_fraction=val_fraction,
-        seed=split_seed,
+        **asked,
     )
     with images.clear_errors():
         predictions = evaluation.predict_batches(
@@ -169,10 +179,8 @@ def export(
             "training split is used) or a folder of images. Default: what the model was trained on."
         ),
     ] = None,
-    resize: Annotated[
-        int | None,
-        typer.Option(min=1, help="Short side before the centre crop. Default: the model's size."),
-    ] = None,
+    resize: Resize = None,
+    max_broken_share: MaxBrokenShare = None,
     images: Annotated[
         int, typer.Option(min=1, help="How many to calibrate with, and again to compare on.")
     ] = 100,
@@ -192,10 +200,21 @@ def export(
     classifier = open_classifier(model)
     if classifier.model is None:
         raise InputError(f"export takes a .keras file. Received: {model}")
-    source, resize = _calibration_source(model, calibration, resize)
+    asked = _asked_of_data(model, calibration, resize, max_broken_share)
     sample = list(
-        sample_images(source, image_size=classifier.image_size, resize=resize, count=2 * images)
+        sample_images(
+            asked["source"],
+            image_size=classifier.image_size,
+            resize=asked["resize"],
+            max_broken_share=asked["max_broken_share"],
+            count=2 * images,
+        )
     )
+    if len(sample) < LEAST_IMAGES_TO_COMPARE:
+        raise InputError(
+            f"A comparison needs at least {LEAST_IMAGES_TO_COMPARE} images. "
+            f"Received: {len(sample)} in {asked['source']}"
+        )
     with _bad_input(ExportError):
         result = export_litert(
             classifier.model,
@@ -203,7 +222,7 @@ def export(
             quantize=quantize.value,
             # A file is judged on other images than those it was calibrated with.
             calibration=sample[::2],
-            check_images=sample[1::2] or sample,
+            check_images=sample[1::2],
             input_type=input_type.value,
             output_type=output_type.value,
             batch_size=batch or None,
@@ -252,7 +271,8 @@ def compare(
     if as_json:
         _print_json({"runs": rows})
     else:
-        _print_table(list(rows[0]), [list(map(str, row.values())) for row in rows])
+        columns = ("run", "data", "ranks", "epochs", "top1", "top5", "images_per_second", "minutes")
+        _print_table(columns, [[str(row[column]) for column in columns] for row in rows])
 
 
 def main():
@@ -260,7 +280,7 @@ def main():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         app()
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"keras-squeezenet: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -274,20 +294,42 @@ def _bad_input(*kinds):
         raise InputError(" ".join(str(error).split())) from error
 
 
-def _calibration_source(model, calibration, resize):
-    """The images that were asked for, or those that the model in a run's folder learned from."""
-    if calibration is not None:
-        return calibration, resize
+def _asked_of_data(model, source, resize, max_broken_share):
+    """Arguments for reading data: what was asked for, then the recipe of the model's run."""
     from keras_squeezenet.recipe import load_recipe
 
     recipe_path = model.with_name("recipe.yaml")
-    if not recipe_path.exists():
+    section = load_recipe(recipe_path).data if recipe_path.exists() else None
+    if source is None and section is None:
         raise InputError(
             "--calibration is needed: real images to run the file on. Without it those of the "
             f"training are taken, by the recipe.yaml beside the model. Received: {model}"
         )
-    section = load_recipe(recipe_path).data
-    return section.source, resize or section.resize
+    if section is None:
+        defaults = {"source": source, "resize": None, "max_broken_share": DEFAULT_BROKEN_SHARE}
+        of_the_run = False
+    else:
+        defaults = section.model_dump(
+            include={"source", "resize", "max_broken_share", "val_fraction"}
+        )
+        of_the_run = source is None or os.path.abspath(source) == os.path.abspath(section.source)
+        defaults |= {"source": source or section.source, "seed": section.split_seed}
+    return {
+        **defaults,
+        "resize": _resize(resize) or defaults["resize"],
+        "max_broken_share": (
+            defaults["max_broken_share"] if max_broken_share is None else max_broken_share
+        ),
+        "held_out": of_the_run,
+    }
+
+
+def _resize(text):
+    if text is None or text == "stretch":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--resize takes a number of pixels or stretch. Received: {text}")
+    return int(text)
 
 
 def _progress(batches, count, batch_size):

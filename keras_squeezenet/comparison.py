@@ -29,6 +29,7 @@ def _row(folder):
         metrics = json.loads(path.read_text(encoding="utf-8"))
         training, measured = metrics["training"], metrics["evaluation"]
         return {
+            "run": folder.name,
             "data": metrics["dataset"]["name"],
             "model": metrics["model"]["name"],
             "parameters": metrics["model"]["parameters"],

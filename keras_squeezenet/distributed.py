@@ -14,11 +14,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_squeezenet.machine import usable_cores
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.machine import own_cores
 
 # What launchers set for the processes they start: horovodrun with Gloo, Open MPI, MPICH.
 LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 COMPRESSIONS = (None, "fp16")
+
+
+class LauncherError(InputError):
+    """The launcher asked for what this machine does not have."""
 
 
 class RankError(RuntimeError):
@@ -32,25 +37,30 @@ def start():
     one GPU, or its share of the cores.
 
     Raises:
-        RuntimeError: when a launcher started this process and Horovod is not installed.
+        LauncherError: a launcher started this process and Horovod is not installed, or it started
+            more ranks on this machine than there are GPUs.
     """
     if not any(variable in os.environ for variable in LAUNCHER_VARIABLES):
         return
     try:
         hvd = importlib.import_module("horovod.tensorflow")
     except ImportError as error:
-        raise RuntimeError(
+        raise LauncherError(
             "This process was started by horovodrun or mpirun, and Horovod cannot be imported "
             f"({error}). Build it with: python tools/install_horovod.py"
         ) from error
     hvd.init()
     gpus = tf.config.list_physical_devices("GPU")
+    if gpus and hvd.local_size() > len(gpus):
+        raise LauncherError(
+            f"Each rank takes one GPU, and this machine has {len(gpus)}. "
+            f"Received: {hvd.local_size()} ranks on it"
+        )
     if gpus:
         tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
     elif hvd.local_size() > 1:
-        threads = max(1, usable_cores() // hvd.local_size())
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        tf.config.threading.set_intra_op_parallelism_threads(own_cores())
+        tf.config.threading.set_inter_op_parallelism_threads(own_cores())
 
 
 def rank():

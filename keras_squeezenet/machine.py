@@ -5,12 +5,21 @@ import os
 import platform
 from pathlib import Path
 
+# Ranks on this machine, as launchers tell: horovodrun with Gloo, Open MPI, MPICH.
+LOCAL_SIZE_VARIABLES = ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+
 
 def usable_cores():
     """Cores that this process may run on; fewer than the machine's in a container."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def own_cores():
+    """This process's share of the usable cores where several ranks run on one machine."""
+    sizes = [os.environ[name] for name in LOCAL_SIZE_VARIABLES if name in os.environ]
+    return max(1, usable_cores() // int(sizes[0])) if sizes else usable_cores()
 
 
 def describe():

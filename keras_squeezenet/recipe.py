@@ -34,7 +34,7 @@ class DataSection(_Section):
     resize: Positive | Literal["stretch"] | None = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: Annotated[int, Field(ge=0)] = 0
-    max_broken_share: Share = 0.01
+    max_broken_share: Share = 0.05
     augmentation: dict[str, Any] = {}
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import yaml
 
 from keras_squeezenet import distributed, evaluation, figures, files, machine, report
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
@@ -29,6 +28,8 @@ from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.training import load_data
 
 MODEL_FILE = "model.keras"
+RECIPE_FILE = "recipe.yaml"
+METRICS_FILE = "metrics.json"
 CHECKPOINT_FILE = "checkpoint.json"
 VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 # A resumed run may go on for longer; everything else has to be what it was.
@@ -45,83 +46,124 @@ class Run:
     Args:
         folder: made if missing.
         recipe: the `Recipe`.
+        class_names: of the data, in the order of the model's outputs.
         resume: whether to go on from the folder's last checkpoint, if it has one.
 
     Attributes:
         history: rows of the epochs that are behind the checkpoint.
         epoch: number of epochs that are behind it.
+        finished: whether nothing of what was asked is left to do.
 
     Raises:
-        RunError: the folder holds a run and `resume` is false, or holds one of another recipe.
+        RunError: the folder holds a run and `resume` is false, or holds one of another recipe or
+            other classes, or what it holds is damaged.
     """
 
-    def __init__(self, folder, recipe, resume=False):
+    def __init__(self, folder, recipe, class_names, resume=False):
         self.folder = Path(folder)
         self.checkpoints = self.folder / "checkpoints"
         self.recipe = recipe
+        self.class_names = list(class_names)
         self.started = datetime.now(UTC)
-        checkpoint = None
+        checkpoint, finished = None, False
         with distributed.together():
             if distributed.rank() == 0:
-                checkpoint = self._open(resume)
-        self._checkpoint = distributed.gather(checkpoint)[0]
+                checkpoint, finished = self._open(resume)
+        self._checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
         self.history = self._checkpoint["history"] if self._checkpoint else []
         self.epoch = self._checkpoint["epoch"] if self._checkpoint else 0
         self.resumed_from_epoch = self.epoch or None
 
     def _open(self, resume):
+        """(checkpoint or None, whether the run is finished)."""
+        checkpoint, finished = None, False
+        if (self.checkpoints / CHECKPOINT_FILE).exists():
+            if not resume:
+                raise RunError(
+                    "The output folder holds a run already. Go on with it: --resume; or choose "
+                    f"another: --output. Received: output={self.folder}"
+                )
+            checkpoint = self._read_checkpoint()
+            goes_on_for_longer = self._check_same_recipe()
+            self._check_same_classes(checkpoint)
+            metrics = self.folder / METRICS_FILE
+            finished = metrics.exists() and not goes_on_for_longer
+            if not finished:
+                metrics.unlink(missing_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(self.folder / RECIPE_FILE, self.recipe.to_yaml())
+        return checkpoint, finished
+
+    def _read_checkpoint(self):
         path = self.checkpoints / CHECKPOINT_FILE
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
-            return None
-        if not resume:
-            raise RunError(
-                "The output folder holds a run already. Go on with it: --resume; or choose "
-                f"another: --output. Received: output={self.folder}"
-            )
-        self._check_same_recipe()
-        files.write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            checkpoint = json.loads(path.read_text(encoding="utf-8"))
+            kept = [checkpoint["last"], checkpoint["best"]]
+            missing = [name for name in kept if not (self.checkpoints / name).is_file()]
+            if missing or not isinstance(checkpoint["epoch"], int):
+                raise RunError(f"The checkpoint {path} names files that are missing: {missing}")
+            return checkpoint
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
 
     def _check_same_recipe(self):
-        before = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        """Whether the recipe asks for more epochs than before; anything else has to be equal."""
+        before = load_recipe(self.folder / RECIPE_FILE).model_dump()
         now = self.recipe.model_dump()
-        for section, values in now.items():
-            old = before.get(section)
-            keys = values if isinstance(values, dict) else {None: None}
-            for key in keys:
-                was, is_now = (old, values) if key is None else (old.get(key), values[key])
-                if was != is_now and (section, key) not in MAY_CHANGE_ON_RESUME:
-                    name = section if key is None else f"{section}.{key}"
-                    raise RunError(
-                        f"A run is resumed with the recipe that it began with: {name} was {was}. "
-                        f"Received: {name}={is_now}"
-                    )
+        changed = [
+            (section, key, before[section][key], value)
+            for section, values in now.items()
+            if isinstance(values, dict)
+            for key, value in values.items()
+            if before[section][key] != value
+        ]
+        changed += [
+            (None, key, before[key], value)
+            for key, value in now.items()
+            if not isinstance(value, dict) and before[key] != value
+        ]
+        for section, key, was, is_now in changed:
+            if (section, key) not in MAY_CHANGE_ON_RESUME:
+                name = f"{section}.{key}" if section else key
+                raise RunError(
+                    f"A run is resumed with the recipe that it began with: {name} was {was}. "
+                    f"Received: {name}={is_now}"
+                )
+        return bool(changed)
 
-    def restore(self, model):
+    def _check_same_classes(self, checkpoint):
+        before = checkpoint.get("class_names")
+        if before != self.class_names:
+            raise RunError(
+                f"A run is resumed with the classes that it began with: {before}. "
+                f"Received: {self.class_names}"
+            )
+
+    def restore(self, model, steps_per_epoch):
         """Give a compiled model the weights and the optimizer state of the last checkpoint.
 
-        On rank 0 only; `BroadcastState` hands them on when training starts.
+        On rank 0 only; `BroadcastState` hands them on when training starts. Another number of
+        ranks makes other steps of an epoch: the count of updates, which the learning rate follows,
+        is set to that of the epoch.
         """
         if self._checkpoint is None or distributed.rank() != 0:
             return
         saved = keras.saving.load_model(self.checkpoints / self._checkpoint["last"])
         model.set_weights(saved.get_weights())
-        model.optimizer.build(model.trainable_variables)
-        for variable, value in zip(
-            model.optimizer.variables, saved.optimizer.variables, strict=True
-        ):
+        optimizer = model.optimizer
+        optimizer.build(model.trainable_variables)
+        for variable, value in zip(optimizer.variables, saved.optimizer.variables, strict=True):
             variable.assign(value)
+        updates_per_epoch = steps_per_epoch / self.recipe.training.accumulation_steps
+        optimizer.iterations.assign(round(self.epoch * updates_per_epoch))
 
     def restore_best(self, model):
         """Give the model the weights of the best epoch. On rank 0 only."""
         if distributed.rank() == 0:
-            path = self.checkpoints / CHECKPOINT_FILE
-            best = json.loads(path.read_text(encoding="utf-8"))["best"]
+            best = self._read_checkpoint()["best"]
             model.set_weights(keras.saving.load_model(self.checkpoints / best).get_weights())
 
-    def save_model(self, model, class_names):
+    def save_model(self, model):
         """Write a model, and read it back to see that it is the same."""
         path = self.folder / MODEL_FILE
         with files.replacing(path) as temporary:
@@ -129,10 +171,10 @@ class Run:
             saved = keras.saving.load_model(temporary)
             for ours, theirs in zip(model.get_weights(), saved.get_weights(), strict=True):
                 np.testing.assert_array_equal(ours, theirs)
-        files.write_json(self.folder / CLASS_NAMES_FILE, list(class_names))
+        files.write_json(self.folder / CLASS_NAMES_FILE, self.class_names)
         return path
 
-    def write_metrics(self, model, dataset, measured, history, warnings=(), broken=()):
+    def write_metrics(self, model, dataset, measured, history, warnings=()):
         """Write metrics.json.
 
         Args:
@@ -141,7 +183,6 @@ class Run:
             measured: the `Evaluation` of the model.
             history: rows of all epochs.
             warnings: what the user should know, a sentence each.
-            broken: (file, reason) of pictures that were left out.
         """
         profile = profile_model(model)
         # The first epoch traces and warms up; it is not the pace of a run.
@@ -164,7 +205,7 @@ class Run:
             },
             "training": {
                 "epochs": len(history),
-                "ranks": distributed.size(),
+                "ranks": history[-1]["ranks"],
                 "batch_size": self.recipe.training.batch_size,
                 "seconds": sum(row["seconds"] for row in history),
                 "images_per_second": float(np.median(paces)),
@@ -176,11 +217,11 @@ class Run:
             },
             "evaluation": measured.to_dict(),
             "files": [_file_row(path, measured)],
-            "broken_images": [{"file": file, "reason": reason} for file, reason in broken],
+            "broken_images": [{"file": file, "reason": reason} for file, reason in dataset.broken],
             "warnings": list(warnings),
             "versions": versions(),
         }
-        files.write_json(self.folder / "metrics.json", metrics)
+        files.write_json(self.folder / METRICS_FILE, metrics)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -192,12 +233,14 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: for the files.
         history: the `History`; put it before this callback.
+        class_names: of the data; a run is resumed with the same.
     """
 
-    def __init__(self, folder, history):
+    def __init__(self, folder, history, class_names):
         super().__init__()
         self.folder = folder
         self.history = history
+        self.class_names = list(class_names)
 
     def on_epoch_end(self, epoch, logs=None):
         if distributed.rank() != 0:
@@ -210,9 +253,15 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.save(temporary)
         files.write_json(
             self.folder / CHECKPOINT_FILE,
-            {"epoch": epoch + 1, **names, "history": self.history.rows},
+            {
+                "epoch": epoch + 1,
+                **names,
+                "class_names": self.class_names,
+                "history": self.history.rows,
+            },
         )
-        for path in self.folder.glob("epoch-*.keras"):
+        # Also what an earlier process was writing when it was killed.
+        for path in (*self.folder.glob("epoch-*.keras"), *self.folder.glob(".epoch-*.keras")):
             if path.name not in names.values():
                 path.unlink()
 
@@ -231,7 +280,7 @@ def draw(folder, history, measured, predictions, split):
         The path of report.html.
     """
     folder = Path(folder)
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     names = measured.class_names
     figures.learning_curves(history, folder / "learning_curves.png", classes=len(names))
     figures.confusion_matrix(measured, folder / "confusion_matrix.png")
@@ -269,10 +318,10 @@ def renew_report(folder, say=print):
         RunError: the folder holds no finished run.
     """
     folder = Path(folder)
-    for name in ("recipe.yaml", "history.csv", "metrics.json", MODEL_FILE):
+    for name in (RECIPE_FILE, "history.csv", METRICS_FILE, MODEL_FILE):
         if not (folder / name).is_file():
             raise RunError(f"Expected the folder of a finished run: {name} is missing in {folder}")
-    dataset = load_data(load_recipe(folder / "recipe.yaml"))
+    dataset = load_data(load_recipe(folder / RECIPE_FILE))
     rows = []
     for path in [folder / MODEL_FILE, *sorted(folder.glob("*.tflite"))]:
         classifier = open_classifier(path)
@@ -285,9 +334,9 @@ def renew_report(folder, say=print):
         rows.append(_file_row(path, measured))
         if path.name == MODEL_FILE:
             of_the_model = measured, predictions
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     metrics |= {"files": rows, "evaluation": of_the_model[0].to_dict()}
-    files.write_json(folder / "metrics.json", metrics)
+    files.write_json(folder / METRICS_FILE, metrics)
     history = report.read_history(folder / "history.csv")
     return draw(folder, history, *of_the_model, dataset.val), rows
 

@@ -63,7 +63,16 @@ def build_model(section, image_size, classes):
 
 
 def compile_model(model, recipe, steps_per_epoch):
-    """Give a model the recipe's optimizer, distributed over the ranks, its loss and accuracy."""
+    """Give a model the recipe's optimizer, distributed over the ranks, its loss and accuracy.
+
+    Raises:
+        RecipeError: XLA was asked for on several ranks; Horovod is built without its operations.
+    """
+    if recipe.training.jit_compile and distributed.size() > 1:
+        raise RecipeError(
+            "training.jit_compile works on one rank only. "
+            f"Received: training.jit_compile=true on {distributed.size()} ranks"
+        )
     model.compile(
         optimizer=distributed.DistributedOptimizer(
             build_optimizer(recipe, steps_per_epoch, distributed.size()),

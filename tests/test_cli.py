@@ -185,6 +185,17 @@ class TestExport:
         litert_top1 = json.loads(run("evaluate", path, "digits", "--json")[0])["top1"]
         assert litert_top1 == pytest.approx(keras_top1, abs=0.01)
 
+    def test_a_handful_of_images_is_no_comparison(self, model_path, photos, tmp_path):
+        for path in list((photos / "3").iterdir())[:3]:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        line = refused(
+            "export", model_path, tmp_path / "m.tflite", "--calibration", tmp_path, "--resize", "32"
+        )
+        assert "at least 20 images. Received: 3" in line
+
+    def test_a_size_that_is_none_is_refused(self, model_path):
+        assert "Received: wide" in refused("evaluate", model_path, "digits", "--resize", "wide")
+
     def test_without_images_to_compare_on_nothing_is_written(self, model_path, tmp_path):
         assert "--calibration is needed" in refused("export", model_path, tmp_path / "m.tflite")
         assert list(tmp_path.iterdir()) == []

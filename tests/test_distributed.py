@@ -152,5 +152,5 @@ class TestOneProcess:
     def test_a_launcher_without_horovod_is_an_error(self, monkeypatch):
         monkeypatch.setenv("HOROVOD_RANK", "0")
         monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
-        with pytest.raises(RuntimeError, match="install_horovod"):
+        with pytest.raises(distributed.LauncherError, match="install_horovod"):
             distributed.start()

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from keras_squeezenet.cli import app
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.runs import Run, RunError
 from tests.launching import horovodrun, needs_horovod
 
 TRAIN = Path(__file__).parents[1] / "train" / "train.py"
@@ -64,7 +67,7 @@ def train(*arguments):
         [sys.executable, str(TRAIN), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=150,
         env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
 
@@ -149,6 +152,35 @@ class TestAlone:
         assert done.returncode == 2
         assert "optimizer.name was adam. Received: optimizer.name=sgd" in done.stderr
 
+    def test_a_finished_run_is_not_touched(self, alone, recipe):
+        before = {path: path.stat().st_mtime_ns for path in alone.rglob("*")}
+        done = train("--recipe", recipe, "--output", alone, "--resume")
+        assert (done.returncode, "finished already" in done.stdout) == (0, True)
+        after = {path: path.stat().st_mtime_ns for path in alone.rglob("*")}
+        changed = {path.name for path in before if before[path] != after[path]}
+        assert changed <= {"run", "recipe.yaml"}
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda run: (run / "checkpoints" / "checkpoint.json").write_text("{"), "be read"),
+            (lambda run: (run / "checkpoints" / "epoch-0002.keras").unlink(), "are missing"),
+            (lambda run: (run / "recipe.yaml").unlink(), "cannot be read"),
+        ],
+    )
+    def test_a_damaged_run_is_refused(self, alone, tmp_path, damage, message):
+        folder = tmp_path / "run"
+        shutil.copytree(alone, folder)
+        recipe = load_recipe(folder / "recipe.yaml")
+        damage(folder)
+        with pytest.raises(InputError, match=message):
+            Run(folder, recipe, list("0123456789"), resume=True)
+
+    def test_a_run_is_not_resumed_with_other_classes(self, alone):
+        recipe = load_recipe(alone / "recipe.yaml")
+        with pytest.raises(RunError, match="classes that it began with"):
+            Run(alone, recipe, list("012345678x"), resume=True)
+
     def test_a_resumed_run_ends_where_an_unbroken_one_does(self, alone, recipe, tmp_path):
         folder = tmp_path / "run"
         first = train("--recipe", recipe, "--output", folder, "--set", "training.epochs=1")
@@ -162,7 +194,7 @@ class TestAlone:
             assert history(folder)[1][name] == pytest.approx(history(alone)[1][name], rel=0.02)
         # What a forgotten optimizer state would do is larger: Adam's first steps are at full rate.
         resumed = keras.saving.load_model(folder / "checkpoints" / "epoch-0002.keras")
-        assert int(resumed.optimizer.iterations) == 2 * (1437 // 32)
+        assert int(resumed.optimizer.iterations) == 2 * (1438 // 32)
 
     def test_the_report_is_renewed_with_every_file_that_was_exported(self, alone):
         cli = CliRunner()
@@ -215,12 +247,46 @@ class TestTwoRanks:
             TRAIN, "--recipe", recipe, "--output", tmp_path / "run", "--set", "data.source=/nowhere"
         )
         assert done.returncode != 0
-        assert "train.py: " in done.stderr
-        assert "Received: source=/nowhere" in done.stderr
-        assert "Traceback" not in done.stderr.split("[0]<stderr>")[-1].split("\n")[0]
+        own = [line for line in done.stderr.splitlines() if line.startswith(("[0]", "[1]"))]
+        assert not [line for line in own if "Traceback" in line]
+        said = [line for line in own if "train.py: " in line]
+        assert said
+        assert all("Received: source=/nowhere" in line for line in said)
+
+    def test_a_run_is_resumed_on_another_number_of_ranks(self, alone, recipe, tmp_path):
+        folder = tmp_path / "run"
+        shutil.copytree(alone, folder)
+        decaying = ("--set", "training.epochs=4")
+        done = horovodrun(TRAIN, "--recipe", recipe, "--output", folder, "--resume", *decaying)
+        assert done.returncode == 0, done.stderr[-3000:]
+        rows = history(folder)
+        assert [row["ranks"] for row in rows] == [1, 1, 2, 2]
+        assert rows[-1]["loss"] < rows[1]["loss"]
+        resumed = keras.saving.load_model(folder / "checkpoints" / "epoch-0004.keras")
+        # two ranks take half the steps: as many updates as four epochs of theirs
+        assert int(resumed.optimizer.iterations) == 4 * (1438 // 64)
 
 
 class TestBadInput:
+    def test_a_run_that_diverges_ends_in_one_line_and_keeps_no_broken_checkpoint(
+        self, recipe, tmp_path
+    ):
+        done = train(
+            *("--recipe", recipe, "--output", tmp_path / "run"),
+            *("--set", "optimizer={name: sgd, learning_rate: 1.0e+9}"),
+        )
+        assert done.returncode == 2
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
+        assert "training diverged. Lower optimizer.learning_rate" in line
+        assert not list((tmp_path / "run").rglob("*.keras"))
+
+    def test_a_folder_that_cannot_be_written_ends_in_one_line(self, recipe, tmp_path):
+        (tmp_path / "file").write_text("")
+        done = train("--recipe", recipe, "--output", tmp_path / "file")
+        assert done.returncode == 2
+        assert str(tmp_path / "file") in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+
     def test_a_wrong_setting_ends_in_one_line(self, recipe):
         done = train("--recipe", recipe, "--set", "training.epoch=3")
         assert (done.returncode, done.stdout) == (2, "")
@@ -254,5 +320,5 @@ class TestBadInput:
         assert done.returncode == 2
         # Other threads may still name a broken picture after the line that ends the run.
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
-        assert "images of the train split are broken (max_broken_share=0.01)" in line
+        assert "images of the train split are broken (max_broken_share=0.05)" in line
         assert not (tmp_path / "run" / "model.keras").exists()

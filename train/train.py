@@ -9,13 +9,18 @@ folder: model.keras, metrics.json, history.csv, report.html (see keras_squeezene
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
+
+# Before TensorFlow is imported: its log is not for the reader of a training's progress.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
 from keras_squeezenet import distributed, evaluation, runs, training
 from keras_squeezenet.callbacks import (
+    BrokenPictures,
     DivergedError,
     History,
     LossWatch,
@@ -44,7 +49,16 @@ def main():
         dataset = training.load_data(recipe)
         steps = dataset.train.steps_per_epoch(batch_size, ranks)
         augmentation = Augmentation.from_mapping(recipe.data.augmentation)
-    run = runs.Run(asked.output or Path("runs") / recipe.name, recipe, asked.resume)
+
+    # Network: rank 0's weights, new or from the checkpoint, go to every rank when training starts.
+    class_names = dataset.class_names
+    model = training.build_model(recipe.model, dataset.image_size, len(class_names))
+    training.compile_model(model, recipe, steps)
+    run = runs.Run(asked.output or Path("runs") / recipe.name, recipe, class_names, asked.resume)
+    if run.finished:
+        return say(f"{run.folder}: finished already, nothing was done")
+    run.restore(model, steps)
+
     train_batches = dataset.train.train_batches(
         batch_size,
         augmentation=augmentation,
@@ -55,22 +69,18 @@ def main():
     )
     val_batches = dataset.val.val_batches(batch_size, rank=rank, ranks=ranks)
 
-    # Network: rank 0's weights, new or from the checkpoint, go to every rank when training starts.
-    model = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
-    training.compile_model(model, recipe, steps)
-    run.restore(model)
-
-    # Training: first the metrics, equal on all ranks, then what decides by them.
+    # Training: first the metrics, equal on all ranks, then what reads them, then what saves.
     history = History(run.folder / "history.csv", run.history)
-    watch = LossWatch(len(dataset.class_names), recipe.optimizer.warmup_epochs)
+    watch = LossWatch(len(class_names), recipe.optimizer.warmup_epochs)
     callbacks = [
         distributed.BroadcastState(),
         distributed.AverageMetrics(),
         Throughput(steps * batch_size * ranks),
         ShardedValidation(val_batches, empty=dataset.val.local_count(rank, ranks) == 0),
-        history,
-        runs.Checkpoint(run.checkpoints, history),
+        BrokenPictures(dataset),
         watch,
+        history,
+        runs.Checkpoint(run.checkpoints, history, class_names),
     ]
     if recipe.training.early_stopping:
         callbacks.append(StopEarly(history, recipe.training.early_stopping))
@@ -78,7 +88,7 @@ def main():
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
         say(
             f"{dataset.name}: {dataset.train.count} training and {dataset.val.count} validation "
-            f"images of {len(dataset.class_names)} classes; {ranks} rank(s), {steps} steps an epoch"
+            f"images of {len(class_names)} classes; {ranks} rank(s), {steps} steps an epoch"
         )
     with dataset.clear_errors():
         model.fit(
@@ -96,7 +106,7 @@ def main():
         run.restore_best(model)
     distributed.broadcast_weights(model)
     keras.config.set_dtype_policy("float32")
-    result = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
+    result = training.build_model(recipe.model, dataset.image_size, len(class_names))
     result.set_weights(model.get_weights())
     with dataset.clear_errors():
         shard = evaluation.predict_batches(
@@ -104,12 +114,11 @@ def main():
             dataset.val.indexed_val_batches(batch_size, rank=rank, ranks=ranks),
         )
     shards = distributed.gather(shard)
-    broken = sorted({picture for found in distributed.gather(dataset.broken) for picture in found})
     if rank == 0:
         predictions = evaluation.Predictions.concatenate([part for part in shards if part])
-        measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
-        run.save_model(result, dataset.class_names)
-        run.write_metrics(result, dataset, measured, history.rows, watch.warnings, broken)
+        measured = evaluation.evaluate_predictions(predictions, class_names)
+        run.save_model(result)
+        run.write_metrics(result, dataset, measured, history.rows, watch.warnings)
         page = runs.draw(run.folder, history.rows, measured, predictions, dataset.val)
         say(
             f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}, "
@@ -135,14 +144,15 @@ def parse_arguments():
 
 
 def say(message):
-    print(message, flush=True)
+    if distributed.rank() == 0:
+        print(message, flush=True)
 
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         main()
-    except (InputError, DivergedError, distributed.RankError) as error:
+    except (InputError, OSError, DivergedError, distributed.RankError) as error:
         # Horovod's launcher ends the other ranks when one ends with an error.
         print(f"train.py: {error}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,7 +23,7 @@ from keras_squeezenet.data.images import (
     require_positive,
 )
 from keras_squeezenet.data.sources import open_source
-from keras_squeezenet.machine import usable_cores
+from keras_squeezenet.machine import own_cores
 
 PREFETCHED_BATCHES = 4
 
@@ -59,6 +60,12 @@ class BrokenImages:
         failure = self.failure
         if failure:
             raise DataError(failure)
+
+    def include(self, found: Iterable[tuple[str, str]]) -> None:
+        """Count what other processes found in the same split as well."""
+        with self._lock:
+            for name, reason in found:
+                self._reasons.setdefault(name, reason)
 
     @property
     def found(self) -> tuple[tuple[str, str], ...]:
@@ -221,7 +228,7 @@ class Split:
                 tf.data.Dataset.from_tensor_slices(indices)
                 # Enough even if all but one of them are broken, and not for ever if all are.
                 .repeat(wanted)
-                .map(lambda index: self._load(read, epoch, index), usable_cores())
+                .map(lambda index: self._load(read, epoch, index), own_cores())
                 .filter(lambda image, label, index, readable: readable)
                 .take(wanted)
                 .batch(batch_size, drop_remainder=True)
@@ -275,7 +282,7 @@ class Split:
         _check_rank(rank, ranks)
         return (
             tf.data.Dataset.range(rank, self.count, ranks)
-            .map(lambda index: self._load(self._read, index), usable_cores())
+            .map(lambda index: self._load(self._read, index), own_cores())
             .filter(lambda image, label, index, readable: readable)
             .batch(batch_size)
         )
@@ -343,7 +350,7 @@ def load_dataset(
     resize: int | Literal["stretch"] | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
-    max_broken_share: float = 0.01,
+    max_broken_share: float = 0.05,
 ) -> Dataset:
     """Find the examples of a data set; their pictures are read when batches are asked for.
 

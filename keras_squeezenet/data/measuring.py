@@ -22,7 +22,8 @@ def load_labelled(
     resize: int | Literal["stretch"] | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
-    max_broken_share: float = 0.01,
+    max_broken_share: float = 0.05,
+    held_out: bool = False,
 ) -> Split:
     """Find labelled images to measure a classifier with.
 
@@ -33,12 +34,13 @@ def load_labelled(
             not known: then those of the source.
         classes: The number of the classifier's classes.
         image_size, resize, val_fraction, seed, max_broken_share: See `load_dataset`.
+        held_out: Of a folder of class folders too, only what `load_dataset` holds out of training.
 
     Raises:
         DataError: As `load_dataset`, and when the source has other classes than the classifier.
     """
     folder = Path(os.path.expanduser(source))
-    if class_names and folder.is_dir() and not has_splits(folder):
+    if class_names and not held_out and folder.is_dir() and not has_splits(folder):
         examples = open_class_folders(folder, class_names)
         broken = BrokenImages(folder.name, len(examples), max_broken_share)
         return Split(class_names, examples, Framing(image_size, resize), broken)
@@ -70,35 +72,40 @@ def sample_images(
     *,
     image_size: int,
     resize: int | Literal["stretch"] | None = None,
+    max_broken_share: float = 0.05,
     count: int = 100,
 ) -> Iterator[np.ndarray]:
     """Read images spread evenly over a source, framed as in evaluation.
 
     Args:
         source: As in `load_dataset`, whose training split is meant; or a folder of image files.
-        image_size, resize: See `load_dataset`.
+        image_size, resize, max_broken_share: See `load_dataset`.
         count: At most so many.
 
     Yields:
         float32 `[1, image_size, image_size, 3]`, RGB 0…255.
 
     Raises:
-        DataError: The source is missing or empty, or an image file in the folder is broken.
+        DataError: The source is missing or empty, or too many of its images are broken.
     """
     folder = Path(os.path.expanduser(source))
     files = image_files(folder) if folder.is_dir() else []
     if files:
         framing = Framing(image_size, resize)
+        broken = BrokenImages(folder.name, len(files), max_broken_share)
         for path in files[:: max(1, len(files) // count)][:count]:
             try:
                 with open_image(str(path)) as image:
                     pixels = decode_square(image, framing)
             # Pillow's plug-ins raise nearly anything for hostile bytes.
             except Exception as error:
-                raise DataError(f"{path}: {one_line(error)}") from error
+                broken.add(str(path), one_line(error))
+                continue
             yield pixels[None].astype("float32")
         return
-    train = load_dataset(source, image_size=image_size, resize=resize).train
+    train = load_dataset(
+        source, image_size=image_size, resize=resize, max_broken_share=max_broken_share
+    ).train
     stride = max(1, train.count // count)
     with train.clear_errors():
         for images, _ in train.val_batches(1, ranks=stride).take(count):

@@ -84,7 +84,7 @@ def resumed_state(rank):
 def main():
     distributed.start()
     rank, ranks = distributed.rank(), distributed.size()
-    results = {"ranks": np.array(ranks)}
+    results = {}
     for name, case in CASES.items():
         start, end, updates = train(case, rank, ranks)
         results[f"{name}/updates"] = np.array(updates)

@@ -17,7 +17,6 @@ class Case:
     compression: str | None = None
     accumulation_steps: int = 1
     through_fit: bool = True
-    policy: str = "float32"
 
     def make_optimizer(self):
         return getattr(keras.optimizers, self.optimizer)(**dict(self.settings))
