@@ -242,12 +242,16 @@ def export(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
     as_json: AsJson = False,
 ):
     """Measure every model file in a run's folder and renew its report.html."""
+    from keras_squeezenet.files import write_csv
     from keras_squeezenet.runs import renew_report
 
     page, rows = renew_report(run, say=_say)
+    if csv:
+        write_csv(csv, rows)
     if as_json:
         _print_json({"report": str(page), "files": rows})
     else:

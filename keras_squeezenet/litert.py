@@ -85,7 +85,6 @@ class LiteRTModel:
     Attributes:
         input, output: `TensorDetails`.
         input_shape: `(batch, height, width, channels)`, None for any.
-        input_dtype: what the file itself takes; `predict` converts.
         class_names: the tuple in the file, or None.
 
     Raises:
@@ -125,10 +124,6 @@ class LiteRTModel:
     @property
     def input_shape(self) -> tuple[int | None, ...]:
         return self.input.shape
-
-    @property
-    def input_dtype(self) -> str:
-        return self.input.dtype
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """The model's outputs.

@@ -873,12 +873,10 @@ def test_tfds_of_an_unknown_name_is_refused_in_one_line(tfds_builders):
 
 
 @pytest.fixture(scope="module")
-def grocery(tmp_path_factory):
-    shared = os.environ.get("KERAS_SQUEEZENET_SHARED")
-    if not shared:
-        pytest.skip("KERAS_SQUEEZENET_SHARED names no folder with data/grocery.zip")
+def grocery(shared, tmp_path_factory):
+    """The folder of real photos of groceries."""
     folder = tmp_path_factory.mktemp("shared")
-    with zipfile.ZipFile(Path(shared, "data", "grocery.zip")) as archive:
+    with zipfile.ZipFile(shared / "data" / "grocery.zip") as archive:
         archive.extractall(folder)
     return folder / "grocery"
 

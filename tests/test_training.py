@@ -226,7 +226,7 @@ class TestEpochCallbacks:
     def test_history_goes_on_after_a_resumption(self, model, tmp_path):
         path = tmp_path / "history.csv"
         history = History(
-            path, [{"epoch": 1, "loss": 2.0, "val_accuracy": 0.5, "learning_rate": 0.1}]
+            path, [{"epoch": 1, "loss": 2.0, "val_accuracy": 0.5, "learning_rate": 0.1, "ranks": 1}]
         )
         history.set_model(model)
         history.on_epoch_end(1, {"loss": 1.0, "val_accuracy": 0.25})
