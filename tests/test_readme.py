@@ -1,5 +1,6 @@
 """Every example of the README is run, as it stands there."""
 
+import csv
 import os
 import re
 import shlex
@@ -99,6 +100,21 @@ def test_the_horovod_example_runs_alone_and_on_two_ranks(launcher, tmp_path):
     (tmp_path / "example.py").write_text(PYTHON[1])
     out = run([*launcher, sys.executable, "example.py"], tmp_path)
     assert out.count("10/10") == 1, "one rank shows progress"
+
+
+def test_the_readme_gives_the_figures_that_were_measured():
+    with (PROJECT / "results" / "training.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 3
+    for row in rows:
+        accuracy, error = (float(row[name]) for name in ("top1", "top1_standard_error"))
+        speed = float(row["images_per_second"])
+        assert f"| {accuracy:.3f} ± {error:.3f} |" in README
+        assert f"| {speed:.0f} | {row['minutes']} |" in README
+    for name in ("digits_files.csv", "grocery_files.csv"):
+        with (PROJECT / "results" / name).open() as lines:
+            for row in csv.DictReader(lines):
+                assert f"| {int(row['bytes']):,} | {float(row['top1']):.3f} |" in README
 
 
 def test_every_file_the_readme_points_to_exists():
