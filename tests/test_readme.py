@@ -109,7 +109,7 @@ def test_the_readme_gives_the_figures_that_were_measured():
     for row in rows:
         accuracy, error = (float(row[name]) for name in ("top1", "top1_standard_error"))
         speed = float(row["images_per_second"])
-        assert f"| {accuracy:.3f} ± {error:.3f} |" in README
+        assert f"| {accuracy:.4f} ± {error:.4f} |" in README
         assert f"| {speed:.0f} | {row['minutes']} |" in README
     for name in ("digits_files.csv", "grocery_files.csv"):
         with (PROJECT / "results" / name).open() as lines:
