@@ -1,10 +1,12 @@
 """Optimizers, schedules and callbacks of a recipe."""
 
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_squeezenet import training
 from keras_squeezenet.callbacks import (
@@ -15,7 +17,10 @@ from keras_squeezenet.callbacks import (
     StopEarly,
     Throughput,
 )
-from keras_squeezenet.recipe import Recipe
+from keras_squeezenet.data import Augmentation
+from keras_squeezenet.recipe import Recipe, load_recipe
+
+RECIPES = Path(__file__).parents[1] / "train" / "recipes"
 
 
 def recipe_with(*, epochs=10, batch_size=4, accumulation_steps=1, **optimizer):
@@ -147,6 +152,29 @@ class TestBuildModel:
         section = recipe_with().model.model_copy(update={"metaparameters": {"base": 16}})
         with pytest.raises(ValueError, match="'base'"):
             training.build_model(section, image_size=32, classes=4)
+
+
+@pytest.mark.parametrize("name", ["imagenette", "imagenet"])
+def test_the_recipes_that_were_not_run_load_a_small_folder_of_their_form(name, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 2)):
+        for synset in ("n01440764", "n03000684"):
+            folder = tmp_path / split / synset
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 255, (300, 260, 3), "uint8")
+                Image.fromarray(pixels).save(folder / f"{synset}_{number}.JPEG")
+    recipe = load_recipe(
+        RECIPES / f"{name}.yaml", [f"data.source={tmp_path}", "training.batch_size=2"]
+    )
+    dataset = training.load_data(recipe)
+    assert dataset.class_names == ("n01440764", "n03000684")
+    augmentation = Augmentation.from_mapping(recipe.data.augmentation)
+    images, labels = next(iter(dataset.train.train_batches(2, augmentation=augmentation)))
+    model = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
+    training.compile_model(model, recipe, dataset.train.steps_per_epoch(2))
+    loss, _ = model.evaluate(images, labels, verbose=0)
+    assert np.isfinite(loss)
 
 
 class TestLossWatch:
