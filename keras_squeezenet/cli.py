@@ -357,7 +357,8 @@ def _say(message):
 
 
 def _print_json(value):
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    # Escaped: file names on Linux need not be valid Unicode, and JSON has to be.
+    print(json.dumps(value, allow_nan=False))
 
 
 def _print_table(columns, rows, total=None):

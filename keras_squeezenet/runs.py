@@ -33,7 +33,7 @@ METRICS_FILE = "metrics.json"
 CHECKPOINT_FILE = "checkpoint.json"
 VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 # A resumed run may go on for longer; everything else has to be what it was.
-MAY_CHANGE_ON_RESUME = {("training", "epochs")}
+MAY_CHANGE_ON_RESUME = {"training.epochs"}
 
 
 class RunError(InputError):
@@ -98,36 +98,25 @@ class Run:
         path = self.checkpoints / CHECKPOINT_FILE
         try:
             checkpoint = json.loads(path.read_text(encoding="utf-8"))
-            kept = [checkpoint["last"], checkpoint["best"]]
-            missing = [name for name in kept if not (self.checkpoints / name).is_file()]
-            if missing or not isinstance(checkpoint["epoch"], int):
-                raise RunError(f"The checkpoint {path} names files that are missing: {missing}")
-            return checkpoint
+            kept = [self.checkpoints / checkpoint[key] for key in ("last", "best")]
+            int(checkpoint["epoch"])
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
+        missing = [file.name for file in kept if not file.is_file()]
+        if missing:
+            raise RunError(f"The checkpoint {path} names files that are missing: {missing}")
+        return checkpoint
 
     def _check_same_recipe(self):
         """Whether the recipe asks for more epochs than before; anything else has to be equal."""
-        before = load_recipe(self.folder / RECIPE_FILE).model_dump()
-        now = self.recipe.model_dump()
-        changed = [
-            (section, key, before[section][key], value)
-            for section, values in now.items()
-            if isinstance(values, dict)
-            for key, value in values.items()
-            if before[section][key] != value
-        ]
-        changed += [
-            (None, key, before[key], value)
-            for key, value in now.items()
-            if not isinstance(value, dict) and before[key] != value
-        ]
-        for section, key, was, is_now in changed:
-            if (section, key) not in MAY_CHANGE_ON_RESUME:
-                name = f"{section}.{key}" if section else key
+        before = _settings(load_recipe(self.folder / RECIPE_FILE))
+        now = _settings(self.recipe)
+        changed = [name for name in now if now[name] != before[name]]
+        for name in changed:
+            if name not in MAY_CHANGE_ON_RESUME:
                 raise RunError(
-                    f"A run is resumed with the recipe that it began with: {name} was {was}. "
-                    f"Received: {name}={is_now}"
+                    f"A run is resumed with the recipe that it began with: {name} was "
+                    f"{before[name]}. Received: {name}={now[name]}"
                 )
         return bool(changed)
 
@@ -348,6 +337,17 @@ def versions():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def _settings(recipe):
+    """A recipe's values by the names that `--set` gives them."""
+    settings = {}
+    for name, value in recipe.model_dump().items():
+        if isinstance(value, dict):
+            settings |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            settings[name] = value
+    return settings
 
 
 def _file_row(path, measured):

@@ -117,6 +117,22 @@ def test_the_readme_gives_the_figures_that_were_measured():
                 assert f"| {int(row['bytes']):,} | {float(row['top1']):.3f} |" in README
 
 
+def test_the_readme_gives_the_dead_classes_that_were_counted():
+    with (PROJECT / "results" / "dead_classes.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    for initial_values in ("authors", "he_normal"):
+        for last_activation in ("relu", "none"):
+            found = [
+                (int(row["dead_classes"]), float(row["accuracy"]))
+                for row in rows
+                if (row["initial_values"], row["last_activation"])
+                == (initial_values, last_activation)
+            ]
+            dead, accuracy = zip(*found, strict=True)
+            counted = f"{min(dead)} to {max(dead)}" if max(dead) else "0"
+            assert f"| {counted} | {min(accuracy):.2f} to {max(accuracy):.2f} |" in README
+
+
 def test_every_file_the_readme_points_to_exists():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
