@@ -63,6 +63,9 @@ class Architecture:
         fires: the Fires in order.
         pool_after: numbers of the layers followed by a 3×3 max pooling with stride 2.
         input_size: side in pixels of the images it was designed for; others work too.
+        last_conv_padding: zeros around the map that the last convolution takes, in pixels. Table
+            1 has none; the authors' network definition of 1.0 pads by 1 (forresti/SqueezeNet
+            issue 14), and its published weights are right only with it.
 
     Raises:
         ValueError: names the attribute that makes no network.
@@ -74,9 +77,11 @@ class Architecture:
     fires: tuple[FireFilters, ...]
     pool_after: tuple[int, ...]
     input_size: int = 224
+    last_conv_padding: int = 0
 
     def __post_init__(self):
         _check_integer("conv1_filters", self.conv1_filters, minimum=1)
+        _check_integer("last_conv_padding", self.last_conv_padding, minimum=0)
         _check_integer("conv1_kernel_size", self.conv1_kernel_size, minimum=1)
         _check_integer("input_size", self.input_size, minimum=1)
         object.__setattr__(self, "fires", tuple(self.fires))
@@ -122,6 +127,34 @@ class Architecture:
             # pixel is too little for any output (PyTorch and Caffe agree).
             size = 2 * size
         return 2 * (size - 1) + self.conv1_kernel_size
+
+    def kernel_shapes(self, classes):
+        """The kernels of all convolutions with top, in the order in which an image meets them.
+
+        Names are the layers' with an underscore between a Fire and its part, as in the authors'
+        network definition: conv1, fire2_squeeze1x1, fire2_expand1x1, fire2_expand3x3, …, conv10.
+
+        Returns:
+            A dict from name to (height, width, channels in, filters).
+        """
+        shapes = {"conv1": (*[self.conv1_kernel_size] * 2, 3, self.conv1_filters)}
+        for number, fire, channels in zip(
+            self.fire_numbers, self.fires, self.fire_in_channels, strict=True
+        ):
+            bypass1x1 = fire.out_channels if fire.bypass == "complex" else 0
+            parts = {
+                "squeeze1x1": (1, 1, channels, fire.squeeze),
+                "expand1x1": (1, 1, fire.squeeze, fire.expand1x1),
+                "expand3x3": (3, 3, fire.squeeze, fire.expand3x3),
+                "bypass1x1": (1, 1, channels, bypass1x1),
+            }
+            shapes |= {f"fire{number}_{part}": s for part, s in parts.items() if s[-1]}
+        shapes[self.last_conv_name] = (1, 1, self.out_channels, classes)
+        return shapes
+
+    @property
+    def last_conv_name(self):
+        return f"conv{self.last_conv_number}"
 
     def with_bypass(self, bypass):
         """The same network with the bypass connections of section 6 (Figure 2).

@@ -42,26 +42,30 @@ class ShardedValidation(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy`: each rank evaluates its shard, every example counts once.
 
     Args:
+        twin: a compiled model with the weights of the one in training, and perhaps another
+            precision and image size: what is kept is measured as it will be used.
         batches: this rank's finite `tf.data.Dataset` of images and labels; it may be empty.
         empty: whether it is.
     """
 
     METRICS = ("loss", "accuracy")
 
-    def __init__(self, batches, empty=False):
+    def __init__(self, twin, batches, empty=False):
         super().__init__()
+        self.twin = twin
         self.batches = batches
         self.empty = empty
 
     def on_epoch_end(self, epoch, logs=None):
         sums, count = [0.0] * len(self.METRICS), 0.0
         if not self.empty:
+            self.twin.set_weights(self.model.get_weights())
             with warnings.catch_warnings():
                 # Broken pictures are left out on the way, so the batches have no known number.
                 warnings.filterwarnings("ignore", message="Your input ran out of data")
-                means = self.model.evaluate(self.batches, verbose=0, return_dict=True)
+                means = self.twin.evaluate(self.batches, verbose=0, return_dict=True)
             # Keras weighs the mean loss by batch sizes: its weight is the number of examples.
-            count = float(self.model.metrics[0].count)
+            count = float(self.twin.metrics[0].count)
             sums = [means[name] * count for name in self.METRICS]
         *sums, count = distributed.total([*sums, count]).tolist()
         for name, value in zip(self.METRICS, sums, strict=True):
@@ -120,15 +124,18 @@ class StopEarly(keras.callbacks.Callback):
     Args:
         history: the `History`.
         patience: number of epochs.
+        after: epochs that do not count, such as those in which the last layer alone learned.
     """
 
-    def __init__(self, history, patience):
+    def __init__(self, history, patience, after=0):
         super().__init__()
         self.history = history
         self.patience = patience
+        self.after = after
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 - self.history.best_epoch >= self.patience:
+        waited = epoch + 1 - max(self.history.best_epoch, self.after)
+        if epoch >= self.after and waited >= self.patience:
             self.model.stop_training = True
 
 

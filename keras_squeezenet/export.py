@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 from keras_squeezenet._version import __version__
+from keras_squeezenet.bias_correction import correct_biases
 from keras_squeezenet.files import replacing
-from keras_squeezenet.layers import ImagePreprocessing
+from keras_squeezenet.layers import ImagePreprocessing, every_layer
 from keras_squeezenet.litert import (
     MAX_LABELS_BYTES,
     TENSOR_TYPES,
@@ -22,6 +23,7 @@ from keras_squeezenet.litert import (
     chunks,
     silenced,
 )
+from keras_squeezenet.preprocessing import PREPROCESSINGS, fold
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
@@ -137,7 +139,7 @@ def export_litert(
     if tolerance is None:
         tolerance = DEFAULT_TOLERANCE[quantize]
 
-    takes_pixels = any(isinstance(layer, ImagePreprocessing) for layer in _layers_of(model))
+    takes_pixels = any(isinstance(layer, ImagePreprocessing) for layer in every_layer(model))
     if calibration is not None:
         calibration = _stacked("calibration", calibration, model.input_shape[1:], takes_pixels)
     elif quantize == "int8":
@@ -152,13 +154,15 @@ def export_litert(
             "images. Received: check_images=None"
         )
 
+    network = for_inference(model)
     options = _converter_options(quantize, input_type, output_type)
     if quantize == "int8":
+        correct_biases(network, (chunk for chunk, _ in chunks(calibration, None)))
         options["representative_dataset"] = _representative_dataset(
             calibration, batch_size, takes_pixels
         )
     with replacing(path) as temporary:
-        _convert(_for_inference(model), temporary, batch_size, options)
+        _convert(network, temporary, batch_size, options)
         append_archive(temporary, class_names, _description(model, quantize, takes_pixels))
         result = _measure(temporary, path, model, quantize, check_images, tolerance)
         _check_agreement(result, _is_classifier(model, class_names))
@@ -303,20 +307,9 @@ def _convert(model, path, batch_size, options):
         raise ExportError(f"LiteRT's converter refuses model {model.name}: {reason}") from error
 
 
-def _layers_of(model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model and of the models in it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers_of(layer)
-        else:
-            yield layer
-
-
-def _for_inference(model):
-    """`model` in float32, its preprocessing folded into the convolution that takes it."""
+def for_inference(model):
+    """A copy of `model` in float32, its preprocessing folded into the convolution that takes it."""
     convolution_after = _foldable(model)
-    if not convolution_after and not _is_half_precision(model):
-        return model
     clones = {}
 
     def clone(operation):
@@ -333,7 +326,7 @@ def _for_inference(model):
 
 
 def _is_half_precision(model):
-    return any(layer.compute_dtype in _HALF_PRECISIONS for layer in _layers_of(model))
+    return any(layer.compute_dtype in _HALF_PRECISIONS for layer in every_layer(model))
 
 
 def _in_float32(operation):
@@ -349,7 +342,7 @@ def _foldable(model) -> dict[ImagePreprocessing, keras.layers.Conv2D]:
 
     A convolution that pads would see zeros that are not the preprocessing of any pixel.
     """
-    layers = list(_layers_of(model))
+    layers = list(every_layer(model))
     convolution_after = {}
     for preprocessing in layers:
         if not isinstance(preprocessing, ImagePreprocessing):
@@ -373,16 +366,15 @@ def _takes(layer, tensor):
 def _fold(preprocessing, convolution):
     """Make `convolution` do the work of the layer before it.
 
-    k·(x − offset)/scale + b = (k/scale)·x + (b − k·offset/scale), and reversed channels are a
-    reversed kernel. With a REVERSE_V2 of the channels left in the graph, TensorFlow 2.21 writes
-    int8 files of which half of the decisions are wrong: the calibration gives its input and its
-    output different scales, and the operation copies the codes.
+    With a REVERSE_V2 of the channels left in the graph, TensorFlow 2.21 writes int8 files of which
+    half of the decisions are wrong: the calibration gives its input and its output different
+    scales, and the operation copies the codes.
     """
-    reverse, offset, scale = preprocessing.MODES[preprocessing.mode]
-    kernel = convolution.kernel.numpy().astype(np.float64) / np.reshape(scale, (-1, 1))
-    moved = (kernel * np.reshape(offset, (-1, 1))).sum(axis=(0, 1, 2))
-    convolution.bias.assign(convolution.bias.numpy() - moved)
-    convolution.kernel.assign(kernel[:, :, ::-1] if reverse else kernel)
+    kernel, bias = fold(
+        convolution.kernel.numpy(), convolution.bias.numpy(), PREPROCESSINGS[preprocessing.mode]
+    )
+    convolution.kernel.assign(kernel)
+    convolution.bias.assign(bias)
 
 
 def _description(model, quantize, takes_pixels) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The layers of SqueezeNet. Keras 3 only, on any backend, in both data formats."""
 
 import math
-from typing import ClassVar
 
 import keras
 from keras import layers, ops
 
 from keras_squeezenet.architecture import FireFilters
+from keras_squeezenet.preprocessing import PREPROCESSINGS
 
 SAVED_AS = "keras_squeezenet"  # the package part of the registered names in saved models
 
@@ -93,6 +93,8 @@ class Fire(layers.Layer):
             kernel_regularizer=self.kernel_regularizer,
             data_format=self.data_format,
             dtype=self.dtype_policy,
+            # Keras hands a layer's own setting down when it is assigned, not when it is loaded.
+            trainable=self.trainable,
             name=name,
         )
 
@@ -264,9 +266,7 @@ class ImagePreprocessing(layers.Layer):
 
     Args:
         mode: "caffe", blue-green-red minus (104, 117, 123), which the published SqueezeNets
-            take; "tf", -1…1; or "torch", 0…1 normalised by ImageNet's mean and deviation. The
-            names are those of `keras.applications`; its own "caffe" has other digits after
-            the decimal point (103.939, 116.779, 123.68).
+            take; "tf", -1…1; or "torch", 0…1 normalised by ImageNet's mean and deviation.
         data_format: "channels_last", "channels_first" or None for Keras's own setting.
 
     Input and output shape: `(batch, height, width, 3)`, or `(batch, 3, height, width)`; "tf"
@@ -276,18 +276,12 @@ class ImagePreprocessing(layers.Layer):
         ValueError: for another mode, and for other than 3 channels where the mode needs them.
     """
 
-    # (channels reversed, what is subtracted, what the rest is divided by), in output order
-    MODES: ClassVar = {
-        "caffe": (True, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),
-        "tf": (False, (127.5,), (127.5,)),
-        "torch": (False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    }
-
     def __init__(self, mode="caffe", data_format=None, **kwargs):
         super().__init__(**kwargs)
-        if mode not in self.MODES:
+        if mode not in PREPROCESSINGS:
             raise ValueError(
-                f"`mode` must be one of {', '.join(map(repr, self.MODES))}. Received: mode={mode}"
+                f"`mode` must be one of {', '.join(map(repr, PREPROCESSINGS))}. "
+                f"Received: mode={mode}"
             )
         self.mode = mode
         self.data_format = _standardize_data_format(data_format)
@@ -303,15 +297,15 @@ class ImagePreprocessing(layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs):
-        reverse, offset, scale = self.MODES[self.mode]
+        preprocessing = PREPROCESSINGS[self.mode]
         images = ops.cast(inputs, self.compute_dtype)
-        if reverse:
+        if preprocessing.reverse:
             images = ops.flip(images, axis=self._channel_axis)
         shape = [1, 1, 1, 1]
-        shape[self._channel_axis] = len(offset)
+        shape[self._channel_axis] = len(preprocessing.offset)
         offset, scale = (
             ops.cast(ops.reshape(ops.convert_to_tensor(values), shape), self.compute_dtype)
-            for values in (offset, scale)
+            for values in (preprocessing.offset, preprocessing.scale)
         )
         return (images - offset) / scale
 
@@ -320,6 +314,15 @@ class ImagePreprocessing(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "mode": self.mode, "data_format": self.data_format}
+
+
+def every_layer(model):
+    """The layers of a model and of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from every_layer(layer)
+        else:
+            yield layer
 
 
 def _standardize_data_format(data_format):

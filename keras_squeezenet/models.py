@@ -5,6 +5,7 @@ Table 1: conv1, pool1, fire2, …, conv10.
 """
 
 import os
+from dataclasses import replace
 
 import keras
 from keras import layers
@@ -15,6 +16,13 @@ from keras_squeezenet.layers import (
     Fire,
     ImagePreprocessing,
     fresh_initializer,
+)
+from keras_squeezenet.pretrained import (
+    WITHOUT_PREPROCESSING,
+    assign_pretrained,
+    classes_of,
+    padding_name,
+    read_pretrained,
 )
 
 # In the authors' network definition the last convolution starts from a narrow Gaussian, so that
@@ -45,8 +53,12 @@ def SqueezeNet(
 
     Args:
         include_top: whether dropout, the last convolution and the classifier are included.
-        weights: None, random values; or the path of a file that `Model.load_weights` reads.
-            "imagenet" is not available yet.
+        weights: "imagenet", the published weights of versions 1.0 and 1.1, downloaded once; None,
+            random values; or the path of a file: .weights.h5 of the same network; or .keras (a
+            saved model with these layers), .npz, .net, .bin (ncnn), .caffemodel or .pth
+            (torchvision), see `weight_files`. With `include_top=False` or another number of
+            classes than the file's (1000), the last convolution is left out or new and the rest
+            is loaded.
         input_tensor: output of `keras.layers.Input()` or of other layers, to be the input.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` with
             "channels_first". Default: 227×227 pixels for version 1.0, 224×224 for 1.1, three
@@ -62,8 +74,10 @@ def SqueezeNet(
         architecture: an `Architecture` instead of `version` and `bypass`.
         dropout_rate: before the last convolution, with top.
         include_preprocessing: whether the model takes RGB 0…255, as image files hold it. True
-            prepares it as the published weights want it ("caffe"); or a mode of
-            `ImagePreprocessing`.
+            prepares it as the weights want it ("caffe" without any); or a mode of
+            `ImagePreprocessing`. Without, a model with loaded weights takes the output of
+            `preprocess_input`. Weights that were trained with another mode than the model's have
+            their first convolution rewritten, so that every combination is right.
         kernel_initializer: of every convolution. None: the authors' own, Glorot uniform and, for
             the last convolution, a Gaussian with deviation 0.01. With that one, training from
             nothing easily gets stuck behind the ReLU after it; "he_normal" does better.
@@ -75,7 +89,9 @@ def SqueezeNet(
         A `keras.Model`. With top its output is `(batch, classes)`.
 
     Raises:
-        ValueError: for arguments that do not go together; the text names them.
+        ValueError: for arguments that do not go together; the text names them. Its subclasses
+            `imagenet.PublishedFileError` (the published file cannot be had) and
+            `weight_files.WeightFileError` (a file that holds no such weights).
 
     Example:
 
@@ -83,12 +99,21 @@ def SqueezeNet(
     1235496
     """
     architecture = _architecture_of(version, bypass, architecture)
-    _check_weights(weights, architecture, include_top, classes, classifier_activation)
+    _check_weights(weights, include_top, classifier_activation)
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling}")
     image = _image_input(input_tensor, input_shape, include_top, architecture)
+    pretrained = None
+    if weights is not None and not _is_keras_weights(weights):
+        pretrained = read_pretrained(weights, architecture)
+    loads_top = (
+        include_top and pretrained is not None and classes_of(pretrained, architecture) == classes
+    )
+    if loads_top:
+        architecture = replace(architecture, last_conv_padding=pretrained.last_conv_padding)
+    mode = _preprocessing_mode(include_preprocessing, pretrained)
 
-    x = _prepare(image, include_preprocessing)
+    x = ImagePreprocessing(mode, name="preprocessing")(image) if mode else image
     x = _features(x, architecture, kernel_initializer or AUTHORS_INITIALIZER)
     if include_top:
         last_initializer = kernel_initializer or keras.initializers.RandomNormal(
@@ -105,7 +130,12 @@ def SqueezeNet(
 
     inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name or architecture.name)
-    if weights is not None:
+    if pretrained is not None:
+        names = set(architecture.kernel_shapes(classes))
+        if not loads_top:
+            names.remove(architecture.last_conv_name)
+        assign_pretrained(model, pretrained, names, mode or WITHOUT_PREPROCESSING)
+    elif weights is not None:
         model.load_weights(weights)
     return model
 
@@ -120,11 +150,10 @@ def SqueezeNet1_1(*args, **kwargs):
     return SqueezeNet(*args, **kwargs, version="1.1")
 
 
-def _prepare(x, include_preprocessing):
-    if not include_preprocessing:
-        return x
-    mode = "caffe" if include_preprocessing is True else include_preprocessing
-    return ImagePreprocessing(mode, name="preprocessing")(x)
+def _preprocessing_mode(include_preprocessing, pretrained):
+    if include_preprocessing is True:
+        return getattr(pretrained, "preprocessing", None) or "caffe"
+    return include_preprocessing or None
 
 
 def _features(x, architecture, kernel_initializer):
@@ -161,6 +190,8 @@ def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initia
     """Dropout after the last Fire (section 3.3), then one filter per class."""
     last_fire, last_conv = architecture.fire_numbers[-1], architecture.last_conv_number
     x = layers.Dropout(dropout_rate, name=f"drop{last_fire}")(x)
+    if architecture.last_conv_padding:
+        x = layers.ZeroPadding2D(architecture.last_conv_padding, name=padding_name(architecture))(x)
     return layers.Conv2D(
         classes,
         1,
@@ -195,20 +226,14 @@ def _architecture_of(version, bypass, architecture):
     return architecture
 
 
-def _check_weights(weights, architecture, include_top, classes, classifier_activation):
-    if weights == "imagenet":
-        if include_top and classes != 1000:
-            raise ValueError(
-                'If using `weights="imagenet"` with `include_top` as true, `classes` should be '
-                f"1000. Received: classes={classes}"
-            )
-        raise ValueError(
-            'ImageNet weights are not available yet: `weights="imagenet"` is planned for the '
-            f"next release. Use None or a path. Received: weights=imagenet ({architecture.name})"
-        )
+def _is_keras_weights(weights):
+    return str(weights).endswith(".h5")
+
+
+def _check_weights(weights, include_top, classifier_activation):
     if weights is None:
         return
-    if not os.path.exists(weights):
+    if weights != "imagenet" and not os.path.exists(weights):
         raise ValueError(
             "The `weights` argument should be either `None` (random initialization), `imagenet` "
             "(pre-training on ImageNet), or the path to the weights file to be loaded. "

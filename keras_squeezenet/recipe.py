@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,6 +31,7 @@ class DataSection(_Section):
 
     source: str
     image_size: Positive
+    train_image_size: Positive | None = None
     resize: Positive | Literal["stretch"] | None = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: Annotated[int, Field(ge=0)] = 0
@@ -88,6 +89,17 @@ class OptimizerSection(_Section):
         return self
 
 
+class FineTuningSection(_Section):
+    """The first epochs of training from loaded weights: the new last layer alone learns.
+
+    A new last layer is noise, and its gradients would spoil the features below it. After these
+    epochs, which count among `training.epochs`, all layers learn as the optimizer section says.
+    """
+
+    frozen_epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
 class TrainingSection(_Section):
     """How long and how. `batch_size` is per rank."""
 
@@ -109,7 +121,18 @@ class Recipe(_Section):
     data: DataSection
     model: ModelSection = ModelSection()
     optimizer: OptimizerSection
+    fine_tuning: FineTuningSection | None = None
     training: TrainingSection
+
+    @model_validator(mode="after")
+    def _fine_tuning_fits(self):
+        if self.fine_tuning is None:
+            return self
+        if self.model.weights is None:
+            raise ValueError("fine_tuning needs model.weights: frozen noise learns nothing")
+        if self.fine_tuning.frozen_epochs >= self.training.epochs:
+            raise ValueError("fine_tuning.frozen_epochs must be less than training.epochs")
+        return self
 
     def to_yaml(self):
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
@@ -170,7 +193,7 @@ def _first_problem(error):
     message = problem["msg"].removeprefix("Value error, ")
     received = problem["input"]
     if isinstance(received, dict):  # a rule between keys: the message names them
-        return f"{key}: {message}"
+        return f"{key}: {message}" if key else message
     return f"{key}: {message}. Received: {key}={received}"
 
 
@@ -179,16 +202,22 @@ def _key_parts(location):
     section = Recipe
     for part in location:
         yield str(part)
-        field = getattr(section, "model_fields", {}).get(part)
-        if field is None or not isinstance(field.annotation, type):
+        field = section.model_fields.get(part)
+        section = field and _section_of(field)
+        if section is None:
             return
-        section = field.annotation
+
+
+def _section_of(field):
+    """The section that a field holds, be it optional or not."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
 
 
 def _similar(location):
     section = Recipe
     for part in location[:-1]:
-        section = section.model_fields[part].annotation
+        section = _section_of(section.model_fields[part])
     names = list(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"

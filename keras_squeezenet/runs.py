@@ -128,23 +128,26 @@ class Run:
                 f"Received: {self.class_names}"
             )
 
-    def restore(self, model, steps_per_epoch):
-        """Give a compiled model the weights and the optimizer state of the last checkpoint.
+    def restore(self, model, stage, steps_per_epoch):
+        """Give a model compiled for a stage what the last checkpoint holds for it.
 
-        On rank 0 only; `BroadcastState` hands them on when training starts. Another number of
+        In the midst of the stage that is weights and optimizer; at its beginning the optimizer is
+        new. On rank 0 only; `BroadcastState` hands them on when training starts. Another number of
         ranks makes other steps of an epoch: the count of updates, which the learning rate follows,
         is set to that of the epoch.
         """
-        if self._checkpoint is None or distributed.rank() != 0:
+        if self._checkpoint is None or distributed.rank() != 0 or self.epoch < stage.start:
             return
         saved = keras.saving.load_model(self.checkpoints / self._checkpoint["last"])
         model.set_weights(saved.get_weights())
+        if self.epoch == stage.start:
+            return
         optimizer = model.optimizer
         optimizer.build(model.trainable_variables)
         for variable, value in zip(optimizer.variables, saved.optimizer.variables, strict=True):
             variable.assign(value)
         updates_per_epoch = steps_per_epoch / self.recipe.training.accumulation_steps
-        optimizer.iterations.assign(round(self.epoch * updates_per_epoch))
+        optimizer.iterations.assign(round((self.epoch - stage.start) * updates_per_epoch))
 
     def restore_best(self, model):
         """Give the model the weights of the best epoch. On rank 0 only."""

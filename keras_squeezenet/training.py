@@ -1,5 +1,7 @@
 """From a recipe to data and a compiled model: network, optimizer, learning-rate schedule, loss."""
 
+from dataclasses import dataclass
+
 import keras
 from keras import ops
 from keras.optimizers import schedules
@@ -9,7 +11,7 @@ from keras_squeezenet.architecture import Architecture
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.layers import SAVED_AS
 from keras_squeezenet.models import SqueezeNet
-from keras_squeezenet.recipe import RecipeError
+from keras_squeezenet.recipe import Recipe, RecipeError
 
 
 def load_data(recipe):
@@ -22,6 +24,7 @@ def load_data(recipe):
     return load_dataset(
         section.source,
         image_size=section.image_size,
+        train_image_size=section.train_image_size,
         resize=section.resize,
         val_fraction=section.val_fraction,
         seed=section.split_seed,
@@ -62,17 +65,63 @@ def build_model(section, image_size, classes):
         raise RecipeError(f"model: {' '.join(str(error).split())}") from error
 
 
-def compile_model(model, recipe, steps_per_epoch):
-    """Give a model the recipe's optimizer, distributed over the ranks, its loss and accuracy.
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive epochs in which the same layers learn with one optimizer.
+
+    Attributes:
+        recipe: the run's, with the optimizer and the number of epochs of this stage.
+        start: epochs that are behind its beginning.
+        end: epochs that are behind its end.
+        head_only: whether the last convolution alone learns.
+    """
+
+    recipe: Recipe
+    start: int
+    end: int
+    head_only: bool = False
+
+
+def stages(recipe):
+    """The stages of a run: with `fine_tuning` the head alone, then all layers; else all at once."""
+    epochs = recipe.training.epochs
+    if recipe.fine_tuning is None:
+        return [Stage(recipe, 0, epochs)]
+    frozen_epochs = recipe.fine_tuning.frozen_epochs
+    of_the_head = recipe.optimizer.model_copy(
+        update={
+            "learning_rate": recipe.fine_tuning.learning_rate,
+            "schedule": "constant",
+            "step_epochs": [],
+            "warmup_epochs": 0.0,
+        }
+    )
+    return [
+        Stage(_part(recipe, of_the_head, frozen_epochs), 0, frozen_epochs, head_only=True),
+        Stage(_part(recipe, recipe.optimizer, epochs - frozen_epochs), frozen_epochs, epochs),
+    ]
+
+
+def _part(recipe, optimizer, epochs):
+    training = recipe.training.model_copy(update={"epochs": epochs})
+    return recipe.model_copy(update={"optimizer": optimizer, "training": training})
+
+
+def compile_model(model, stage, steps_per_epoch):
+    """Prepare a model for a stage: what learns, the optimizer over all ranks, loss and accuracy.
 
     Raises:
         RecipeError: XLA was asked for on several ranks; Horovod is built without its operations.
     """
+    recipe = stage.recipe
     if recipe.training.jit_compile and distributed.size() > 1:
         raise RecipeError(
             "training.jit_compile works on one rank only. "
             f"Received: training.jit_compile=true on {distributed.size()} ranks"
         )
+    head = [layer for layer in model.layers if layer.weights][-1]
+    for layer in model.layers:
+        layer.trainable = layer is head or not stage.head_only
     model.compile(
         optimizer=distributed.DistributedOptimizer(
             build_optimizer(recipe, steps_per_epoch, distributed.size()),
@@ -83,6 +132,15 @@ def compile_model(model, recipe, steps_per_epoch):
         metrics=["accuracy"],
         # Never "auto": Horovod's operations do not compile with XLA, and on CPUs it is slower.
         jit_compile=recipe.training.jit_compile,
+    )
+
+
+def compile_for_validation(model, recipe):
+    """Let a model measure the recipe's loss and the accuracy; it learns nothing."""
+    model.compile(
+        loss=SmoothedCrossentropy(recipe.training.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=False,
     )
 
 

@@ -421,3 +421,15 @@ def test_preprocessing_follows_the_precision_policy():
     prepared = ImagePreprocessing("caffe", dtype="mixed_bfloat16")(rgb())
     assert prepared.dtype == "bfloat16"
     np.testing.assert_array_equal(tf.cast(prepared, "float32"), ImagePreprocessing("caffe")(rgb()))
+
+
+def test_a_frozen_fire_is_frozen_after_it_was_saved_and_loaded(tmp_path):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, Fire(2, 3, 3, "complex", name="fire")(image))
+    model.get_layer("fire").trainable = False
+    assert model.trainable_variables == []
+    model.save(tmp_path / "frozen.keras")
+    loaded = keras.saving.load_model(tmp_path / "frozen.keras")
+    assert loaded.trainable_variables == []
+    loaded.get_layer("fire").trainable = True
+    assert len(loaded.trainable_variables) == 8

@@ -481,11 +481,6 @@ REFUSED = {
     ),
     "pooling": (dict(pooling="median"), "`pooling` must be.*Received: pooling=median"),
     "preprocessing": (dict(include_preprocessing="pytorch"), "`mode` must.*mode=pytorch"),
-    "imagenet with other classes": (
-        dict(weights="imagenet", classes=10),
-        "`classes` should be 1000. Received: classes=10",
-    ),
-    "imagenet": (dict(weights="imagenet"), "not available yet.*Received: weights=imagenet"),
     "missing weights": (
         dict(weights="no/such.weights.h5"),
         "`weights`.*path to the weights file.*Received: weights=no/such.weights.h5",

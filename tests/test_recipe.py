@@ -63,6 +63,16 @@ def test_a_written_recipe_reads_as_the_same_recipe(path, tmp_path, settings):
         ("data.resize=crop", "data.resize: .*Received: data.resize=crop"),
         ("data={image_size: 3}", "the key data.source is missing"),
         ("data=digits", "data: .*Received: data=digits"),
+        (
+            "fine_tuning={frozen_epoch: 1, frozen_epochs: 1, learning_rate: 1}",
+            "unknown key fine_tuning.frozen_epoch; did you mean",
+        ),
+        ("fine_tuning={frozen_epochs: 1}", "the key fine_tuning.learning_rate is missing"),
+        (
+            "fine_tuning={frozen_epochs: 0, learning_rate: 1}",
+            "Received: fine_tuning.frozen_epochs=0",
+        ),
+        ("fine_tuning={frozen_epochs: 1, learning_rate: 1}", "fine_tuning needs model.weights"),
         ("seed", "takes section.key=value. Received: seed"),
         ("seed=[", "--set seed: .*Received: \\["),
     ],

@@ -1,12 +1,14 @@
 """Optimizers, schedules and callbacks of a recipe."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from keras_squeezenet import training
 from keras_squeezenet.callbacks import (
@@ -18,9 +20,19 @@ from keras_squeezenet.callbacks import (
     Throughput,
 )
 from keras_squeezenet.data import Augmentation
-from keras_squeezenet.recipe import Recipe, load_recipe
+from keras_squeezenet.recipe import ModelSection, Recipe, load_recipe
+from keras_squeezenet.runs import Checkpoint, Run
 
 RECIPES = Path(__file__).parents[1] / "train" / "recipes"
+TINY = {
+    "base_e": 8,
+    "incr_e": 8,
+    "squeeze_ratio": 0.5,
+    "fires": 2,
+    "pool_after": [1],
+    "conv1_filters": 8,
+    "conv1_kernel_size": 3,
+}
 
 
 def recipe_with(*, epochs=10, batch_size=4, accumulation_steps=1, **optimizer):
@@ -172,9 +184,122 @@ def test_the_recipes_that_were_not_run_load_a_small_folder_of_their_form(name, t
     augmentation = Augmentation.from_mapping(recipe.data.augmentation)
     images, labels = next(iter(dataset.train.train_batches(2, augmentation=augmentation)))
     model = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
-    training.compile_model(model, recipe, dataset.train.steps_per_epoch(2))
+    [stage] = training.stages(recipe)
+    training.compile_model(model, stage, dataset.train.steps_per_epoch(2))
     loss, _ = model.evaluate(images, labels, verbose=0)
     assert np.isfinite(loss)
+
+
+class TestStages:
+    """The last layer alone, then all: what learns, at which rate, and where a run goes on."""
+
+    IMAGES = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
+    LABELS = np.arange(8) % 3
+    STEPS = 2
+
+    @pytest.fixture
+    def recipe(self, tmp_path):
+        """Two epochs of four for the last layer, from the weights of a network of 5 classes."""
+        section = {"metaparameters": TINY, "kernel_initializer": "he_normal"}
+        base = training.build_model(ModelSection(**section, last_activation=None), 32, 5)
+        base.save(tmp_path / "base.keras")
+        return Recipe.model_validate(
+            {
+                "name": "tune",
+                "data": {"source": "digits", "image_size": 32},
+                "model": {
+                    **section,
+                    "last_activation": None,
+                    "weights": str(tmp_path / "base.keras"),
+                },
+                "optimizer": {"name": "adam", "learning_rate": 0.001, "scale_by_ranks": None},
+                "fine_tuning": {"frozen_epochs": 2, "learning_rate": 0.01},
+                "training": {"epochs": 4, "batch_size": 4},
+            }
+        )
+
+    def fit(self, model, stage, callbacks=()):
+        training.compile_model(model, stage, self.STEPS)
+        model.fit(
+            self.IMAGES,
+            self.LABELS,
+            batch_size=4,
+            initial_epoch=stage.start,
+            epochs=stage.end,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+        return model.get_weights()
+
+    def test_without_fine_tuning_all_layers_learn_in_all_epochs(self):
+        recipe = recipe_with(epochs=7)
+        assert training.stages(recipe) == [training.Stage(recipe, start=0, end=7)]
+
+    def test_the_base_keeps_the_loaded_weights_until_its_stage(self, recipe):
+        frozen, whole = training.stages(recipe)
+        assert [(stage.start, stage.end) for stage in (frozen, whole)] == [(0, 2), (2, 4)]
+        model = training.build_model(recipe.model, 32, 3)
+        loaded = model.get_weights()
+        base = keras.saving.load_model(recipe.model.weights).get_weights()
+        for ours, theirs in zip(loaded[:-2], base[:-2], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        after_frozen = self.fit(model, frozen)
+        for before, after in zip(loaded[:-2], after_frozen[:-2], strict=True):
+            np.testing.assert_array_equal(before, after)
+        assert (loaded[-2] != after_frozen[-2]).any()
+        after_whole = self.fit(model, whole)
+        changed = [
+            (before != after).any() for before, after in zip(after_frozen, after_whole, strict=True)
+        ]
+        assert all(changed[::2])  # every kernel
+
+    def test_each_stage_has_its_own_rate(self, recipe):
+        frozen, whole = training.stages(recipe)
+        of_the_head = training.build_optimizer(frozen.recipe, self.STEPS, 1)._learning_rate
+        assert [float(of_the_head(step)) for step in range(4)] == pytest.approx([0.01] * 4)
+        of_all = training.build_optimizer(whole.recipe, self.STEPS, 1)._learning_rate
+        assert [float(of_all(step)) for step in (0, 2, 4)] == pytest.approx([0.001, 0.0005, 0])
+
+    @pytest.mark.parametrize(("epoch", "iterations"), [(1, 2), (2, 0), (3, 2)])
+    def test_a_run_goes_on_with_the_optimizer_of_its_stage(
+        self, recipe, tmp_path, epoch, iterations
+    ):
+        folder = tmp_path / "run"
+        Run(folder, recipe, ["a", "b", "c"])
+        model = training.build_model(recipe.model, 32, 3)
+        history = History(folder / "history.csv")
+        add_accuracy = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: logs.update(val_accuracy=0.5)
+        )
+        keeps = Checkpoint(folder / "checkpoints", history, ["a", "b", "c"])
+        for stage in training.stages(recipe):
+            if stage.start < epoch:
+                stopped = replace(stage, end=min(stage.end, epoch))
+                weights = self.fit(model, stopped, [add_accuracy, history, keeps])
+
+        run = Run(folder, recipe, ["a", "b", "c"], resume=True)
+        assert run.epoch == epoch
+        stage = next(stage for stage in training.stages(recipe) if epoch < stage.end)
+        resumed = training.build_model(recipe.model, 32, 3)
+        training.compile_model(resumed, stage, self.STEPS)
+        run.restore(resumed, stage, self.STEPS)
+        for ours, theirs in zip(weights, resumed.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert int(resumed.optimizer.iterations) == iterations
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                {"fine_tuning": {"frozen_epochs": 4, "learning_rate": 1}},
+                "less than training.epochs",
+            ),
+            ({"model": {}}, "fine_tuning needs model.weights"),
+        ],
+    )
+    def test_a_recipe_that_fits_not_is_refused(self, recipe, change, message):
+        with pytest.raises(ValidationError, match=message):
+            Recipe.model_validate({**recipe.model_dump(), **change})
 
 
 class TestLossWatch:
@@ -241,7 +366,9 @@ class TestEpochCallbacks:
         rng = np.random.default_rng(0)
         features, labels = rng.normal(size=(11, 3)).astype("f"), rng.integers(0, 2, 11)
         batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(4)
-        callback = ShardedValidation(batches)
+        twin = keras.models.clone_model(model)
+        twin.compile(loss=training.SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False)
+        callback = ShardedValidation(twin, batches)
         callback.set_model(model)
         logs = {}
         callback.on_epoch_end(0, logs)
@@ -274,6 +401,18 @@ class TestEpochCallbacks:
             stop.on_epoch_end(epoch)
             stopped_after.append(model.stop_training)
         assert stopped_after == [False, False, False, True]
+
+    def test_epochs_of_the_last_layer_alone_do_not_count_as_waiting(self, model, tmp_path):
+        history = History(tmp_path / "history.csv")
+        stop = StopEarly(history, patience=2, after=3)
+        for callback in (history, stop):
+            callback.set_model(model)
+        stopped_after = []
+        for epoch in range(6):
+            history.on_epoch_end(epoch, {"val_accuracy": 0.5})
+            stop.on_epoch_end(epoch)
+            stopped_after.append(model.stop_training)
+        assert stopped_after == [False, False, False, False, True, True]
 
     def test_throughput_divides_images_by_seconds(self, model):
         throughput = Throughput(images_per_epoch=120)

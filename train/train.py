@@ -41,7 +41,6 @@ def main():
     distributed.start()
     rank, ranks = distributed.rank(), distributed.size()
     keras.utils.set_random_seed(recipe.seed + rank)
-    keras.config.set_dtype_policy(recipe.training.precision)
 
     # Data: batches of RGB 0…255, this rank's shard. Validation keeps every example.
     batch_size = recipe.training.batch_size
@@ -50,63 +49,70 @@ def main():
         steps = dataset.train.steps_per_epoch(batch_size, ranks)
         augmentation = Augmentation.from_mapping(recipe.data.augmentation)
 
-    # Network: rank 0's weights, new or from the checkpoint, go to every rank when training starts.
+    # Two networks of the same weights: the one in training is as the recipe says, the one that is
+    # validated and kept computes in float32 at the image size of evaluation.
     class_names = dataset.class_names
-    model = training.build_model(recipe.model, dataset.image_size, len(class_names))
-    training.compile_model(model, recipe, steps)
+    keras.config.set_dtype_policy(recipe.training.precision)
+    model = training.build_model(recipe.model, dataset.train.framing.image_size, len(class_names))
+    keras.config.set_dtype_policy("float32")
+    result = training.build_model(recipe.model, dataset.image_size, len(class_names))
+    training.compile_for_validation(result, recipe)
+    stages = training.stages(recipe)
     run = runs.Run(asked.output or Path("runs") / recipe.name, recipe, class_names, asked.resume)
     if run.finished:
         return say(f"{run.folder}: finished already, nothing was done")
-    run.restore(model, steps)
-
-    train_batches = dataset.train.train_batches(
-        batch_size,
-        augmentation=augmentation,
-        seed=recipe.seed,
-        rank=rank,
-        ranks=ranks,
-        start_epoch=run.epoch,
-    )
-    val_batches = dataset.val.val_batches(batch_size, rank=rank, ranks=ranks)
 
     # Training: first the metrics, equal on all ranks, then what reads them, then what saves.
     history = History(run.folder / "history.csv", run.history)
+    val_batches = dataset.val.val_batches(batch_size, rank=rank, ranks=ranks)
     watch = LossWatch(len(class_names), recipe.optimizer.warmup_epochs)
     callbacks = [
         distributed.BroadcastState(),
         distributed.AverageMetrics(),
         Throughput(steps * batch_size * ranks),
-        ShardedValidation(val_batches, empty=dataset.val.local_count(rank, ranks) == 0),
+        ShardedValidation(result, val_batches, empty=dataset.val.local_count(rank, ranks) == 0),
         BrokenPictures(dataset),
         watch,
         history,
         runs.Checkpoint(run.checkpoints, history, class_names),
     ]
     if recipe.training.early_stopping:
-        callbacks.append(StopEarly(history, recipe.training.early_stopping))
+        callbacks.append(StopEarly(history, recipe.training.early_stopping, stages[-1].start))
     if rank == 0:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
         say(
             f"{dataset.name}: {dataset.train.count} training and {dataset.val.count} validation "
             f"images of {len(class_names)} classes; {ranks} rank(s), {steps} steps an epoch"
         )
-    with dataset.clear_errors():
-        model.fit(
-            train_batches,
-            steps_per_epoch=steps,
-            epochs=recipe.training.epochs,
-            initial_epoch=run.epoch,
-            callbacks=callbacks,
-            shuffle=False,  # the data set shuffles itself
-            verbose=(1 if sys.stdout.isatty() else 2) if rank == 0 else 0,
+    for stage in stages:  # with fine_tuning the last layer alone, then all
+        if run.epoch >= stage.end:
+            continue
+        training.compile_model(model, stage, steps)
+        run.restore(model, stage, steps)
+        start = max(run.epoch, stage.start)
+        batches = dataset.train.train_batches(
+            batch_size,
+            augmentation=augmentation,
+            seed=recipe.seed,
+            rank=rank,
+            ranks=ranks,
+            start_epoch=start,
         )
+        with dataset.clear_errors():
+            model.fit(
+                batches,
+                steps_per_epoch=steps,
+                epochs=stage.end,
+                initial_epoch=start,
+                callbacks=callbacks,
+                shuffle=False,  # the data set shuffles itself
+                verbose=(1 if sys.stdout.isatty() else 2) if rank == 0 else 0,
+            )
 
-    # Result: what is kept computes in float32, whatever it was trained in. All ranks measure it.
+    # Result: all ranks measure the weights that are kept.
     if recipe.training.early_stopping:
         run.restore_best(model)
     distributed.broadcast_weights(model)
-    keras.config.set_dtype_policy("float32")
-    result = training.build_model(recipe.model, dataset.image_size, len(class_names))
     result.set_weights(model.get_weights())
     with dataset.clear_errors():
         shard = evaluation.predict_batches(

@@ -6,12 +6,14 @@ Pillow decodes, crops and resizes, in one pass and with antialiasing, because it
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import BinaryIO, Literal, Self
 
 import numpy as np
-from PIL import ExifTags, Image, ImageEnhance
+from PIL import ExifTags, Image, ImageEnhance, UnidentifiedImageError
 
 from keras_squeezenet.errors import InputError
 
@@ -23,6 +25,14 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
 # Pillow's own default: 256 MB of RGB. Beyond it an image counts as a decompression bomb.
 MAX_PIXELS = 89_478_485
+
+# The smallest pictures that are known to be classified, scikit-learn's digits, are 8 × 8. What is
+# smaller in a folder of photos is a spacer or a web beacon: resized it is a colour, not a picture.
+MIN_SIDE = 8
+
+# Those in which several frames are one film after the other. A JPEG of several pictures (MPO), as
+# telephones write, is one photo with its preview or gain map.
+_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is far cheaper, only while this much is
 # left for the antialiased resize. From 3 on Pillow's documentation calls the result
@@ -77,6 +87,14 @@ class Framing:
                 f"`resize` must be 'stretch' or a number of pixels that is not less than "
                 f"image_size={self.image_size}. Received: resize={self.resize}"
             )
+
+    def at(self, image_size: int) -> Self:
+        """The same part of the picture at another size."""
+        if self.resize == "stretch":
+            return replace(self, image_size=image_size)
+        require_positive("image_size", image_size)
+        resize = round(self.resize * image_size / self.image_size)
+        return replace(self, image_size=image_size, resize=resize)
 
     def box(self, width: int, height: int) -> Box:
         """The part of a picture of `width` x `height` pixels that fills the square."""
@@ -180,13 +198,77 @@ def open_image(file: str | BinaryIO) -> Image.Image:
 
     Raises:
         Exception: Pillow's own, of many kinds, where the bytes are no image of `FORMATS`.
-        ValueError: The picture has more than `MAX_PIXELS` pixels.
+        ValueError: The picture has more than `MAX_PIXELS` pixels, or a side below `MIN_SIDE`.
     """
     image = Image.open(file, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
+    problem = _size_problem(*image.size)
+    if problem:
         image.close()
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+        raise ValueError(problem)
     return image
+
+
+@contextmanager
+def open_still(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """Open an image file of which one answer is to be given; `with` closes it.
+
+    An animation is refused: the answer would be about its first frame alone. In training and
+    evaluation, where the first frame is taken, somebody has looked at the file and labelled it.
+
+    Raises:
+        DataError: one line that names the file: it cannot be opened or, inside the block, not be
+            decoded.
+    """
+    try:
+        with open_image(os.fspath(path)) as image:
+            if image.format in _ANIMATED_FORMATS and getattr(image, "is_animated", False):
+                raise ValueError("an animation; expected a still picture")
+            yield image
+    except UnidentifiedImageError:
+        kinds = ", ".join(FORMATS)
+        raise DataError(f"{path}: expected a picture ({kinds}), and this is none") from None
+    # Pillow's plug-ins raise nearly anything for hostile bytes.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DataError(f"{path}: {reason or type(error).__name__}") from error
+
+
+def check_still(path: str | os.PathLike) -> None:
+    """Decode an image file to its end and keep nothing.
+
+    Raises:
+        DataError: as `open_still`.
+    """
+    with open_still(path) as image:
+        # The quickest that meets every byte: of a JPEG, an eighth of its side.
+        image.draft(None, (1, 1))
+        image.load()
+
+
+def read_square(path: str | os.PathLike, framing: Framing) -> np.ndarray:
+    """`decode_square` of an image file.
+
+    Raises:
+        DataError: as `open_still`.
+    """
+    with open_still(path) as image:
+        return decode_square(image, framing)
+
+
+def read_thumbnail(path: str | os.PathLike, side: int) -> np.ndarray:
+    """The whole picture of an image file, upright, its longer side at most `side` pixels.
+
+    Returns:
+        uint8 `[height, width, 3]`, RGB.
+
+    Raises:
+        DataError: as `open_still`.
+    """
+    with open_still(path) as image:
+        image.draft(None, (side, side))
+        picture = decode_rgb(image)
+        picture.thumbnail((side, side))
+        return np.asarray(picture)
 
 
 def decode_rgb(image: Image.Image) -> Image.Image:
@@ -259,6 +341,14 @@ def _interval(name: str, value, upper: float) -> tuple[float, float]:
             f"`{name}` must be two numbers 0 < least <= greatest{bound}. Received: {name}={value}"
         )
     return float(pair[0]), float(pair[1])
+
+
+def _size_problem(width: int, height: int) -> str | None:
+    if width * height > MAX_PIXELS:
+        return f"{width} x {height} pixels are more than {MAX_PIXELS:,}"
+    if min(width, height) < MIN_SIDE:
+        return f"{width} x {height} pixels; expected at least {MIN_SIDE} on each side"
+    return None
 
 
 def _orientation(image: Image.Image) -> int:
