@@ -33,7 +33,7 @@ AUTHORS_LAST_DEVIATION = 0.01
 
 def SqueezeNet(
     include_top=True,
-    weights=None,
+    weights="imagenet",
     input_tensor=None,
     input_shape=None,
     pooling=None,

@@ -40,6 +40,7 @@ def model_path(tmp_path_factory):
     """A small SqueezeNet that has learned the digits a little."""
     keras.utils.set_random_seed(0)
     model = SqueezeNet(
+        weights=None,
         architecture=Architecture.from_metaparameters(
             base_e=32,
             incr_e=32,

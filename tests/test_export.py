@@ -54,6 +54,7 @@ HELD_OUT = slice(980, 1080)
 
 def tiny_net(**kwargs):
     options = {
+        "weights": None,
         "input_shape": (SIDE, SIDE, 3),
         "classes": len(CLASS_NAMES),
         "architecture": TINY,
@@ -274,7 +275,9 @@ def test_bypasses_are_exported(tmp_path, bypass, quantize):
 
 @pytest.mark.parametrize(("version", "side"), [("1.0", 224), ("1.1", 227)])
 def test_the_papers_networks_need_ordinary_operators_and_no_padding(tmp_path, version, side):
-    model = SqueezeNet(input_shape=(side, side, 3), version=version, include_preprocessing=True)
+    model = SqueezeNet(
+        weights=None, input_shape=(side, side, 3), version=version, include_preprocessing=True
+    )
     path = tmp_path / "paper.tflite"
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3))
     export_litert(model, path, check_images=noise.astype(np.float32))
@@ -581,7 +584,7 @@ def test_arguments_that_do_not_go_together_are_named(tmp_path, arguments, messag
 
 
 def test_a_model_of_free_image_size_is_refused(tmp_path):
-    model = SqueezeNet(include_top=False, architecture=TINY)
+    model = SqueezeNet(weights=None, include_top=False, architecture=TINY)
     with pytest.raises(ValueError, match=r"Received: model.input_shape=\(None, None, None, 3\)"):
         export_litert(model, tmp_path / "never.tflite", check_images=IMAGES[:2])
 

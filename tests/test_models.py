@@ -83,7 +83,7 @@ PARAMETERS = {
 
 @pytest.mark.parametrize(("version", "bypass"), PARAMETERS)
 def test_the_parameters_are_those_of_table_1(version, bypass):
-    model = SqueezeNet(version=version, bypass=bypass)
+    model = SqueezeNet(weights=None, version=version, bypass=bypass)
     assert model.count_params() == PARAMETERS[version, bypass]
 
 
@@ -101,7 +101,7 @@ CHANNELS = dict(fire2=128, fire3=128, fire4=256, fire5=256, fire6=384, fire7=384
 @every_version
 @every_bypass
 def test_every_layer_has_the_output_size_of_table_1(version, bypass):
-    model = SqueezeNet(version=version, bypass=bypass)
+    model = SqueezeNet(weights=None, version=version, bypass=bypass)
     shapes = {layer.name: tuple(layer.output.shape) for layer in model.layers}
     for name, side in OUTPUT_SIDES[version].items():
         assert shapes[name][1:3] == (side, side), name
@@ -113,7 +113,7 @@ def test_every_layer_has_the_output_size_of_table_1(version, bypass):
 
 
 def test_the_layers_are_the_rows_of_table_1():
-    names = [layer.name for layer in SqueezeNet(version="1.0").layers[1:]]
+    names = [layer.name for layer in SqueezeNet(weights=None, version="1.0").layers[1:]]
     assert names == [
         *("conv1", "pool1", "fire2", "fire3", "fire4", "pool4", "fire5", "fire6", "fire7"),
         *("fire8", "pool8", "fire9", "drop9", "conv10", "pool10", "predictions"),
@@ -121,18 +121,18 @@ def test_the_layers_are_the_rows_of_table_1():
 
 
 def test_the_named_constructors_are_the_two_versions():
-    assert SqueezeNet1_0(classes=3).name == "squeezenet1_0"
-    assert SqueezeNet1_0(classes=3).input_shape == (None, 227, 227, 3)
-    assert SqueezeNet1_1(classes=3).name == "squeezenet1_1"
-    assert SqueezeNet1_1(classes=3).input_shape == (None, 224, 224, 3)
-    assert SqueezeNet(classes=3, name="mine").name == "mine"
+    assert SqueezeNet1_0(weights=None, classes=3).name == "squeezenet1_0"
+    assert SqueezeNet1_0(weights=None, classes=3).input_shape == (None, 227, 227, 3)
+    assert SqueezeNet1_1(weights=None, classes=3).name == "squeezenet1_1"
+    assert SqueezeNet1_1(weights=None, classes=3).input_shape == (None, 224, 224, 3)
+    assert SqueezeNet(weights=None, classes=3, name="mine").name == "mine"
 
 
 @every_version
 @every_bypass
 def test_the_same_weights_give_pytorchs_feature_maps(reference, version, bypass):
     network = reference.reference_squeezenet(version, bypass)
-    model = SqueezeNet(version=version, bypass=bypass, include_top=False)
+    model = SqueezeNet(weights=None, version=version, bypass=bypass, include_top=False)
     network.copy_weights_to(model)
     assert network.parameter_count() == model.count_params()
     for height, width in [*((side, side) for side in range(64, 71)), (66, 69), (21, 33)]:
@@ -147,7 +147,7 @@ def test_the_same_weights_give_pytorchs_feature_maps(reference, version, bypass)
 def test_the_same_weights_give_pytorchs_logits(reference, version, side, bypass):
     network = reference.reference_squeezenet(version, bypass, classes=7)
     options = dict(classes=7, version=version, bypass=bypass, input_shape=(side, side, 3))
-    model = SqueezeNet(classifier_activation=None, **options)
+    model = SqueezeNet(weights=None, classifier_activation=None, **options)
     network.copy_weights_to(model)
     assert network.parameter_count() == model.count_params()
     images = normal((2, side, side, 3))
@@ -155,7 +155,7 @@ def test_the_same_weights_give_pytorchs_logits(reference, version, side, bypass)
     assert np.ptp(expected) > 0.1
     assert_equal_to_scale(model(images), expected)
 
-    probabilities = SqueezeNet(**options)
+    probabilities = SqueezeNet(weights=None, **options)
     probabilities.set_weights(model.get_weights())
     exponentials = np.exp(expected - expected.max(axis=1, keepdims=True))
     softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -182,20 +182,25 @@ def test_the_smallest_input_is_exactly_the_smallest_that_gives_a_pixel(architect
     least = architecture.min_input_size
     for height, width in [(least, 64), (64, least), (least, least)]:
         model = SqueezeNet(
-            architecture=architecture, input_shape=(height, width, 3), include_top=False
+            weights=None,
+            architecture=architecture,
+            input_shape=(height, width, 3),
+            include_top=False,
         )
         assert min(model.output_shape[1:3]) == 1
     for shape in [(least - 1, 64, 3), (64, least - 1, 3)]:
         with pytest.raises(ValueError, match=f"at least {least}x{least}.*Received: input_shape="):
-            SqueezeNet(architecture=architecture, input_shape=shape, include_top=False)
+            SqueezeNet(
+                weights=None, architecture=architecture, input_shape=shape, include_top=False
+            )
         # The model for any size is not checked at the door: its layers are what gives out.
-        open_model = SqueezeNet(architecture=architecture, include_top=False)
+        open_model = SqueezeNet(weights=None, architecture=architecture, include_top=False)
         with pytest.raises(ValueError, match=r"one output pixel|zero or negative"):
             open_model.compute_output_shape((1, *shape))
 
 
 def test_training_starts_near_equal_probabilities():
-    model = SqueezeNet(classes=10, input_shape=(64, 64, 3))
+    model = SqueezeNet(weights=None, classes=10, input_shape=(64, 64, 3))
     probabilities = np.asarray(model(normal((4, 64, 64, 3))))
     np.testing.assert_allclose(probabilities, 0.1, atol=0.02)
 
@@ -209,7 +214,9 @@ def test_training_starts_near_equal_probabilities():
 @pytest.mark.parametrize("channels", [1, 4])
 def test_without_top_any_size_and_number_of_channels_goes(version, bypass, data_format, channels):
     shape = in_format(data_format, None, None, channels)
-    model = SqueezeNet(include_top=False, input_shape=shape, version=version, bypass=bypass)
+    model = SqueezeNet(
+        weights=None, include_top=False, input_shape=shape, version=version, bypass=bypass
+    )
     assert model.output_shape == (None, *in_format(data_format, None, None, 512))
 
 
@@ -218,7 +225,7 @@ def test_without_top_any_size_and_number_of_channels_goes(version, bypass, data_
 @both_formats
 def test_a_model_runs_and_is_rebuilt_from_its_config(version, bypass, data_format):
     shape = in_format(data_format, 40, 45, 3)
-    model = SqueezeNet(classes=5, input_shape=shape, version=version, bypass=bypass)
+    model = SqueezeNet(weights=None, classes=5, input_shape=shape, version=version, bypass=bypass)
     config = keras.saving.serialize_keras_object(model)
     keras.config.set_image_data_format("channels_last")  # whatever it was saved under
     rebuilt = keras.saving.deserialize_keras_object(config)
@@ -238,7 +245,9 @@ def test_a_model_runs_and_is_rebuilt_from_its_config(version, bypass, data_forma
 @both_formats
 def test_without_top_an_input_shape_of_ones_own_is_kept(version, bypass, data_format):
     shape = in_format(data_format, 123, 131, 3)
-    model = SqueezeNet(include_top=False, input_shape=shape, version=version, bypass=bypass)
+    model = SqueezeNet(
+        weights=None, include_top=False, input_shape=shape, version=version, bypass=bypass
+    )
     assert model.input_shape == (None, *shape)
     # 1.0: 59×63, 29×31, 14×15, 7×7. 1.1: 61×65, 30×32, 15×16, 7×8.
     expected = (7, 7) if version == "1.0" else (7, 8)
@@ -251,7 +260,9 @@ def test_without_top_an_input_shape_of_ones_own_is_kept(version, bypass, data_fo
 def test_without_top_a_users_own_layers_can_come_first(version, bypass, data_format):
     image = keras.Input(in_format(data_format, 200, 200, 4), name="camera")
     mixed = layers.Conv2D(3, 2, strides=2, name="mix")(image)
-    model = SqueezeNet(include_top=False, input_tensor=mixed, version=version, bypass=bypass)
+    model = SqueezeNet(
+        weights=None, include_top=False, input_tensor=mixed, version=version, bypass=bypass
+    )
     assert model.inputs[0] is image
     assert model.get_layer("mix").output is mixed
     assert model.output_shape[1 if data_format == "channels_first" else -1] == 512
@@ -263,7 +274,9 @@ def test_without_top_a_users_own_layers_can_come_first(version, bypass, data_for
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 def test_pooling_gives_a_vector(version, bypass, data_format, pooling):
     in_format(data_format, None, None, 3)
-    model = SqueezeNet(include_top=False, pooling=pooling, version=version, bypass=bypass)
+    model = SqueezeNet(
+        weights=None, include_top=False, pooling=pooling, version=version, bypass=bypass
+    )
     assert model.output_shape == (None, 512)
     assert model.layers[-1].name == f"{pooling}_pool"
 
@@ -273,24 +286,29 @@ def test_pooling_gives_a_vector(version, bypass, data_format, pooling):
 @both_formats
 def test_the_classifier_activation_is_the_last_layers(version, bypass, data_format):
     in_format(data_format, None, None, 3)
-    model = SqueezeNet(version=version, bypass=bypass, classifier_activation="softmax")
+    model = SqueezeNet(
+        weights=None, version=version, bypass=bypass, classifier_activation="softmax"
+    )
     assert model.layers[-1].activation is keras.activations.softmax
     assert model.output_shape == (None, 1000)
 
 
 def test_pooled_vectors_are_the_mean_and_the_maximum_of_the_feature_map():
     images = normal((2, 40, 40, 3))
-    maps = SqueezeNet(include_top=False)
+    maps = SqueezeNet(weights=None, include_top=False)
     features = np.asarray(maps(images))
     for pooling, reduce in (("avg", np.mean), ("max", np.max)):
-        pooled = SqueezeNet(include_top=False, pooling=pooling)
+        pooled = SqueezeNet(weights=None, include_top=False, pooling=pooling)
         pooled.set_weights(maps.get_weights())
         np.testing.assert_allclose(pooled(images), reduce(features, axis=(1, 2)), rtol=1e-5)
 
 
 def test_without_softmax_the_model_gives_logits():
     options = dict(classes=5, input_shape=(40, 40, 3))
-    logits, probabilities = SqueezeNet(classifier_activation=None, **options), SqueezeNet(**options)
+    logits, probabilities = (
+        SqueezeNet(weights=None, classifier_activation=None, **options),
+        SqueezeNet(weights=None, **options),
+    )
     probabilities.set_weights(logits.get_weights())
     images = normal((3, 40, 40, 3))
     exponentials = np.exp(np.asarray(logits(images)))
@@ -305,8 +323,12 @@ def test_both_data_formats_give_the_same_probabilities(data_format):
         pytest.skip(f"the backend has no {data_format} convolution on this machine")
     images = normal((2, 40, 45, 3))
     keras.config.set_image_data_format("channels_last")
-    last = tell_classes_apart(SqueezeNet(classes=5, input_shape=(40, 45, 3), bypass="complex"))
-    model = SqueezeNet(classes=5, input_shape=in_format(data_format, 40, 45, 3), bypass="complex")
+    last = tell_classes_apart(
+        SqueezeNet(weights=None, classes=5, input_shape=(40, 45, 3), bypass="complex")
+    )
+    model = SqueezeNet(
+        weights=None, classes=5, input_shape=in_format(data_format, 40, 45, 3), bypass="complex"
+    )
     model.set_weights(last.get_weights())
     moved = images.transpose(0, 3, 1, 2) if data_format == "channels_first" else images
     np.testing.assert_allclose(model(moved), last(images), atol=1e-6)
@@ -316,7 +338,7 @@ def test_both_data_formats_give_the_same_probabilities(data_format):
 
 
 def test_an_architecture_takes_the_place_of_version_and_bypass():
-    model = SqueezeNet(architecture=TINY.with_bypass("simple"), classes=3)
+    model = SqueezeNet(weights=None, architecture=TINY.with_bypass("simple"), classes=3)
     assert model.name == "tiny"
     assert model.input_shape == (None, 32, 32, 3)
     assert [layer.bypass for layer in model.layers if isinstance(layer, Fire)] == [None, "simple"]
@@ -324,18 +346,21 @@ def test_an_architecture_takes_the_place_of_version_and_bypass():
 
 
 def test_the_dropout_rate_reaches_the_dropout():
-    assert SqueezeNet(architecture=TINY, dropout_rate=0.25).get_layer("drop3").rate == 0.25
+    assert (
+        SqueezeNet(weights=None, architecture=TINY, dropout_rate=0.25).get_layer("drop3").rate
+        == 0.25
+    )
 
 
 def test_the_kernel_initializer_reaches_every_convolution():
-    model = SqueezeNet(architecture=TINY, classes=3, kernel_initializer="ones")
+    model = SqueezeNet(weights=None, architecture=TINY, classes=3, kernel_initializer="ones")
     kernels = {w.path: np.asarray(w) for w in model.weights if w.path.endswith("kernel")}
     assert len(kernels) == 1 + 2 * 3 + 1
     assert all((kernel == 1).all() for kernel in kernels.values())
 
 
 def test_without_an_initializer_kernels_start_as_the_authors_do():
-    model = SqueezeNet(version="1.1")
+    model = SqueezeNet(weights=None, version="1.1")
     # Glorot uniform on 3·3·64 values in and 3·3·256 out: ±sqrt(6 / (fan in + fan out)).
     kernel = np.asarray(model.get_layer("fire8").expand3x3.kernel)
     assert np.abs(kernel).max() == pytest.approx(np.sqrt(6 / (9 * 64 + 9 * 256)), rel=0.01)
@@ -346,9 +371,9 @@ def test_without_an_initializer_kernels_start_as_the_authors_do():
 def test_mixed_precision_ends_in_float32(bypass):
     images = normal((2, 40, 40, 3))
     options = dict(classes=5, input_shape=(40, 40, 3), bypass=bypass, classifier_activation=None)
-    full = SqueezeNet(**options)
+    full = SqueezeNet(weights=None, **options)
     keras.config.set_dtype_policy("mixed_bfloat16")
-    mixed = SqueezeNet(**options)
+    mixed = SqueezeNet(weights=None, **options)
     mixed.set_weights(full.get_weights())
     names = ("conv10", "pool10", "predictions")
     dtypes = [mixed.get_layer(name).compute_dtype for name in names]
@@ -361,7 +386,10 @@ def test_mixed_precision_ends_in_float32(bypass):
 @pytest.mark.parametrize(("option", "mode"), [(True, "caffe"), ("tf", "tf"), ("torch", "torch")])
 def test_a_model_with_preprocessing_takes_images_as_files_hold_them(option, mode):
     options = dict(classes=5, input_shape=(40, 40, 3))
-    plain, prepared = SqueezeNet(**options), SqueezeNet(include_preprocessing=option, **options)
+    plain, prepared = (
+        SqueezeNet(weights=None, **options),
+        SqueezeNet(weights=None, include_preprocessing=option, **options),
+    )
     prepared.set_weights(plain.get_weights())
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), "uint8")
     expected = plain(ImagePreprocessing(mode)(images))
@@ -372,7 +400,7 @@ def test_a_model_with_preprocessing_takes_images_as_files_hold_them(option, mode
 @both_formats
 def test_preprocessing_follows_the_data_format(data_format):
     shape = in_format(data_format, 40, 45, 3)
-    model = SqueezeNet(classes=5, input_shape=shape, include_preprocessing=True)
+    model = SqueezeNet(weights=None, classes=5, input_shape=shape, include_preprocessing=True)
     assert model.get_layer("preprocessing").data_format == data_format
 
 
@@ -397,7 +425,7 @@ def run_python(code, *arguments, **environment):
 
 def test_weights_of_a_file_are_loaded(tmp_path):
     path = tmp_path / "tiny.weights.h5"
-    saved = SqueezeNet(architecture=TINY, classes=3)
+    saved = SqueezeNet(weights=None, architecture=TINY, classes=3)
     saved.save_weights(path)
     loaded = SqueezeNet(architecture=TINY, classes=3, weights=str(path), classifier_activation=None)
     for one, other in zip(loaded.get_weights(), saved.get_weights(), strict=True):
@@ -407,7 +435,11 @@ def test_weights_of_a_file_are_loaded(tmp_path):
 
 def test_a_saved_model_is_read_by_a_fresh_process(tmp_path):
     model = SqueezeNet(
-        classes=5, input_shape=(40, 40, 3), bypass="complex", include_preprocessing="torch"
+        weights=None,
+        classes=5,
+        input_shape=(40, 40, 3),
+        bypass="complex",
+        include_preprocessing="torch",
     )
     images = 255 * np.random.default_rng(0).random((2, 40, 40, 3), "float32")
     model.save(tmp_path / "model.keras")
@@ -431,6 +463,7 @@ def test_weights_saved_with_tensorflow_give_the_same_numbers_on_the_torch_backen
     np.save(tmp_path / "images.npy", images)
     for version in VERSIONS:
         model = SqueezeNet(
+            weights=None,
             classes=5,
             input_shape=(46, 45, 3),
             version=version,
@@ -514,22 +547,22 @@ REFUSED = {
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused_arguments_are_named_with_what_came(arguments, message):
     with pytest.raises(ValueError, match=rf"(?s){message}"):
-        SqueezeNet(**arguments)
+        SqueezeNet(**{"weights": None, **arguments})
 
 
 def test_too_small_an_image_is_refused_in_channels_first_too():
     keras.config.set_image_data_format("channels_first")
-    SqueezeNet(input_shape=(3, 17, 17), classes=2)
+    SqueezeNet(weights=None, input_shape=(3, 17, 17), classes=2)
     with pytest.raises(ValueError, match="at least 17x17"):
-        SqueezeNet(input_shape=(3, 64, 16), classes=2)
+        SqueezeNet(weights=None, input_shape=(3, 64, 16), classes=2)
 
 
 def test_weights_without_a_top_go_with_any_classifier_activation(tmp_path):
     path = str(tmp_path / "tiny.weights.h5")
-    SqueezeNet(architecture=TINY, include_top=False).save_weights(path)
+    SqueezeNet(weights=None, architecture=TINY, include_top=False).save_weights(path)
     SqueezeNet(architecture=TINY, include_top=False, weights=path, classifier_activation="sigmoid")
 
 
 def test_a_version_cannot_be_given_to_a_named_constructor():
     with pytest.raises(TypeError, match="version"):
-        SqueezeNet1_0(version="1.1")
+        SqueezeNet1_0(weights=None, version="1.1")

@@ -34,7 +34,7 @@ def multiply_adds_of_table_1(version):
     [("1.0", 1_248_424, 832_667_936), ("1.1", 1_235_496, 349_151_936)],
 )
 def test_squeezenet_costs_what_table_1_says(version, parameters, multiply_adds):
-    profile = profile_model(SqueezeNet(version=version))
+    profile = profile_model(SqueezeNet(weights=None, version=version))
     assert multiply_adds == multiply_adds_of_table_1(version)
     assert profile.multiply_adds == multiply_adds
     assert profile.parameters == parameters
@@ -42,13 +42,13 @@ def test_squeezenet_costs_what_table_1_says(version, parameters, multiply_adds):
 
 
 def test_twice_the_multiply_adds_with_the_padded_conv10_are_the_published_1_72_gflops():
-    profile = profile_model(SqueezeNet(version="1.0"))
+    profile = profile_model(SqueezeNet(weights=None, version="1.0"))
     padding = (15 * 15 - 13 * 13) * 512 * 1000
     assert 2 * (profile.multiply_adds + padding) == pytest.approx(1.72e9, abs=0.005e9)
 
 
 def test_a_fire_is_expanded_into_its_convolutions():
-    rows = {row.name: row for row in profile_model(SqueezeNet(version="1.0")).layers}
+    rows = {row.name: row for row in profile_model(SqueezeNet(weights=None, version="1.0")).layers}
     fire4 = [(n, r.kind, r.output_shape, r.parameters) for n, r in rows.items() if "fire4" in n]
     assert fire4 == [
         ("fire4/squeeze1x1", "Conv2D", (55, 55, 32), 128 * 32 + 32),
@@ -62,13 +62,13 @@ def test_a_fire_is_expanded_into_its_convolutions():
 
 
 def test_rows_come_in_the_order_of_execution():
-    names = [row.name for row in profile_model(SqueezeNet(version="1.1")).layers]
+    names = [row.name for row in profile_model(SqueezeNet(weights=None, version="1.1")).layers]
     assert names[:3] == ["conv1", "pool1", "fire2/squeeze1x1"]
     assert names[-5:] == ["fire9", "drop9", "conv10", "pool10", "predictions"]
 
 
 def test_the_peak_of_squeezenet_1_0_is_where_fire4_joins_its_halves():
-    profile = profile_model(SqueezeNet(version="1.0"))
+    profile = profile_model(SqueezeNet(weights=None, version="1.0"))
     assert profile.peak_activation_bytes == 4 * 55 * 55 * (128 + 128 + 256)
     # conv1 and its pooling come close.
     assert profile.peak_activation_bytes > 4 * 96 * (111 * 111 + 55 * 55)
@@ -156,7 +156,7 @@ def test_memory_of_a_small_network_counted_by_hand():
 
 
 def test_a_model_in_a_model_is_expanded():
-    base = SqueezeNet(include_top=False)
+    base = SqueezeNet(weights=None, include_top=False)
     model = keras.Sequential(
         [keras.Input((64, 64, 3)), base, layers.GlobalAveragePooling2D(), layers.Dense(5)]
     )
@@ -185,13 +185,13 @@ def test_operators_and_several_inputs_and_outputs_are_followed():
 
 
 def test_profiling_leaves_the_model_as_it_was():
-    model = SqueezeNet(include_top=False)
+    model = SqueezeNet(weights=None, include_top=False)
     profile_model(model, (64, 64, 3))
     assert model.get_layer("conv1").output.shape == (None, None, None, 64)
 
 
 def test_a_profile_is_plain_json():
-    profile = profile_model(SqueezeNet(classes=10, name="digits"))
+    profile = profile_model(SqueezeNet(weights=None, classes=10, name="digits"))
     read_back = json.loads(json.dumps(profile.to_dict()))
     assert read_back == profile.to_dict()
     assert read_back["name"] == "digits"
@@ -219,12 +219,12 @@ def test_a_profile_is_plain_json():
 )
 def test_a_refused_input_shape_is_named(input_shape, message):
     with pytest.raises(ValueError, match=rf"`input_shape` {message}[\s\S]*Received: input_shape="):
-        profile_model(SqueezeNet(include_top=False), input_shape)
+        profile_model(SqueezeNet(weights=None, include_top=False), input_shape)
 
 
 def test_a_model_for_one_size_is_not_counted_for_another():
     with pytest.raises(ValueError, match=r"agree with the model's, \(224, 224, 3\)"):
-        profile_model(SqueezeNet(), (227, 227, 3))
+        profile_model(SqueezeNet(weights=None), (227, 227, 3))
 
 
 def test_a_size_that_stays_unknown_names_the_layer():

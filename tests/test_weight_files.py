@@ -544,6 +544,19 @@ class TestPyTorch:
         with pytest.raises(WeightFileError, match=message):
             pytorch.read(torch_bytes(state), TINY)
 
+    @pytest.mark.parametrize("key", ["classifier.1.weight", "classifier.1.bias"])
+    @pytest.mark.parametrize("value", ["a string", 1, None, [1]])
+    def test_what_is_no_tensor_is_refused(self, torch, key, value):
+        state = torchvision_state(WEIGHTS) | {key: value}
+        with pytest.raises(WeightFileError, match=rf"tensor of {LAST} .* Received: \(\)"):
+            pytorch.read(torch_bytes(state), TINY)
+
+    def test_integers_are_refused(self, torch):
+        state = torchvision_state(WEIGHTS)
+        state["features.0.bias"] = state["features.0.bias"].to(torch.int32)
+        with pytest.raises(WeightFileError, match=r"has no 'torch IntStorage'"):
+            pytorch.read(torch_bytes(state), TINY)
+
     def test_a_list_is_no_state_dict(self, torch):
         with pytest.raises(WeightFileError, match=r"expected a state dict. Received: list"):
             pytorch.read(torch_bytes([torch.zeros(1)]), TINY)

@@ -60,6 +60,7 @@ def train(digits, initial_values, last_activation, seed):
     """Accuracy and dead classes on the validation images after a short training."""
     keras.utils.set_random_seed(seed)
     model = SqueezeNet(
+        weights=None,
         architecture=ARCHITECTURE,
         input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3),
         classes=len(digits.class_names),

@@ -27,7 +27,7 @@ from keras_squeezenet.weight_files.wire_format import (
     read_varints,
 )
 
-MAX_FIELDS = 100_000  # of the whole file; SqueezeNet's have about 2,000
+MAX_FIELDS = 100_000  # of the whole file; SqueezeNet has 67 layers of about a dozen each
 MAX_AXES = 32  # Caffe's own limit
 MAX_NAME_BYTES = 256
 
@@ -160,7 +160,7 @@ def _read_blob(layer, index, budget):
     if count != prod(shape):
         raise WeightFileError(f"a blob of {layer.name} of shape {shape} has {count} values")
     values = np.empty(count, np.float32)
-    with np.errstate(over="ignore"):  # what is too large for float32 is found as infinite
+    with np.errstate(over="ignore", invalid="ignore"):  # WeightFile finds what is not finite
         np.concatenate([np.empty(0, np.float32), *chunks], out=values, casting="same_kind")
     return values, shape
 

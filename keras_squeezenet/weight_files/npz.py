@@ -79,7 +79,7 @@ def _read_numbers(archive, name, shape, any_classes=False):
         if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
             raise WeightFileError(f"{name} must be float16, float32 or float64. Received: {dtype}")
         values = np.frombuffer(_read_body(entry, name, prod(shape) * dtype.itemsize), dtype)
-    with np.errstate(over="ignore"):  # what is too large for float32 is found as infinite
+    with np.errstate(over="ignore", invalid="ignore"):  # WeightFile finds what is not finite
         return values.astype(np.float32).reshape(shape, order="F" if fortran_order else "C")
 
 
