@@ -19,6 +19,8 @@ _MODULE_OF = {
     "SqueezeNet": "models",
     "SqueezeNet1_0": "models",
     "SqueezeNet1_1": "models",
+    "decode_predictions": "imagenet",
+    "preprocess_input": "imagenet",
     "profile_model": "profile",
     "Augmentation": "data",
     "load_dataset": "data",

@@ -1,18 +1,33 @@
-"""A classifier in a file, .keras or .tflite, asked the same way."""
+"""A classifier, published or in a file, .keras or .tflite, asked the same way.
+
+Keras is imported when a model is opened, so that a wrong file name is answered at once.
+"""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from keras_squeezenet import layers  # noqa: F401 - registers Fire and the others with Keras
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert import LiteRTModel
 
+if TYPE_CHECKING:
+    import keras
+
 CLASS_NAMES_FILE = "class_names.json"
+MAX_LABELS_BYTES = 1 << 20
+
+PUBLISHED_VERSIONS = ("1.0", "1.1")
+
+_BATCH_SIZE = 32
+# Room for the rounding of a softmax, in whichever precision it was computed.
+_PROBABILITY_SLACK = 1e-3
 
 
 class ModelFileError(InputError):
@@ -21,16 +36,16 @@ class ModelFileError(InputError):
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """What a model file can do.
+    """What a model can do.
 
     Attributes:
-        path: the file.
+        path: the file; of a published network, that of its weights.
         image_size: side in pixels of the square RGB images it takes.
         classes: number of classes.
         class_names: in the order of the outputs; None where the file came without.
         predict: images float32 `[n, image_size, image_size, 3]`, RGB 0…255, to probabilities
             float32 `[n, classes]`.
-        model: the `keras.Model`, of a .keras file.
+        model: the `keras.Model`, except of a .tflite file.
     """
 
     path: Path
@@ -41,17 +56,47 @@ class Classifier:
     model: keras.Model | None = None
 
 
-def open_classifier(path):
+@dataclass(frozen=True)
+class Prediction:
+    """One of the classes that a picture may show.
+
+    Attributes:
+        index: of the class in the classifier's outputs.
+        name: its name; "class 17" where the classifier came without names.
+        probability: 0 to 1.
+    """
+
+    index: int
+    name: str
+    probability: float
+
+    def to_dict(self):
+        return {"class": self.index, "name": self.name, "probability": self.probability}
+
+
+def check_model_path(path: str | Path) -> Path:
+    """What can be said of a model file before it is read.
+
+    Raises:
+        ModelFileError: it does not exist, is no file, or is called like none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"A model is a file, .keras or .tflite. Received: {path}, a folder")
+    if not path.is_file():
+        raise ModelFileError(f"The model file does not exist. Received: {path}")
+    if path.suffix not in _READERS:
+        raise ModelFileError(f"A model file ends in .keras or .tflite. Received: {path}")
+    return path
+
+
+def open_classifier(path: str | Path) -> Classifier:
     """Read a .keras file, with class_names.json beside it, or a .tflite file.
 
     Raises:
         ModelFileError: one line: the file is missing, broken, or no image classifier.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"The model file does not exist. Received: {path}")
-    if path.suffix not in _READERS:
-        raise ModelFileError(f"A model file ends in .keras or .tflite. Received: {path}")
+    path = check_model_path(path)
     try:
         return _READERS[path.suffix](path)
     except ModelFileError:
@@ -61,12 +106,91 @@ def open_classifier(path):
         raise ModelFileError(f"The model file cannot be read: {path}: {text[:300]}") from error
 
 
+def open_published(version: str) -> Classifier:
+    """The published ImageNet network, "1.0" or "1.1", at the size that it was designed for.
+
+    Raises:
+        ValueError: its weights cannot be had; the text says what to do.
+    """
+    from keras_squeezenet import imagenet
+    from keras_squeezenet.models import SqueezeNet
+
+    model = SqueezeNet(weights="imagenet", version=version, include_preprocessing=True)
+    path = Path(imagenet.weights_path(version))
+    image_size, classes = _sizes(path, model.input_shape, model.output_shape)
+    names = tuple(imagenet.class_names())
+    return Classifier(path, image_size, classes, names, model.predict_on_batch, model)
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """Class names of a file: a JSON list of strings, or text with a name in each line.
+
+    Raises:
+        InputError: the file cannot be read, is larger than 1 MiB, or holds something else.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_LABELS_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"The class names cannot be read: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"Expected class names as text in UTF-8 in {path}: {error}") from error
+    if len(content) > MAX_LABELS_BYTES:
+        raise InputError(f"Expected at most {MAX_LABELS_BYTES} bytes of class names in {path}")
+    names = _names_in_json(path, text) if text.lstrip().startswith("[") else text.splitlines()
+    names = tuple(name.strip() for name in names if name.strip())
+    if not names:
+        raise InputError(f"Expected class names in {path}. Received: none")
+    return names
+
+
+def name_classes(
+    classifier: Classifier, class_names: tuple[str, ...], path: str | Path
+) -> Classifier:
+    """The same classifier with the class names that `read_class_names` read from `path`.
+
+    Raises:
+        ModelFileError: the names are not as many as the classes.
+    """
+    _check_count(class_names, classifier.classes, path)
+    return replace(classifier, class_names=class_names)
+
+
+def classify(
+    classifier: Classifier, images: Iterable[np.ndarray], top: int = 5
+) -> Iterator[tuple[Prediction, ...]]:
+    """The most probable classes of each image.
+
+    Args:
+        classifier: as `open_classifier` or `open_published` gives it.
+        images: `[image_size, image_size, 3]` each, RGB 0…255. They are taken in batches, as they
+            are needed.
+        top: how many classes; where there are fewer, all of them.
+
+    Yields:
+        `Prediction`s of one image, the most probable first and of equals the lower index.
+
+    Raises:
+        ModelFileError: an output is no probability.
+    """
+    names = classifier.class_names or [f"class {index}" for index in range(classifier.classes)]
+    for batch in _batches(images):
+        for probabilities in _probabilities(classifier, batch):
+            best = np.argsort(-probabilities, kind="stable")[:top]
+            yield tuple(Prediction(int(i), names[i], float(probabilities[i])) for i in best)
+
+
 def _open_keras(path):
+    import keras
+
+    from keras_squeezenet import layers  # noqa: F401 - registers Fire and the others with Keras
+
     model = keras.saving.load_model(path, compile=False)
     image_size, classes = _sizes(path, model.input_shape, model.output_shape)
-    return Classifier(
-        path, image_size, classes, _names_beside(path, classes), model.predict_on_batch, model
-    )
+    names = _names_beside(path, classes)
+    return Classifier(path, image_size, classes, names, model.predict_on_batch, model)
 
 
 def _open_litert(path):
@@ -97,12 +221,43 @@ def _names_beside(path, classes):
     names_path = path.with_name(CLASS_NAMES_FILE)
     if not names_path.exists():
         return None
-    names = json.loads(names_path.read_text(encoding="utf-8"))
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ModelFileError(f"Expected a list of class names in {names_path}")
+    names = _names_in_json(names_path, names_path.read_text(encoding="utf-8"))
+    _check_count(names, classes, names_path)
+    return tuple(names)
+
+
+def _check_count(names, classes, path):
     if len(names) != classes:
         raise ModelFileError(
             f"Expected {classes} class names, as many as the model has classes. "
-            f"Received: {len(names)} in {names_path}"
+            f"Received: {len(names)} in {path}"
         )
-    return tuple(names)
+
+
+def _names_in_json(path, text):
+    try:
+        names = json.loads(text)
+    # RecursionError: ten thousand opening brackets.
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"Expected a JSON list of class names in {path}: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelFileError(f"Expected a list of class names in {path}")
+    return names
+
+
+def _batches(images):
+    images = iter(images)
+    while batch := list(islice(images, _BATCH_SIZE)):
+        yield np.stack(batch).astype(np.float32)
+
+
+def _probabilities(classifier, batch):
+    probabilities = np.asarray(classifier.predict(batch)).astype(np.float32)
+    # A NaN fails both comparisons.
+    fine = (probabilities >= -_PROBABILITY_SLACK) & (probabilities <= 1 + _PROBABILITY_SLACK)
+    if not fine.all():
+        raise ModelFileError(
+            "Expected a model whose outputs are probabilities, from 0 to 1. "
+            f"Received: {probabilities[~fine][0]} from {classifier.path}"
+        )
+    return probabilities

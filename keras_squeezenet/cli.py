@@ -6,9 +6,9 @@ goes to standard error. Exit status: 0; 2 with one clear line for bad input.
 Keras and TensorFlow take seconds to import: each command imports what it needs when it runs.
 """
 
-import json
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -17,9 +17,19 @@ from typing import Annotated
 import typer
 
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import (
+    print_evaluation,
+    print_files,
+    print_json,
+    print_predictions,
+    print_profile,
+    print_table,
+    printable,
+    thousands,
+)
 
 app = typer.Typer(
-    help="SqueezeNet for Keras 3: measure, export and report.",
+    help="SqueezeNet for Keras 3: classify, measure, export and report.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -89,6 +99,7 @@ def summary(
         shape = (input_size, input_size, 3) if input_size else None
         with _bad_input():
             network = SqueezeNet(
+                weights=None,
                 version=version.value,
                 bypass=None if bypass is Bypass.none else bypass.value,
                 input_shape=shape,
@@ -102,9 +113,89 @@ def summary(
         with _bad_input():
             profile = profile_model(network, input_size and (input_size, input_size, 3))
     if as_json:
-        _print_json(profile.to_dict())
+        print_json(profile.to_dict())
     else:
-        _print_profile(profile)
+        print_profile(profile)
+
+
+@app.command()
+def classify(
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, or folders: all images below them, sorted. Stills in JPEG, PNG, "
+            "GIF, BMP or WEBP. If one of them cannot be read, none is classified."
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="1.0 or 1.1, the published ImageNet networks, or a .keras or .tflite file."
+        ),
+    ] = "1.1",
+    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="The class names: a JSON list, or text with a name in each line. Default: those "
+            "that came with the model, else numbers."
+        ),
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            help="Short side before the centre crop, or stretch. Default: as in the model's run, "
+            "else the model's size; stretch, as they were measured, for the published networks."
+        ),
+    ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a PNG of at most 40 images: where the model looked for the first class "
+            "(Grad-CAM). Not of a .tflite file, which has no gradients."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+):
+    """What images show: the most probable classes of each."""
+    from keras_squeezenet import classifiers
+    from keras_squeezenet.data.folders import find_pictures
+    from keras_squeezenet.data.images import Framing, check_still, read_square
+    from keras_squeezenet.explain import check_explainable, draw_explanations
+
+    # All that can be refused is refused before Keras is imported, which takes seconds.
+    published = model in classifiers.PUBLISHED_VERSIONS
+    path = None if published else classifiers.check_model_path(model)
+    resize = _resize(resize) or ("stretch" if published else _resize_of_run(path))
+    names = labels and classifiers.read_class_names(labels)
+    files = find_pictures(images)
+    if explain:
+        check_explainable(explain, path, files)
+    for file in _track(files, "checking", len(files)):
+        check_still(file)
+
+    with _bad_input():
+        classifier = (
+            classifiers.open_published(model) if published else classifiers.open_classifier(path)
+        )
+    if names:
+        classifier = classifiers.name_classes(classifier, names, labels)
+    framing = Framing(classifier.image_size, resize)
+    squares = (read_square(file, framing) for file in _track(files, "classifying", len(files)))
+    predictions = list(classifiers.classify(classifier, squares, top))
+    if explain:
+        draw_explanations(explain, classifier, files, framing, predictions)
+    if as_json:
+        rows = [
+            {"file": str(file), "predictions": [prediction.to_dict() for prediction in found]}
+            for file, found in zip(files, predictions, strict=True)
+        ]
+        print_json({"model": model, "images": rows})
+    else:
+        for file, found in zip(files, predictions, strict=True):
+            print_predictions(file, found)
+        if explain:
+            print(f"explanation: {printable(explain)}")
 
 
 @app.command()
@@ -143,7 +234,11 @@ def evaluate(
     with images.clear_errors():
         predictions = evaluation.predict_batches(
             classifier.predict,
-            _progress(images.indexed_val_batches(batch_size), images.count, batch_size),
+            _track(
+                images.indexed_val_batches(batch_size),
+                "evaluating",
+                -(-images.count // batch_size),
+            ),
         )
     if predictions is None:
         raise InputError(f"No image could be read. Received: {data}")
@@ -152,7 +247,7 @@ def evaluate(
         figures.confusion_matrix(measured, confusion)
     if as_json:
         broken = [{"file": file, "reason": reason} for file, reason in images.broken]
-        _print_json(
+        print_json(
             {
                 "model": str(model),
                 "bytes": model.stat().st_size,
@@ -162,7 +257,7 @@ def evaluate(
             }
         )
     else:
-        _print_evaluation(model, measured, images.broken)
+        print_evaluation(model, measured, images.broken)
 
 
 @app.command()
@@ -230,10 +325,10 @@ def export(
             tolerance=tolerance,
         )
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
     else:
         print(
-            f"{result.path}: {_thousands(result.bytes)} bytes; on {result.images_checked} images "
+            f"{result.path}: {thousands(result.bytes)} bytes; on {result.images_checked} images "
             f"the largest difference from {model.name} is {result.max_difference:.2g} and "
             f"{result.decisions_equal:.1%} of the decisions are equal"
         )
@@ -253,9 +348,9 @@ def report(
     if csv:
         write_csv(csv, rows)
     if as_json:
-        _print_json({"report": str(page), "files": rows})
+        print_json({"report": str(page), "files": rows})
     else:
-        _print_files(rows)
+        print_files(rows)
         print(f"report: {page}")
 
 
@@ -273,19 +368,21 @@ def compare(
     if csv:
         write_csv(csv, rows)
     if as_json:
-        _print_json({"runs": rows})
+        print_json({"runs": rows})
     else:
         columns = ("run", "data", "ranks", "epochs", "top1", "top5", "images_per_second", "minutes")
-        _print_table(columns, [[str(row[column]) for column in columns] for row in rows])
+        print_table(columns, [[str(row[column]) for column in columns] for row in rows])
 
 
 def main():
     # TensorFlow's greetings are not for the reader of a table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Pillow's warning of a picture that is refused in a line of our own.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         app()
     except (InputError, OSError) as error:
-        print(f"keras-squeezenet: {error}", file=sys.stderr)
+        print(f"keras-squeezenet: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -298,12 +395,22 @@ def _bad_input(*kinds):
         raise InputError(" ".join(str(error).split())) from error
 
 
-def _asked_of_data(model, source, resize, max_broken_share):
-    """Arguments for reading data: what was asked for, then the recipe of the model's run."""
+def _data_of_run(model):
+    """The data section of the recipe beside a model; None where the model is of no run."""
     from keras_squeezenet.recipe import load_recipe
 
     recipe_path = model.with_name("recipe.yaml")
-    section = load_recipe(recipe_path).data if recipe_path.exists() else None
+    return load_recipe(recipe_path).data if recipe_path.exists() else None
+
+
+def _resize_of_run(model):
+    section = _data_of_run(model)
+    return section and section.resize
+
+
+def _asked_of_data(model, source, resize, max_broken_share):
+    """Arguments for reading data: what was asked for, then the recipe of the model's run."""
+    section = _data_of_run(model)
     if source is None and section is None:
         raise InputError(
             "--calibration is needed: real images to run the file on. Without it those of the "
@@ -336,100 +443,19 @@ def _resize(text):
     return int(text)
 
 
-def _progress(batches, count, batch_size):
+def _track(items, task, total):
+    """The same items, with a bar on standard error where that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    total = -(-count // batch_size)
     return track(
-        batches,
-        "evaluating",
-        total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+        items, task, total, console=console, transient=True, disable=not console.is_terminal
     )
 
 
 def _say(message):
     print(message, file=sys.stderr, flush=True)
-
-
-def _print_json(value):
-    # Escaped: file names on Linux need not be valid Unicode, and JSON has to be.
-    print(json.dumps(value, allow_nan=False))
-
-
-def _print_table(columns, rows, total=None):
-    """A rich table; the first column is text, the others are numbers."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_footer=total is not None)
-    for number, column in enumerate(columns):
-        table.add_column(
-            column,
-            justify="right" if number else "left",
-            footer=total[number] if total else "",
-            overflow="fold" if number == 0 else "ellipsis",
-        )
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _print_profile(profile):
-    columns = ("layer", "output", "parameters", "multiply-adds", "activation bytes")
-    rows = [
-        (
-            layer.name,
-            "×".join(map(str, layer.output_shape)),
-            _thousands(layer.parameters),
-            _thousands(layer.multiply_adds),
-            _thousands(layer.activation_bytes),
-        )
-        for layer in profile.layers
-    ]
-    total = (
-        "total",
-        "",
-        _thousands(profile.parameters),
-        _thousands(profile.multiply_adds),
-        _thousands(profile.activation_bytes),
-    )
-    _print_table(columns, rows, total)
-
-
-def _print_evaluation(model, measured, broken):
-    print(f"{model}: {_thousands(model.stat().st_size)} bytes, {measured.count} images")
-    print(f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}   ", end="")
-    print(f"top-5 {measured.top5:.4f}   loss {measured.loss:.4f}")
-    _print_table(
-        ("class", "accuracy", "images"),
-        [
-            (name, "" if accuracy is None else f"{accuracy:.3f}", str(count))
-            for name, accuracy, count in zip(
-                measured.class_names,
-                measured.per_class_accuracy,
-                measured.per_class_count,
-                strict=True,
-            )
-        ],
-    )
-    for file, reason in broken:
-        print(f"left out: {file}: {reason}")
-
-
-def _print_files(rows):
-    _print_table(
-        ("file", "bytes", "top-1"),
-        [(row["name"], _thousands(row["bytes"]), f"{row['top1']:.4f}") for row in rows],
-    )
-
-
-def _thousands(number):
-    return f"{number:,}"
 
 
 if __name__ == "__main__":

@@ -20,13 +20,19 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
-from keras_squeezenet.data import Augmentation, DataError, Framing, load_dataset
+from keras_squeezenet.data import Augmentation, DataError, Framing, load_dataset, load_labelled
 from keras_squeezenet.data import cifar as cifar_module
 from keras_squeezenet.data.examples import stratified_split
-from keras_squeezenet.data.images import decode_rgb, decode_square, open_image, translate
+from keras_squeezenet.data.images import (
+    decode_rgb,
+    decode_square,
+    open_image,
+    read_thumbnail,
+    translate,
+)
 
 
-def solid(value: int, size: tuple[int, int] = (6, 5)) -> Image.Image:
+def solid(value: int, size: tuple[int, int] = (9, 8)) -> Image.Image:
     return Image.new("RGB", size, (value, value, value))
 
 
@@ -106,25 +112,25 @@ RED = (200, 10, 30)
 
 
 def sixteen_bit_png(value: int) -> Image.Image:
-    return stored(Image.fromarray(np.full((4, 4), value, np.uint16)), "PNG")
+    return stored(Image.fromarray(np.full((8, 8), value, np.uint16)), "PNG")
 
 
 @pytest.mark.parametrize(
     ("image", "expected", "tolerance"),
     [
-        (stored(Image.new("L", (4, 4), 90), "PNG"), (90, 90, 90), 0),
-        (stored(Image.new("1", (4, 4), 1), "PNG"), (255, 255, 255), 0),
-        (stored(Image.new("RGB", (4, 4), RED).quantize(8), "PNG"), RED, 0),
-        (stored(Image.new("RGBA", (4, 4), (*RED, 0)), "PNG"), (255, 255, 255), 0),
+        (stored(Image.new("L", (8, 8), 90), "PNG"), (90, 90, 90), 0),
+        (stored(Image.new("1", (8, 8), 1), "PNG"), (255, 255, 255), 0),
+        (stored(Image.new("RGB", (8, 8), RED).quantize(8), "PNG"), RED, 0),
+        (stored(Image.new("RGBA", (8, 8), (*RED, 0)), "PNG"), (255, 255, 255), 0),
         # Half covered: (200 + 255) / 2, (10 + 255) / 2, (30 + 255) / 2.
-        (stored(Image.new("RGBA", (4, 4), (*RED, 128)), "PNG"), (227, 132, 142), 1),
-        (stored(Image.new("LA", (4, 4), (0, 128)), "PNG"), (127, 127, 127), 1),
-        (stored(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED), (255, 255, 255), 0),
+        (stored(Image.new("RGBA", (8, 8), (*RED, 128)), "PNG"), (227, 132, 142), 1),
+        (stored(Image.new("LA", (8, 8), (0, 128)), "PNG"), (127, 127, 127), 1),
+        (stored(Image.new("RGB", (8, 8), RED), "PNG", transparency=RED), (255, 255, 255), 0),
         (sixteen_bit_png(65535), (255, 255, 255), 0),
         (sixteen_bit_png(257 * 77), (77, 77, 77), 0),
         (stored(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG"), (0, 255, 255), 2),
-        (stored(Image.new("RGB", (4, 4), RED), "BMP"), RED, 0),
-        (stored(Image.new("RGBA", (4, 4), (*RED, 0)), "WEBP", lossless=True), (255,) * 3, 0),
+        (stored(Image.new("RGB", (8, 8), RED), "BMP"), RED, 0),
+        (stored(Image.new("RGBA", (8, 8), (*RED, 0)), "WEBP", lossless=True), (255,) * 3, 0),
         (
             stored(solid(9), "GIF", save_all=True, append_images=[solid(200)]),
             (9, 9, 9),
@@ -159,6 +165,24 @@ def test_pictures_stand_upright_whichever_way_the_camera_was_held(orientation):
 def test_a_garbled_exif_block_does_not_spoil_the_picture():
     photo = stored(scene(16, 16), "JPEG", exif=b"Exif\0\0no such thing")
     assert decode_square(photo, Framing(8)).std() > 10
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_thumbnail_is_the_whole_picture_upright_and_small(orientation, tmp_path):
+    image = scene(600, 400)
+    exif = Image.Exif()
+    exif[274] = orientation
+    write(image, tmp_path / "photo.jpg", exif=exif, quality=95)
+    expected = np.asarray(
+        ImageOps.exif_transpose(Image.open(tmp_path / "photo.jpg")).resize(
+            (60, 40) if orientation > 4 else (40, 60), Image.Resampling.BOX
+        )
+    )
+
+    thumbnail = read_thumbnail(tmp_path / "photo.jpg", 60)
+
+    assert thumbnail.shape == expected.shape
+    assert np.abs(thumbnail.astype(int) - expected).mean() < 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -462,6 +486,82 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
         load_dataset(str(tmp_path), image_size=8)
 
 
+# labels.csv
+
+
+def labelled(root, table, files=("a.png", "images/b.png")):
+    for value, file in enumerate(files):
+        write(solid(value), root / "photos" / file)
+    (root / "photos" / "labels.csv").write_bytes(table)
+    return str(root / "photos")
+
+
+LABELS = b"author,file,class_index\nAnn,b.png,2\nBob,a.png,0\n"
+
+
+def test_a_labels_file_says_the_class_of_images_beside_it_and_in_images(tmp_path):
+    source = labelled(tmp_path, LABELS)
+    images = load_labelled(source, class_names=None, classes=3, image_size=4)
+
+    batches = images.indexed_val_batches(2)
+    ((pixels, labels, indices),) = [[part.numpy() for part in batch] for batch in batches]
+    assert pixels[:, 0, 0, 0].tolist() == [1.0, 0.0]  # b.png, then a.png
+    assert labels.tolist() == [2, 0]
+    assert indices.tolist() == [0, 1]
+    assert images.class_names == ("0", "1", "2")
+    assert images.file_name(0) == os.path.join(source, "images", "b.png")
+
+
+def test_a_labels_file_counts_the_classifiers_classes_whatever_they_are_called(tmp_path):
+    names = ("tench", "goldfish", "great white shark")
+    images = load_labelled(
+        labelled(tmp_path, LABELS), class_names=names, classes=3, image_size=4, held_out=True
+    )
+    assert images.class_names == names
+    assert images.class_counts.tolist() == [1, 0, 1]
+
+
+def test_a_spreadsheets_labels_file_is_read(tmp_path):
+    table = b'\xef\xbb\xbffile,class_index\r\n"a.png",1\r\n\r\nimages/b.png,0\r\n'
+    images = load_labelled(labelled(tmp_path, table), class_names=None, classes=2, image_size=4)
+    assert images.labels.tolist() == [1, 0]
+
+
+def test_a_split_folders_class_folders_count_and_not_a_labels_file_in_it(numbered):
+    (numbered / "labels.csv").write_text("image,breed\n")
+    images = load_labelled(str(numbered), class_names=None, classes=20, image_size=4)
+    assert images.labels.tolist() == [3, 7, 11, 15]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (b"", "expected the columns file and class_index. Received: none"),
+        (b"name,label\na.png,1\n", "expected the columns .* Received: 'name', 'label'"),
+        (b"file,class_index\n", "lists no image"),
+        (b"file,class_index\na.png,3\n", r"line 2: .* from 0 to 2\. Received: '3'"),
+        (b"file,class_index\na.png,-1\n", r"line 2: .* from 0 to 2\. Received: '-1'"),
+        (b"file,class_index\na.png,1.0\n", r"line 2: .* from 0 to 2\. Received: '1\.0'"),
+        (b"file,class_index\na.png," + b"1" * 9999, "line 2: .* from 0 to 2. Received: '1{40}'"),
+        (b"file,class_index\na.png\n", "line 2: .* from 0 to 2. Received: ''"),
+        (b"file,class_index\nc.png,1\n", "line 2: 'c.png' is neither in .* nor in .*images"),
+        (b"file,class_index\n,1\n", "line 2: expected a file in .* Received: ''"),
+        (b"file,class_index\n../photos/a.png,1\n", r"line 2: expected a file in .*'\.\./photos"),
+        (b"file,class_index\n/etc/hostname,1\n", "line 2: expected a file in .*'/etc/hostname'"),
+        (b"file,class_index\na\0.png,1\n", "line 2: 'a.x00.png' is neither in"),
+        (b"file,class_index\na.png,1\n./a.png,1\n", "line 3: './a.png' is listed a second time"),
+        (b"file,class_index\nb.png,1\nimages/b.png,1\n", "line 3: .* a second time"),
+        (b"file,class_index\n\xff.png,1\n", "cannot be read .*utf-8"),
+        (b"file,class_index\n" + b"a" * 200_000, "cannot be read .*field larger"),
+        (b"PK\x03\x04\xff\0\0", "cannot be read .*utf-8"),
+    ],
+)
+def test_a_labels_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, table, message):
+    with pytest.raises(DataError, match=f"photos/labels.csv[:,] {message}") as refusal:
+        load_labelled(labelled(tmp_path, table), class_names=None, classes=3, image_size=4)
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -580,7 +680,7 @@ def test_the_last_validation_batch_may_be_smaller(numbered):
 def test_an_example_is_shown_as_it_is(numbered):
     split = load_dataset(str(numbered), image_size=8).val
     pixels, label = split.example(2)
-    np.testing.assert_array_equal(pixels, np.full((5, 6, 3), 11, np.uint8))
+    np.testing.assert_array_equal(pixels, np.full((8, 9, 3), 11, np.uint8))
     assert (label, split.class_names[label]) == (11, "class11")
 
 
@@ -626,8 +726,10 @@ def truncated_jpeg() -> bytes:
         (truncated_jpeg(), "truncated"),
         (png_header(9_400, 9_600), "pixels"),
         (png_header(60_000, 60_000), "decompression bomb"),
+        (png_header(1, 1), "1 x 1 pixels; expected at least 8 on each side"),
+        (png_header(7, 200), "7 x 200 pixels; expected at least 8"),
     ],
-    ids=["empty", "no image", "truncated", "large", "bomb"],
+    ids=["empty", "no image", "truncated", "large", "bomb", "pixel", "sliver"],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_broken_image_is_left_out_named_and_logged_once(numbered, content, reason, caplog):
@@ -645,6 +747,17 @@ def test_a_broken_image_is_left_out_named_and_logged_once(numbered, content, rea
     assert dataset.failure is None
     with pytest.raises(DataError, match=r"class07/one.png: "):
         dataset.val.example(1)
+
+
+def test_of_an_animation_training_takes_the_first_frame(numbered):
+    path = numbered / "val" / "class07" / "one.png"
+    path.unlink()
+    solid(7).save(path.with_suffix(".gif"), save_all=True, append_images=[solid(90), solid(200)])
+    dataset = load_dataset(str(numbered), image_size=8)
+    pixels, label = dataset.val.example(1)
+    assert label == 7
+    np.testing.assert_array_equal(pixels, np.full((8, 9, 3), 7, np.uint8))
+    assert labels_of(dataset.val.val_batches(2)) == [3, 7, 11, 15]
 
 
 def test_in_training_a_spare_example_takes_the_place_of_a_broken_one(numbered):

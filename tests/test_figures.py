@@ -23,7 +23,8 @@ def boxes_of_text(figure):
             warnings.filterwarnings("ignore", message="Glyph .* missing")
             figure.canvas.draw()
         drawn = dict.fromkeys(call.args[0] for call in draw.call_args_list)
-        return [(text.get_text(), text.get_window_extent()) for text in drawn if text.get_text()]
+        drawn = [text for text in drawn if text.get_visible() and text.get_text()]
+        return [(text.get_text(), text.get_window_extent()) for text in drawn]
 
 
 def assert_nothing_is_cut_off(figure, path):
@@ -235,6 +236,85 @@ def test_what_is_no_image_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"captions: .* each of 1 images\. Received: 0"):
         figures.worst_mistakes([grey], [], tmp_path / "w.png")
     assert not list(tmp_path.iterdir())
+
+
+def explanation(shape=(30, 40), seen=(0, 0, 1, 1), heat=None, title="photo.jpg", names=("cat",)):
+    rng = np.random.default_rng(shape)
+    heat = rng.random((5, 7)) if heat is None else heat
+    shares = [0.5**number for number in range(len(names))]
+    predictions = list(zip(names, shares, strict=True))
+    photo = rng.integers(0, 256, (*shape, 3), np.uint8)
+    return figures.Explanation(title, photo, seen, heat, predictions)
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (400, 100), (8, 5000), (5000, 8), (1, 1)])
+def test_an_explanation_fits_its_page_whatever_the_pictures_shape(shape, tmp_path):
+    names = class_names(12)
+    rows = [explanation(shape, title="a long name " * 9, names=names), explanation()]
+    path = tmp_path / "why.png"
+
+    figure = figures.explanations(rows, path)
+
+    assert size_of_png(path)[0] == 1200
+    assert_nothing_is_cut_off(figure, path)
+    boxes = boxes_of_text(figure)
+    drawn = [text for text, _ in boxes]
+    assert sum(text.endswith("\u00a0%") for text in drawn) == 10 + 1
+    for number, (text, box) in enumerate(boxes):
+        for other, other_box in boxes[:number]:
+            assert not box.overlaps(other_box), (text, other)
+
+
+def test_forty_explanations_are_drawn_and_more_refused(tmp_path):
+    path = tmp_path / "why.png"
+    figures.explanations([explanation((60, 20))] * 40, path)
+    width, height = size_of_png(path)
+    assert width * height < 20_000_000
+    with pytest.raises(ValueError, match=r"rows: expected 1 to 40\. Received: 41"):
+        figures.explanations([explanation()] * 41, path)
+    with pytest.raises(ValueError, match=r"rows: expected 1 to 40\. Received: 0"):
+        figures.explanations([], path)
+
+
+def test_the_colours_lie_over_what_the_model_saw_as_shares_of_the_most(tmp_path):
+    heat = np.array([[0.0, 3.0], [6.0, 1.5]])
+    row = explanation((100, 200), seen=(0.25, 0, 0.75, 1), heat=heat)
+
+    figure = figures.explanations([row], tmp_path / "why.png")
+
+    _, photo, overlay, _ = figure.axes
+    np.testing.assert_array_equal(photo.images[0].get_array(), row.photo)
+    np.testing.assert_allclose(overlay.images[-1].get_array(), heat / 6)
+    assert overlay.images[-1].get_extent() == [50, 150, 100, 0]
+    # Of the three, only the pale picture shows what the model did not see.
+    pale, *cut = overlay.images
+    np.testing.assert_allclose(pale.get_clip_box().bounds, overlay.bbox.bounds)
+    for image in cut:
+        (left, _), (right, _) = overlay.transData.inverted().transform(image.get_clip_box())
+        assert (left, right) == (pytest.approx(50), pytest.approx(150))
+    assert "for cat" in [text for text, _ in boxes_of_text(figure)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_map_of_zeros_is_said_in_words(tmp_path):
+    path = tmp_path / "why.png"
+    row = explanation(heat=np.zeros((3, 3), np.float32))
+
+    figure = figures.explanations([row], path)
+
+    assert "nothing spoke for cat" in [text for text, _ in boxes_of_text(figure)]
+    assert not figure.axes[2].images[-1].get_array().any()
+
+
+def test_an_explanation_of_other_shapes_is_refused():
+    with pytest.raises(ValueError, match=r"photo: expected uint8"):
+        figures.Explanation("", np.zeros((4, 4, 3)), (0, 0, 1, 1), np.ones((2, 2)), [("cat", 1)])
+    with pytest.raises(ValueError, match=r"heat: .* Received: shape \(2,\)"):
+        explanation(heat=np.ones(2))
+    with pytest.raises(ValueError, match="heat: expected numbers of 0 or more"):
+        explanation(heat=np.array([[math.nan]]))
+    with pytest.raises(ValueError, match="predictions: expected at least one"):
+        explanation(names=())
 
 
 def test_file_sizes_say_bytes_units_and_accuracy(tmp_path):

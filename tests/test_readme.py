@@ -20,6 +20,7 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 MAKE_TARGETS = ["make demo", "make test"]
 # A recipe is for an hour of photos; the example is the line, not the hour.
 SHORT = "--set training.epochs=1 --set training.batch_size=4 --set training.precision=float32"
+SHORT_FINE_TUNING = "--set training.epochs=2 --set fine_tuning.frozen_epochs=1"
 
 
 def blocks(language):
@@ -55,6 +56,7 @@ def checkout(tmp_path_factory):
     """A folder with train/ as in the repository and photos/ as a user has them."""
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "train").symlink_to(PROJECT / "train")
+    (folder / "results").mkdir()
     rng = np.random.default_rng(0)
     for colour in ("blue", "green", "red"):
         (folder / "photos" / colour).mkdir(parents=True)
@@ -62,7 +64,16 @@ def checkout(tmp_path_factory):
             pixels = rng.integers(0, 90, (150, 170, 3), "uint8")
             pixels[..., ("red", "green", "blue").index(colour)] += 160
             Image.fromarray(pixels).save(folder / "photos" / colour / f"{number}.jpg")
+    Image.fromarray(pixels).save(folder / "photo.jpg")
     return folder
+
+
+@pytest.fixture
+def published(request, monkeypatch):
+    """The published weights, for an example that is marked as one that needs them."""
+    if request.node.get_closest_marker("shared"):
+        shared = request.getfixturevalue("shared")
+        monkeypatch.setenv("KERAS_SQUEEZENET_WEIGHTS", str(shared / "weights"))
 
 
 def test_the_two_commands_are_targets_of_the_makefile():
@@ -71,22 +82,49 @@ def test_the_two_commands_are_targets_of_the_makefile():
         run([*target.split(), "--dry-run"], PROJECT)
 
 
+def marks_of(line):
+    if line.startswith("horovodrun"):
+        yield from needs_horovod
+    if any(name in line for name in ("finetune", "classify", "imagenet")):
+        yield pytest.mark.shared
+
+
 @pytest.mark.parametrize(
     "line",
     [
-        pytest.param(line, marks=needs_horovod if line.startswith("horovodrun") else ())
+        pytest.param(line, marks=list(marks_of(line)))
         for line in COMMANDS
         if line not in MAKE_TARGETS
     ],
 )
+@pytest.mark.usefixtures("published")
 def test_a_command_runs_in_the_order_of_the_readme(line, checkout):
     if "train/train.py" in line:
         line = f"{line} {SHORT}"
+    if "finetune" in line:
+        line = f"{line} {SHORT_FINE_TUNING}"
     run(shlex.split(line), checkout)
 
 
+@pytest.mark.shared
+@pytest.mark.usefixtures("published")
+def test_the_imagenet_example_prints_three_names(checkout):
+    (checkout / "names.py").write_text(PYTHON[0])
+    out = run([sys.executable, "names.py"], checkout)
+    lines = [line for line in out.splitlines() if re.fullmatch(r"\w+ [01]\.\d{3}", line)]
+    assert len(lines) == 3
+
+
+@pytest.mark.shared
+@pytest.mark.usefixtures("published")
+def test_the_feature_example_tells_colours_apart(checkout):
+    (checkout / "features.py").write_text(PYTHON[1])
+    out = run([sys.executable, "features.py"], checkout)
+    assert float(re.findall(r"accuracy: ([0-9.]+)", out)[-1]) == 1.0
+
+
 def test_the_python_example_learns(tmp_path):
-    (tmp_path / "example.py").write_text(PYTHON[0])
+    (tmp_path / "example.py").write_text(PYTHON[2])
     out = run([sys.executable, "example.py"], tmp_path)
     accuracy = float(re.findall(r"accuracy: ([0-9.]+)", out)[-1])
     assert accuracy > 0.8
@@ -97,7 +135,7 @@ def test_the_python_example_learns(tmp_path):
     "launcher", [[], pytest.param(["horovodrun", "-np", "2"], marks=needs_horovod)]
 )
 def test_the_horovod_example_runs_alone_and_on_two_ranks(launcher, tmp_path):
-    (tmp_path / "example.py").write_text(PYTHON[1])
+    (tmp_path / "example.py").write_text(PYTHON[3])
     out = run([*launcher, sys.executable, "example.py"], tmp_path)
     assert out.count("10/10") == 1, "one rank shows progress"
 

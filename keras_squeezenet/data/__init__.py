@@ -1,16 +1,29 @@
-"""Images -> batches, sharded, with what was skipped and why."""
+"""Images -> batches, sharded, with what was skipped and why.
 
-from keras_squeezenet.data.dataset import Dataset, Split, load_dataset
-from keras_squeezenet.data.images import Augmentation, DataError, Framing
-from keras_squeezenet.data.measuring import load_labelled, sample_images
+Names are imported on first use: reading a picture needs no TensorFlow, which takes seconds.
+"""
 
-__all__ = [
-    "Augmentation",
-    "DataError",
-    "Dataset",
-    "Framing",
-    "Split",
-    "load_dataset",
-    "load_labelled",
-    "sample_images",
-]
+import importlib
+
+_MODULE_OF = {
+    "Augmentation": "images",
+    "DataError": "images",
+    "Dataset": "dataset",
+    "Framing": "images",
+    "Split": "dataset",
+    "load_dataset": "dataset",
+    "load_labelled": "measuring",
+    "sample_images": "measuring",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__():
+    return __all__

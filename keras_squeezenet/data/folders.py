@@ -1,15 +1,26 @@
-"""Folders of image files, one per class."""
+"""Folders of image files: one per class, or with a file that says the class of each image."""
 
+import csv
 import os
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from keras_squeezenet.data.examples import FileExamples, Source, frozen_labels, stratified_split
+from keras_squeezenet.data.examples import (
+    FileExamples,
+    Source,
+    frozen_labels,
+    one_line,
+    stratified_split,
+)
 from keras_squeezenet.data.images import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 VALIDATION_FOLDERS = ("val", "validation", "test")
+LABELS_FILE = "labels.csv"
+IMAGES_FOLDER = "images"
 
 
 def open_folder(source: str, *, val_fraction: float, seed: int) -> Source:
@@ -62,6 +73,33 @@ def open_class_folders(folder: Path, class_names: tuple[str, ...]) -> FileExampl
     return FileExamples(str(folder), files, labels)
 
 
+def open_labels_file(folder: Path, classes: int) -> FileExamples:
+    """The images that FOLDER/labels.csv lists in its columns `file` and `class_index`.
+
+    A file lies in FOLDER or in FOLDER/images. Other columns are ignored.
+
+    Raises:
+        DataError: The file is no such table or lists nothing, or a row of it names no image of the
+            folder, an image a second time, or none of the class indices 0…classes-1.
+    """
+    path = folder / LABELS_FILE
+    labels: dict[str, int] = {}
+    for line, name, class_index in _rows_of_labels(path):
+        where = f"{path}, line {line}"
+        file = _listed_file(folder, name, where)
+        if file in labels:
+            raise DataError(f"{where}: {name!r} is listed a second time")
+        labels[file] = _listed_class(class_index, classes, where)
+    if not labels:
+        raise DataError(f"{path}: lists no image")
+    return FileExamples(str(folder), tuple(labels), frozen_labels(list(labels.values())))
+
+
+def has_labels_file(folder: Path) -> bool:
+    """Whether a file in the folder says the class of each image."""
+    return os.path.isfile(folder / LABELS_FILE)
+
+
 def has_splits(folder: Path) -> bool:
     """Whether the folder holds training images in a folder of their own."""
     return (folder / "train").is_dir()
@@ -70,6 +108,42 @@ def has_splits(folder: Path) -> bool:
 def image_files(folder: Path) -> list[Path]:
     """The image files that lie in the folder itself, sorted by name."""
     return [folder / entry.name for entry in _visible(folder) if _is_image(entry)]
+
+
+def find_pictures(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """Files as they are given, whatever their names, and of a folder all image files below it.
+
+    A folder's files are sorted, and hidden ones left out. Links to folders are not followed inside
+    it: they may lead in circles.
+
+    Raises:
+        DataError: one line: a path that is neither a file nor a folder, or a folder without image.
+    """
+    return [picture for path in paths for picture in _pictures_at(Path(path))]
+
+
+def _pictures_at(path: Path) -> list[Path]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    if stat.S_ISREG(mode):
+        return [path]
+    # A pipe could keep its reader waiting for ever.
+    if not stat.S_ISDIR(mode):
+        raise DataError(f"{path}: expected an image file or a folder, and this is neither")
+    below = sorted(_images_below(path))
+    if not below:
+        raise DataError(f"{path}: no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return below
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    for entry in _visible(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _images_below(folder / entry.name)
+        elif _is_image(entry):
+            yield folder / entry.name
 
 
 def _divided_folder(root: Path, folder: Path, val_fraction: float, seed: int) -> Source:
@@ -115,6 +189,45 @@ def _list_files(
         files += [os.path.join(prefix, name) for name in names]
         labels += [label] * len(names)
     return tuple(files), frozen_labels(labels)
+
+
+def _rows_of_labels(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(number of the line, file, class_index) of each row, as they stand there."""
+    try:
+        # Spreadsheets begin a file with a byte order mark.
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines, restval="")
+            columns = rows.fieldnames or ()
+            if not {"file", "class_index"} <= set(columns):
+                raise DataError(
+                    f"{path}: expected the columns file and class_index. "
+                    f"Received: {', '.join(map(repr, columns[:10])) or 'none'}"
+                )
+            for row in rows:
+                yield rows.line_num, row["file"], row["class_index"]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({one_line(error)})") from error
+
+
+def _listed_file(folder: Path, name: str, where: str) -> str:
+    """Where in the folder a file lies that its labels.csv names."""
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        raise DataError(f"{where}: expected a file in {folder}. Received: {name!r}")
+    for file in (os.path.join(*parts), os.path.join(IMAGES_FOLDER, *parts)):
+        if os.path.isfile(folder / file):
+            return file
+    raise DataError(f"{where}: {name!r} is neither in {folder} nor in {folder / IMAGES_FOLDER}")
+
+
+def _listed_class(text: str, classes: int, where: str) -> int:
+    # A short text: what reads long numbers takes its time.
+    index = int(text) if text.strip().isdecimal() and len(text) < 20 else classes
+    if index >= classes:
+        raise DataError(
+            f"{where}: expected a class_index from 0 to {classes - 1}. Received: {text[:40]!r}"
+        )
+    return index
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -9,7 +9,13 @@ import numpy as np
 
 from keras_squeezenet.data.dataset import BrokenImages, Split, load_dataset
 from keras_squeezenet.data.examples import one_line
-from keras_squeezenet.data.folders import has_splits, image_files, open_class_folders
+from keras_squeezenet.data.folders import (
+    has_labels_file,
+    has_splits,
+    image_files,
+    open_class_folders,
+    open_labels_file,
+)
 from keras_squeezenet.data.images import DataError, Framing, decode_square, open_image
 
 
@@ -29,9 +35,11 @@ def load_labelled(
 
     Args:
         source: As in `load_dataset`, whose validation split is meant; but of a folder of class
-            folders without `train/` every image is.
+            folders without `train/` every image is. Or a folder with a `labels.csv`, of columns
+            `file` (in the folder or in its `images/`) and `class_index` (the position among the
+            classifier's outputs); other columns are ignored.
         class_names: The classifier's classes in the order of its outputs, or None where they are
-            not known: then those of the source.
+            not known: then those of the source, or numbers with a `labels.csv`.
         classes: The number of the classifier's classes.
         image_size, resize, val_fraction, seed, max_broken_share: See `load_dataset`.
         held_out: Of a folder of class folders too, only what `load_dataset` holds out of training.
@@ -40,10 +48,16 @@ def load_labelled(
         DataError: As `load_dataset`, and when the source has other classes than the classifier.
     """
     folder = Path(os.path.expanduser(source))
+    framing = Framing(image_size, resize)
+    if has_labels_file(folder) and not has_splits(folder):
+        examples = open_labels_file(folder, classes)
+        broken = BrokenImages(folder.name, len(examples), max_broken_share)
+        class_names = class_names or tuple(map(str, range(classes)))
+        return Split(class_names, examples, framing, broken)
     if class_names and not held_out and folder.is_dir() and not has_splits(folder):
         examples = open_class_folders(folder, class_names)
         broken = BrokenImages(folder.name, len(examples), max_broken_share)
-        return Split(class_names, examples, Framing(image_size, resize), broken)
+        return Split(class_names, examples, framing, broken)
     dataset = load_dataset(
         source,
         image_size=image_size,

@@ -1,0 +1,211 @@
+"""Where a classifier looked: Grad-CAM (Selvaraju et al., arXiv 1610.02391). TensorFlow only.
+
+Keras is imported when something is explained, so that what cannot be is refused at once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_squeezenet import figures
+from keras_squeezenet.data.images import read_square, read_thumbnail
+from keras_squeezenet.errors import InputError
+
+# Every activation of a batch is kept for the gradient: some 20 MB an image in SqueezeNet 1.1.
+_BATCH_SIZE = 8
+
+
+class ExplanationError(InputError):
+    """A model that Grad-CAM does not apply to; the text is one line."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One operation of a model's graph as it was run: on what, and what came out."""
+
+    operation: Any
+    inputs: tuple
+    output: Any
+
+
+def check_explainable(out, model_path, files):
+    """What can be said of a drawing before the model is read.
+
+    Args:
+        out: path of the PNG to write.
+        model_path: None of a published network.
+        files: paths of the images.
+
+    Raises:
+        InputError: the model has no gradients, there are too many images, or `out` is not the name
+            of a PNG or that of one of the images.
+    """
+    if model_path is not None and model_path.suffix == ".tflite":
+        raise ExplanationError(
+            f"--explain needs gradients, and a .tflite file has none. Received: {model_path}"
+        )
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise InputError(f"--explain takes the name of a PNG file to write. Received: {out}")
+    if out.exists() and any(out.samefile(file) for file in files):
+        raise InputError(f"--explain would replace one of the images. Received: {out}")
+    if len(files) > figures.EXPLAINED_PICTURES:
+        raise InputError(
+            f"--explain draws at most {figures.EXPLAINED_PICTURES} images. Received: {len(files)}"
+        )
+
+
+def draw_explanations(out, classifier, files, framing, predictions):
+    """Draw images with what the classifier said and where it looked for the first class.
+
+    Args:
+        out: path of the PNG to write.
+        classifier: a `Classifier` with a Keras model.
+        files: paths of the images, at most `figures.EXPLAINED_PICTURES`.
+        framing: the `Framing` they were classified with.
+        predictions: of each image its `Prediction`s, the most probable first.
+
+    Raises:
+        InputError: an image can no longer be read, the model cannot be explained, or `out` cannot
+            be written.
+    """
+    images = np.stack([read_square(file, framing) for file in files])
+    maps = grad_cam(classifier.model, images, [found[0].index for found in predictions])
+    rows = []
+    for file, heat, found in zip(files, maps, predictions, strict=True):
+        photo = read_thumbnail(file, figures.EXPLAINED_SIDE)
+        height, width = photo.shape[:2]
+        seen = np.divide(framing.box(width, height), (width, height, width, height))
+        named = [(prediction.name, prediction.probability) for prediction in found]
+        rows.append(figures.Explanation(file.name, photo, tuple(seen), heat, named))
+    try:
+        figures.explanations(rows, out)
+    except OSError as error:
+        raise InputError(f"--explain cannot write {out}: {error.strerror}") from error
+
+
+def grad_cam(model, images, classes):
+    """Which places of each image raised the score of a class (equations 1 and 2).
+
+    The weight of a channel is the mean gradient of the class's score with respect to it, and the
+    map is the sum of the weighted channels, negative sums set to zero. The score is the class's
+    value before the last activation (softmax); where the last layer has none, its output.
+
+    The channels are those of the last feature map: the last one with more than one position that
+    does not depend on the classifier, which is the model's last convolution or dense layer. Of a
+    SqueezeNet that is the last Fire's output; of a network that ends in a dense layer, what the
+    pooling before it takes.
+
+    Args:
+        model: a functional or Sequential `keras.Model` from images to `(n, classes)`, in
+            channels_last. Models inside it are followed; preprocessing may be one of its layers.
+        images: `[n, height, width, channels]`, as the model takes them.
+        classes: n class indices.
+
+    Returns:
+        float32 `[n, rows, columns]`, 0 or more, in the size of the feature map. Zero everywhere
+        where nothing raised the score. Values of different images do not compare.
+
+    Raises:
+        ExplanationError: the model has no graph or no feature map, or Keras runs without
+            TensorFlow.
+        ValueError: not as many classes as images.
+    """
+    import keras
+
+    if len(images) != len(classes):
+        raise ValueError(
+            f"`classes` must be one for each of {len(images)} images. Received: {len(classes)}"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ExplanationError(
+            "Grad-CAM needs Keras's TensorFlow backend. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
+    maps = [
+        _grad_cam(model, images[start : start + _BATCH_SIZE], classes[start : start + _BATCH_SIZE])
+        for start in range(0, len(images), _BATCH_SIZE)
+    ]
+    return np.concatenate(maps)
+
+
+def _grad_cam(model, images, classes):
+    import tensorflow as tf
+
+    images = tf.convert_to_tensor(np.asarray(images, np.float32))
+    with tf.GradientTape() as tape:
+        # Frozen layers leave no trace otherwise.
+        tape.watch(images)
+        steps = _run(model, images)
+        features = _feature_map(model, steps)
+        scores = tf.gather(_scores(steps[-1]), np.asarray(classes), axis=1, batch_dims=1)
+    # An image's score depends on its own features alone, so the sum over images will do.
+    gradients = tape.gradient(scores, features, unconnected_gradients="zero")
+    weights = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True)
+    return tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1)).numpy()
+
+
+def _run(model, images):
+    """Every operation of the model's graph, those of models inside it included, on images."""
+    import keras
+
+    steps = []
+
+    def recorded(operation):
+        def call(*args, **kwargs):
+            if isinstance(operation, keras.Model):
+                return follow(operation, args[0])
+            output = operation(*args, **kwargs)
+            steps.append(_Step(operation, args, output))
+            return output
+
+        return call
+
+    def follow(model, inputs):
+        # Keras has no public way to look into a graph while it runs; this one is what calling a
+        # functional model is made of.
+        return _graph_of(model)._run_through_graph(inputs, operation_fn=recorded)
+
+    follow(model, images)
+    return steps
+
+
+def _graph_of(model):
+    # A Sequential keeps its functional twin here, None until its input is known.
+    graph = getattr(model, "_functional", model)
+    if not hasattr(graph, "_run_through_graph"):
+        raise ExplanationError(
+            "Grad-CAM needs a functional or Sequential keras.Model. "
+            f"Received: {model.name} of type {type(model).__name__}"
+        )
+    return graph
+
+
+def _feature_map(model, steps):
+    before_classifier = steps
+    kernels = [number for number, step in enumerate(steps) if hasattr(step.operation, "kernel")]
+    if kernels:
+        before_classifier = steps[: kernels[-1]]
+    for step in reversed(before_classifier):
+        shape = getattr(step.output, "shape", ())
+        if len(shape) == 4 and shape[1] * shape[2] > 1:
+            return step.output
+    raise ExplanationError(
+        "Grad-CAM needs a model with a feature map, (n, rows, columns, channels), before its "
+        f"classifier. Received: {model.name}"
+    )
+
+
+def _scores(step):
+    """What the last operation makes probabilities of."""
+    import keras
+
+    operation = step.operation
+    if isinstance(operation, keras.layers.Activation | keras.layers.Softmax):
+        return step.inputs[0]
+    if not hasattr(operation, "kernel"):
+        return step.output
+    linear = type(operation).from_config({**operation.get_config(), "activation": None})
+    linear.build(step.inputs[0].shape)
+    linear.set_weights(operation.get_weights())
+    return linear(step.inputs[0])
