@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 import keras_squeezenet.training  # noqa: F401 - registers what checkpoints hold with Keras
@@ -124,6 +125,9 @@ class TestAlone:
         assert json.loads((alone / "class_names.json").read_text()) == list("0123456789")
         assert metrics(alone)["training"]["seed"] == 3
         assert "keras" in metrics(alone)["versions"]
+
+    def test_the_saved_model_comes_without_an_optimizer(self, alone):
+        assert not keras.saving.load_model(alone / "model.keras").compiled
 
     def test_the_reported_accuracy_is_that_of_the_saved_file(self, alone):
         accuracy, count = accuracy_by_hand(alone)
@@ -322,3 +326,51 @@ class TestBadInput:
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
         assert "images of the train split are broken (max_broken_share=0.05)" in line
         assert not (tmp_path / "run" / "model.keras").exists()
+
+
+NEW_CLASSES = {"four": 4, "one": 1, "seven": 7}
+
+
+@pytest.fixture(scope="module")
+def tuning(alone, tmp_path_factory):
+    """Settings to tune the digits' network to three classes, with 20 pictures of each."""
+    folder = tmp_path_factory.mktemp("few")
+    digits = load_digits()
+    for name, digit in NEW_CLASSES.items():
+        images = digits.images[digits.target == digit]
+        for split, chosen in (("train", images[:20]), ("val", images[20:50])):
+            (folder / split / name).mkdir(parents=True)
+            for number, pixels in enumerate(chosen):
+                picture = Image.fromarray((pixels * 15.9).astype("uint8")).resize((32, 32))
+                picture.save(folder / split / name / f"{number}.png")
+    return [
+        *("--set", f"data.source={folder}", "--set", "data.image_size=40"),
+        *("--set", "data.train_image_size=32", "--set", f"model.weights={alone}/model.keras"),
+        *("--set", "fine_tuning={frozen_epochs: 2, learning_rate: 0.01}"),
+        *("--set", "training.epochs=6", "--set", "training.batch_size=5"),
+    ]
+
+
+class TestFineTuning:
+    @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=needs_horovod)])
+    def test_twenty_pictures_of_a_class_are_enough(self, recipe, tuning, tmp_path, ranks):
+        arguments = ["--recipe", recipe, "--output", tmp_path / "run", *tuning]
+        done = train(*arguments) if ranks == 1 else horovodrun(TRAIN, *arguments)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found = metrics(tmp_path / "run")
+        assert found["dataset"]["class_names"] == list(NEW_CLASSES)
+        assert found["evaluation"]["top1"] > 0.9
+        rows = history(tmp_path / "run")
+        assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+        # The twin that is validated is what is kept: float32, at the size of evaluation.
+        assert rows[-1]["val_accuracy"] == pytest.approx(found["evaluation"]["top1"])
+        saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
+        assert saved.input_shape == (None, 40, 40, 3)
+        assert all(layer.trainable for layer in saved.layers)
+
+    def test_weights_of_another_network_are_refused_in_one_line(self, recipe, tuning, tmp_path):
+        other = ["--set", "model.metaparameters.base_e=16"]
+        done = train("--recipe", recipe, "--output", tmp_path / "run", *tuning, *other)
+        assert done.returncode == 2
+        assert "Expected the kernel fire2_squeeze1x1" in done.stderr
+        assert not (tmp_path / "run").exists()

@@ -49,14 +49,14 @@ def main():
         steps = dataset.train.steps_per_epoch(batch_size, ranks)
         augmentation = Augmentation.from_mapping(recipe.data.augmentation)
 
-    # Two networks of the same weights: the one in training is as the recipe says, the one that is
-    # validated and kept computes in float32 at the image size of evaluation.
+    # Two networks of the same weights: the one in training is as the recipe says, its twin is
+    # validated like what is kept, in float32 at the image size of evaluation.
     class_names = dataset.class_names
     keras.config.set_dtype_policy(recipe.training.precision)
     model = training.build_model(recipe.model, dataset.train.framing.image_size, len(class_names))
     keras.config.set_dtype_policy("float32")
-    result = training.build_model(recipe.model, dataset.image_size, len(class_names))
-    training.compile_for_validation(result, recipe)
+    twin = training.build_model(recipe.model, dataset.image_size, len(class_names))
+    training.compile_for_validation(twin, recipe)
     stages = training.stages(recipe)
     run = runs.Run(asked.output or Path("runs") / recipe.name, recipe, class_names, asked.resume)
     if run.finished:
@@ -70,7 +70,7 @@ def main():
         distributed.BroadcastState(),
         distributed.AverageMetrics(),
         Throughput(steps * batch_size * ranks),
-        ShardedValidation(result, val_batches, empty=dataset.val.local_count(rank, ranks) == 0),
+        ShardedValidation(twin, val_batches, empty=dataset.val.local_count(rank, ranks) == 0),
         BrokenPictures(dataset),
         watch,
         history,
@@ -113,6 +113,7 @@ def main():
     if recipe.training.early_stopping:
         run.restore_best(model)
     distributed.broadcast_weights(model)
+    result = training.build_model(recipe.model, dataset.image_size, len(class_names))
     result.set_weights(model.get_weights())
     with dataset.clear_errors():
         shard = evaluation.predict_batches(
