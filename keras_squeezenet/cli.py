@@ -43,9 +43,10 @@ Resize = Annotated[
     str | None,
     typer.Option(
         help="Short side before the centre crop, or stretch. Default: as in the model's run, else "
-        "the model's size."
+        "the model's size; stretch, as they were measured, for the published networks."
     ),
 ]
+PUBLISHED = "1.0 or 1.1, the published ImageNet networks, or a .keras "
 MaxBrokenShare = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Share of images that may be unreadable."),
@@ -129,9 +130,7 @@ def classify(
     ],
     model: Annotated[
         str,
-        typer.Option(
-            help="1.0 or 1.1, the published ImageNet networks, or a .keras or .tflite file."
-        ),
+        typer.Option(help=f"{PUBLISHED}or .tflite file."),
     ] = "1.1",
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
     labels: Annotated[
@@ -141,13 +140,7 @@ def classify(
             "that came with the model, else numbers."
         ),
     ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            help="Short side before the centre crop, or stretch. Default: as in the model's run, "
-            "else the model's size; stretch, as they were measured, for the published networks."
-        ),
-    ] = None,
+    resize: Resize = None,
     explain: Annotated[
         Path | None,
         typer.Option(
@@ -164,9 +157,8 @@ def classify(
     from keras_squeezenet.explain import check_explainable, draw_explanations
 
     # All that can be refused is refused before Keras is imported, which takes seconds.
-    published = model in classifiers.PUBLISHED_VERSIONS
-    path = None if published else classifiers.check_model_path(model)
-    resize = _resize(resize) or ("stretch" if published else _resize_of_run(path))
+    path = _model_path(model)
+    resize = _resize(resize) or _resize_of(path)
     names = labels and classifiers.read_class_names(labels)
     files = find_pictures(images)
     if explain:
@@ -174,10 +166,7 @@ def classify(
     for file in _track(files, "checking", len(files)):
         check_still(file)
 
-    with _bad_input():
-        classifier = (
-            classifiers.open_published(model) if published else classifiers.open_classifier(path)
-        )
+    classifier = _open(model)
     if names:
         classifier = classifiers.name_classes(classifier, names, labels)
     framing = Framing(classifier.image_size, resize)
@@ -200,13 +189,14 @@ def classify(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A .keras or .tflite file.")],
+    model: Annotated[str, typer.Argument(help=f"{PUBLISHED}or .tflite file.")],
     data: Annotated[
         str,
         typer.Argument(
             help="digits, cifar10, cifar100, tfds:NAME, a folder with train/ and val/ (its val/ is "
-            "used), or a folder of class folders (all of it is used). Of the data that the model "
-            "in a run's folder was trained on, the run's validation images are used."
+            "used), or one of class folders or with a labels.csv of file and class_index (all of "
+            "it is used). Of the data that the model in a run's folder was trained on, the run's "
+            "validation images are used."
         ),
     ],
     resize: Resize = None,
@@ -219,11 +209,11 @@ def evaluate(
 ):
     """Top-1, top-5 and per-class accuracy of a model file on labelled images."""
     from keras_squeezenet import evaluation, figures
-    from keras_squeezenet.classifiers import open_classifier
     from keras_squeezenet.data import load_labelled
 
-    classifier = open_classifier(model)
-    asked = _asked_of_data(model, data, resize, max_broken_share)
+    path = _model_path(model)
+    asked = _asked_of_data(path, data, resize, max_broken_share)
+    classifier = _open(model)
     images = load_labelled(
         asked.pop("source"),
         class_names=classifier.class_names,
@@ -249,20 +239,20 @@ def evaluate(
         broken = [{"file": file, "reason": reason} for file, reason in images.broken]
         print_json(
             {
-                "model": str(model),
-                "bytes": model.stat().st_size,
+                "model": model,
+                "bytes": classifier.path.stat().st_size,
                 "data": data,
                 **measured.to_dict(),
                 "broken_images": broken,
             }
         )
     else:
-        print_evaluation(model, measured, images.broken)
+        print_evaluation(model, classifier.path.stat().st_size, measured, images.broken)
 
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A .keras file.")],
+    model: Annotated[str, typer.Argument(help=f"{PUBLISHED}file.")],
     out: Annotated[Path, typer.Argument(help="The .tflite file to write.")],
     quantize: Annotated[
         Quantize, typer.Option(help="float16 and dynamic: weights; int8: everything.")
@@ -288,14 +278,14 @@ def export(
     as_json: AsJson = False,
 ):
     """Write a LiteRT (TFLite) file, run it, and compare it with the Keras model on real images."""
-    from keras_squeezenet.classifiers import open_classifier
     from keras_squeezenet.data import sample_images
     from keras_squeezenet.export import ExportError, export_litert
 
-    classifier = open_classifier(model)
+    path = _model_path(model)
+    asked = _asked_of_data(path, calibration, resize, max_broken_share)
+    classifier = _open(model)
     if classifier.model is None:
         raise InputError(f"export takes a .keras file. Received: {model}")
-    asked = _asked_of_data(model, calibration, resize, max_broken_share)
     sample = list(
         sample_images(
             asked["source"],
@@ -329,7 +319,7 @@ def export(
     else:
         print(
             f"{result.path}: {thousands(result.bytes)} bytes; on {result.images_checked} images "
-            f"the largest difference from {model.name} is {result.max_difference:.2g} and "
+            f"the largest difference from {model} is {result.max_difference:.2g} and "
             f"{result.decisions_equal:.1%} of the decisions are equal"
         )
 
@@ -395,15 +385,35 @@ def _bad_input(*kinds):
         raise InputError(" ".join(str(error).split())) from error
 
 
+def _model_path(model):
+    """The path of a model file, which is there; None of a published network."""
+    from keras_squeezenet.classifiers import PUBLISHED_VERSIONS, check_model_path
+
+    return None if model in PUBLISHED_VERSIONS else check_model_path(model)
+
+
+def _open(model):
+    from keras_squeezenet.classifiers import open_classifier, open_published
+
+    path = _model_path(model)
+    if path:
+        return open_classifier(path)
+    with _bad_input():
+        return open_published(model)
+
+
 def _data_of_run(model):
     """The data section of the recipe beside a model; None where the model is of no run."""
     from keras_squeezenet.recipe import load_recipe
 
-    recipe_path = model.with_name("recipe.yaml")
-    return load_recipe(recipe_path).data if recipe_path.exists() else None
+    recipe_path = model and model.with_name("recipe.yaml")
+    return load_recipe(recipe_path).data if recipe_path and recipe_path.exists() else None
 
 
-def _resize_of_run(model):
+def _resize_of(model):
+    """As in the model's run; the published networks were measured on the whole picture."""
+    if model is None:
+        return "stretch"
     section = _data_of_run(model)
     return section and section.resize
 
@@ -414,20 +424,19 @@ def _asked_of_data(model, source, resize, max_broken_share):
     if source is None and section is None:
         raise InputError(
             "--calibration is needed: real images to run the file on. Without it those of the "
-            f"training are taken, by the recipe.yaml beside the model. Received: {model}"
+            "training are taken, by the recipe.yaml beside the model. "
+            f"Received: {model or 'a published network'} without --calibration"
         )
     if section is None:
-        defaults = {"source": source, "resize": None, "max_broken_share": DEFAULT_BROKEN_SHARE}
+        defaults = {"source": source, "max_broken_share": DEFAULT_BROKEN_SHARE}
         of_the_run = False
     else:
-        defaults = section.model_dump(
-            include={"source", "resize", "max_broken_share", "val_fraction"}
-        )
+        defaults = section.model_dump(include={"source", "max_broken_share", "val_fraction"})
         of_the_run = source is None or os.path.abspath(source) == os.path.abspath(section.source)
         defaults |= {"source": source or section.source, "seed": section.split_seed}
     return {
         **defaults,
-        "resize": _resize(resize) or defaults["resize"],
+        "resize": _resize(resize) or _resize_of(model),
         "max_broken_share": (
             defaults["max_broken_share"] if max_broken_share is None else max_broken_share
         ),

@@ -68,8 +68,8 @@ def print_profile(profile):
     print_table(columns, rows, total)
 
 
-def print_evaluation(model, measured, broken):
-    print(f"{printable(model)}: {thousands(model.stat().st_size)} bytes, {measured.count} images")
+def print_evaluation(model, size, measured, broken):
+    print(f"{printable(model)}: {thousands(size)} bytes, {measured.count} images")
     print(f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}   ", end="")
     print(f"top-5 {measured.top5:.4f}   loss {measured.loss:.4f}")
     print_table(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -255,3 +256,26 @@ class TestProcess:
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["count"] == 359
+
+
+@pytest.mark.shared
+def test_a_published_network_goes_by_its_version(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_SQUEEZENET_WEIGHTS", str(shared / "weights"))
+    with zipfile.ZipFile(shared / "data" / "imagenet_dev.zip") as archive:
+        photos = [name for name in archive.namelist() if name.endswith(".jpg")][:40]
+        archive.extractall(tmp_path, [*photos, "imagenet_dev/labels.csv"])
+    folder = tmp_path / "imagenet_dev"
+    lines = (folder / "labels.csv").read_text().splitlines()
+    kept = [line for line in lines if any(Path(name).name in line for name in photos)]
+    (folder / "labels.csv").write_text("\n".join([lines[0], *kept]))
+
+    out, _ = run("evaluate", "1.1", folder, "--json")
+    measured = json.loads(out)
+    assert measured["count"] == 40
+    assert measured["bytes"] == 2_478_984
+    assert 0.3 < measured["top1"] < 0.8  # 0.54 of 600
+    exported, _ = run("export", "1.1", tmp_path / "n.tflite", "--calibration", folder, "--json")
+    assert json.loads(exported)["decisions_equal"] == 1.0
+    out, _ = run("evaluate", tmp_path / "n.tflite", folder, "--resize", "stretch", "--json")
+    assert json.loads(out)["top1"] == measured["top1"]
+    assert "without --calibration" in refused("export", "1.0", tmp_path / "n.tflite")

@@ -10,6 +10,7 @@ import numpy as np
 from keras_squeezenet.data.dataset import BrokenImages, Split, load_dataset
 from keras_squeezenet.data.examples import one_line
 from keras_squeezenet.data.folders import (
+    find_pictures,
     has_labels_file,
     has_splits,
     image_files,
@@ -81,6 +82,13 @@ def load_labelled(
     return dataset.val
 
 
+def _images_without_classes(folder: Path) -> list[Path]:
+    """The images of a folder that has no folder for each class."""
+    if not folder.is_dir():
+        return []
+    return find_pictures([folder]) if has_labels_file(folder) else image_files(folder)
+
+
 def sample_images(
     source: str,
     *,
@@ -92,7 +100,8 @@ def sample_images(
     """Read images spread evenly over a source, framed as in evaluation.
 
     Args:
-        source: As in `load_dataset`, whose training split is meant; or a folder of image files.
+        source: As in `load_dataset`, whose training split is meant; or a folder of image files, or
+            one with a `labels.csv`, of which all images are.
         image_size, resize, max_broken_share: See `load_dataset`.
         count: At most so many.
 
@@ -103,7 +112,7 @@ def sample_images(
         DataError: The source is missing or empty, or too many of its images are broken.
     """
     folder = Path(os.path.expanduser(source))
-    files = image_files(folder) if folder.is_dir() else []
+    files = _images_without_classes(folder)
     if files:
         framing = Framing(image_size, resize)
         broken = BrokenImages(folder.name, len(files), max_broken_share)
