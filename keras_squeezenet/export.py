@@ -107,8 +107,9 @@ def export_litert(
         quantize: "none", float32; "float16", weights of half the bytes; "dynamic", 8-bit weights
             and float32 activations in the file; "int8", all of it in 8-bit integers.
         calibration: float32 images, `[n, height, width, channels]` or batches of that, from which
-            "int8" learns the range of every activation. A few hundred real ones, as the model
-            takes them.
+            "int8" learns the range of every activation, and what rounding the kernels shifts on
+            average (see `bias_correction`). A hundred real ones, as the model takes them: with 10
+            the published networks lost 2 to 5 points of top-1, with 30 no more than with 100.
         input_type, output_type: "float32"; with "int8" also "uint8" or "int8". A model that takes
             RGB 0…255 then takes an image's bytes as they are in "uint8".
         batch_size: images per run; None, any number.
@@ -154,7 +155,7 @@ def export_litert(
             "images. Received: check_images=None"
         )
 
-    network = for_inference(model)
+    network = for_inference(model, copy=quantize == "int8")
     options = _converter_options(quantize, input_type, output_type)
     if quantize == "int8":
         correct_biases(network, (chunk for chunk, _ in chunks(calibration, None)))
@@ -307,9 +308,14 @@ def _convert(model, path, batch_size, options):
         raise ExportError(f"LiteRT's converter refuses model {model.name}: {reason}") from error
 
 
-def for_inference(model):
-    """A copy of `model` in float32, its preprocessing folded into the convolution that takes it."""
+def for_inference(model, *, copy):
+    """`model` in float32, its preprocessing folded into the convolution that takes it.
+
+    A copy where anything has to change, and with `copy` always.
+    """
     convolution_after = _foldable(model)
+    if not (copy or convolution_after or _is_half_precision(model)):
+        return model
     clones = {}
 
     def clone(operation):

@@ -307,7 +307,8 @@ class ImagePreprocessing(layers.Layer):
             ops.cast(ops.reshape(ops.convert_to_tensor(values), shape), self.compute_dtype)
             for values in (preprocessing.offset, preprocessing.scale)
         )
-        return (images - offset) / scale
+        images = images - offset
+        return images if set(preprocessing.scale) == {1.0} else images / scale
 
     def compute_output_shape(self, input_shape):
         return input_shape

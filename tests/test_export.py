@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from keras import layers
 from sklearn.datasets import load_digits
 
-from keras_squeezenet import Architecture, ImagePreprocessing, SqueezeNet, __version__, export
+from keras_squeezenet import (
+    Architecture,
+    Fire,
+    ImagePreprocessing,
+    SqueezeNet,
+    __version__,
+    export,
+)
+from keras_squeezenet.bias_correction import correct_biases, rounded
 from keras_squeezenet.export import ExportError, export_litert
 from keras_squeezenet.litert import LiteRTModel, TensorDetails, read_class_names
 
@@ -283,6 +291,101 @@ def test_the_papers_networks_need_ordinary_operators_and_no_padding(tmp_path, ve
     export_litert(model, path, check_images=noise.astype(np.float32))
     # Mean is the global average pooling. Neither custom ("Flex"), nor PAD, nor preprocessing.
     assert operators(path) == {"CONV_2D", "MAX_POOL_2D", "CONCATENATION", "MEAN", "SOFTMAX"}
+
+
+def kernels_in(path):
+    """Values of the 8-bit kernels in a file, `[height, width, channels, filters]`."""
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    graph = model.Subgraphs(0)
+    for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
+        buffer = model.Buffers(tensor.Buffer())
+        if tensor.ShapeLength() == 4 and buffer.DataLength():
+            codes = buffer.DataAsNumpy().view(np.int8).reshape(tensor.ShapeAsNumpy())
+            yield codes.transpose(1, 2, 3, 0) * tensor.Quantization().ScaleAsNumpy()
+
+
+def test_biases_are_corrected_for_the_kernels_that_stand_in_the_file(trained, exported):
+    network = export.for_inference(trained, copy=True)
+    fires = [network.get_layer(name) for name in ("fire2", "fire3")]
+    convolutions = [network.get_layer("conv1"), *fires[0].convolutions, *fires[1].convolutions]
+    expected = [rounded(convolution.kernel.numpy()) for convolution in convolutions]
+    expected.append(rounded(network.get_layer("conv4").kernel.numpy()))
+
+    found = list(kernels_in(exported["int8"].path))
+
+    assert len(found) == len(expected) == 8
+    for kernel in expected:
+        alike = [other for other in found if other.shape == kernel.shape]
+        assert min(np.abs(other - kernel).max() for other in alike) < 1e-7
+
+
+def test_a_rounded_kernel_has_255_steps_for_each_filter_and_bears_an_empty_one():
+    kernel = np.zeros((1, 1, 3, 3), np.float32)
+    kernel[0, 0, :, 0] = -127, 0.4, 0.6
+    kernel[0, 0, :, 1] = 1, 0.5 / 127 - 1e-6, -1.4 / 127
+    expected = np.zeros_like(kernel)
+    expected[0, 0, :, 0] = -127, 0, 1
+    expected[0, 0, :, 1] = 1, 0, -1 / 127
+    np.testing.assert_allclose(rounded(kernel), expected, atol=1e-7)
+
+
+def spiky_convolution():
+    """Of each filter one weight is so large that the others, all positive, round to nothing."""
+    image = layers.Input((8, 8, 3))
+    model = keras.Model(image, layers.Conv2D(4, 3, bias_initializer="random_normal")(image))
+    kernel = np.random.default_rng(0).uniform(0, 0.49, (3, 3, 3, 4)).astype(np.float32)
+    kernel[1, 1, 1] = 127
+    model.layers[-1].kernel.assign(kernel)
+    return model
+
+
+def test_an_int8_file_keeps_the_mean_output_of_each_filter(tmp_path, monkeypatch):
+    keras.utils.set_random_seed(7)
+    model = spiky_convolution()
+    images = np.random.default_rng(1).uniform(0, 1, (50, 8, 8, 3)).astype(np.float32)
+    options = {"quantize": "int8", "calibration": images, "tolerance": math.inf}
+    predicted = model.predict(images, verbose=0)
+    before = [weight.copy() for weight in model.get_weights()]
+
+    corrected = export_litert(model, tmp_path / "corrected.tflite", **options)
+    for weight, unchanged in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, unchanged)
+    monkeypatch.setattr(export, "correct_biases", lambda model, batches: None)
+    plain = export_litert(model, tmp_path / "plain.tflite", **options)
+
+    def shift(result):
+        return (interpreted(result.path, images) - predicted).mean(axis=(0, 1, 2))
+
+    # 26 weights of 0.25 on average are gone, and a pixel is 0.5 on average.
+    np.testing.assert_allclose(shift(plain), -26 * 0.25 * 0.5, rtol=0.25)
+    np.testing.assert_allclose(shift(corrected), 0, atol=np.ptp(predicted) / 255)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_inside_of_a_fire_every_convolution_is_corrected_for_its_own_input(data_format):
+    keras.utils.set_random_seed(8)
+    image = layers.Input((6, 6, 5) if data_format == "channels_last" else (5, 6, 6))
+    # Linear and without 3x3 filters, so that means go through it and can be compared.
+    fire = Fire(4, 7, 0, activation="linear", bypass="complex", data_format=data_format)
+    model = keras.Model(image, fire(image))
+    images = np.random.default_rng(2).uniform(0, 9, (40, *image.shape[1:])).astype(np.float32)
+    axes = (0, 1, 2) if data_format == "channels_last" else (0, 2, 3)
+    expected = model.predict(images, verbose=0).mean(axis=axes)
+
+    kernels = [convolution.kernel.numpy() for convolution in fire.convolutions]
+    for convolution, kernel in zip(fire.convolutions, kernels, strict=True):
+        convolution.kernel.assign(rounded(kernel))
+    uncorrected = model.predict(images, verbose=0).mean(axis=axes)
+    for convolution, kernel in zip(fire.convolutions, kernels, strict=True):
+        convolution.kernel.assign(kernel)
+    correct_biases(model, [images[:25], images[25:]])
+    for convolution, kernel in zip(fire.convolutions, kernels, strict=True):
+        convolution.kernel.assign(rounded(kernel))
+
+    assert np.abs(uncorrected - expected).max() > 1e-2
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0).mean(axis=axes), expected, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("mode", ["caffe", "tf", "torch"])
