@@ -85,7 +85,7 @@ def test_the_two_commands_are_targets_of_the_makefile():
 def marks_of(line):
     if line.startswith("horovodrun"):
         yield from needs_horovod
-    if any(name in line for name in ("finetune", "classify", "imagenet")):
+    if any(name in line for name in ("finetune", "classify", "export 1.1")):
         yield pytest.mark.shared
 
 

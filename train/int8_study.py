@@ -28,6 +28,7 @@ from imagenet_accuracy import IMAGE_SIZE, build, predict, published_weights, rea
 
 from keras_squeezenet.bias_correction import correct_biases, rounded
 from keras_squeezenet.data import sample_images
+from keras_squeezenet.equalization import equalize_squeezes
 from keras_squeezenet.export import for_inference
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.layers import Fire
@@ -44,6 +45,7 @@ class Variant:
     Attributes:
         name: in the table.
         draws: how many of the study's; None, all of them.
+        equalizes: see `equalize_squeezes`.
         corrects_biases: see `correct_biases`.
         images: to calibrate with.
         other_photos: whether those come from another set.
@@ -53,6 +55,7 @@ class Variant:
 
     name: str
     draws: int | None = 1
+    equalizes: bool = True
     corrects_biases: bool = True
     images: int = 100
     other_photos: bool = False
@@ -62,11 +65,13 @@ class Variant:
 
 VARIANTS = (
     Variant("as exported", draws=None),
+    Variant("squeezes not equalized", draws=None, equalizes=False),
     Variant("biases not corrected", draws=None, corrects_biases=False),
+    Variant("neither", draws=None, equalizes=False, corrects_biases=False),
     Variant("10 images", images=10),
     Variant("30 images", images=30),
     Variant("other photos", other_photos=True),
-    Variant("one scale per kernel", corrects_biases=False, scale_per_filter=False),
+    Variant("one scale per kernel", equalizes=False, corrects_biases=False, scale_per_filter=False),
     Variant("16-bit activations", activation_bits=16),
     Variant("float32 activations", activation_bits=None),
     Variant(
@@ -110,8 +115,11 @@ def main():
 
 def quantize_and_predict(network, variant, calibration, images):
     network = for_inference(network, copy=True)
+    batches = np.array_split(calibration, math.ceil(len(calibration) / 32))
+    if variant.equalizes:
+        equalize_squeezes(network, batches)
     if variant.corrects_biases:
-        correct_biases(network, np.array_split(calibration, math.ceil(len(calibration) / 32)))
+        correct_biases(network, batches)
     if variant.activation_bits is None:
         round_kernels(network)
         return predict(network, images)
