@@ -109,8 +109,8 @@ def export_litert(
             and float32 activations in the file; "int8", all of it in 8-bit integers.
         calibration: float32 images, `[n, height, width, channels]` or batches of that, from which
             "int8" learns the range of every activation, and what rounding the kernels shifts on
-            average (see `equalization` and `bias_correction`). A hundred real ones, as the model takes them: with 10
-            the published networks lost 2 to 5 points of top-1, with 30 no more than with 100.
+            average (see `equalization` and `bias_correction`). A hundred real ones, as the model
+            takes them: with 10 the published networks lost several points of top-1.
         input_type, output_type: "float32"; with "int8" also "uint8" or "int8". A model that takes
             RGB 0…255 then takes an image's bytes as they are in "uint8".
         batch_size: images per run; None, any number.

@@ -86,7 +86,7 @@ def main():
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--v1-0-float32", type=Path, help="float32 weights of 1.0, to study too")
     parser.add_argument("--other-photos", help="folder of photos of other things, to calibrate on")
-    parser.add_argument("--draws", type=int, default=5, help="how many (default: %(default)s)")
+    parser.add_argument("--draws", type=int, default=3, help="how many (default: %(default)s)")
     asked = parser.parse_args()
 
     photos = read_photos(asked.images)
