@@ -6,6 +6,8 @@ Keras is imported when a model is opened, so that a wrong file name is answered 
 from __future__ import annotations
 
 import json
+import logging
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,16 +16,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_squeezenet.architecture import PRESETS
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert import LiteRTModel
 
 if TYPE_CHECKING:
     import keras
 
+log = logging.getLogger(__name__)
+
 CLASS_NAMES_FILE = "class_names.json"
 MAX_LABELS_BYTES = 1 << 20
 
-PUBLISHED_VERSIONS = ("1.0", "1.1")
+PUBLISHED_VERSIONS = tuple(PRESETS)
 
 _BATCH_SIZE = 32
 # Room for the rounding of a softmax, in whichever precision it was computed.
@@ -84,7 +89,9 @@ def check_model_path(path: str | Path) -> Path:
     if path.is_dir():
         raise ModelFileError(f"A model is a file, .keras or .tflite. Received: {path}, a folder")
     if not path.is_file():
-        raise ModelFileError(f"The model file does not exist. Received: {path}")
+        raise ModelFileError(
+            f"Expected {', '.join(PUBLISHED_VERSIONS)} or an existing model file. Received: {path}"
+        )
     if path.suffix not in _READERS:
         raise ModelFileError(f"A model file ends in .keras or .tflite. Received: {path}")
     return path
@@ -185,9 +192,18 @@ def classify(
 def _open_keras(path):
     import keras
 
-    from keras_squeezenet import layers  # noqa: F401 - registers Fire and the others with Keras
+    from keras_squeezenet import layers
 
+    if not zipfile.is_zipfile(path):
+        raise ModelFileError(f"Expected an archive that Keras saved. Received: {path}")
     model = keras.saving.load_model(path, compile=False)
+    prepares = (layers.ImagePreprocessing, keras.layers.Rescaling, keras.layers.Normalization)
+    if not any(isinstance(layer, prepares) for layer in layers.every_layer(model)):
+        log.warning(
+            "%s has no layer that prepares images, and is given RGB 0…255 as they are. If it was "
+            "trained on others, build it with include_preprocessing",
+            path,
+        )
     image_size, classes = _sizes(path, model.input_shape, model.output_shape)
     names = _names_beside(path, classes)
     return Classifier(path, image_size, classes, names, model.predict_on_batch, model)

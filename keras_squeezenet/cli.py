@@ -42,8 +42,8 @@ DEFAULT_BROKEN_SHARE = 0.05
 Resize = Annotated[
     str | None,
     typer.Option(
-        help="Short side before the centre crop, or stretch. Default: as in the model's run, else "
-        "the model's size; stretch, as they were measured, for the published networks."
+        help="Short side before the centre crop, or stretch. Default: as in the model's run or "
+        "as it was exported, else the model's size; stretch for the published networks."
     ),
 ]
 PUBLISHED = "1.0 or 1.1, the published ImageNet networks, or a .keras "
@@ -221,7 +221,7 @@ def evaluate(
         image_size=classifier.image_size,
         **asked,
     )
-    with images.clear_errors():
+    with images.clear_errors(), _bad_input():
         predictions = evaluation.predict_batches(
             classifier.predict,
             _track(
@@ -285,7 +285,7 @@ def export(
     asked = _asked_of_data(path, calibration, resize, max_broken_share)
     classifier = _open(model)
     if classifier.model is None:
-        raise InputError(f"export takes a .keras file. Received: {model}")
+        raise InputError(f"export takes 1.0, 1.1 or a .keras file. Received: {model}")
     sample = list(
         sample_images(
             asked["source"],
@@ -312,6 +312,7 @@ def export(
             output_type=output_type.value,
             batch_size=batch or None,
             class_names=classifier.class_names,
+            resize=asked["resize"],
             tolerance=tolerance,
         )
     if as_json:
@@ -411,9 +412,16 @@ def _data_of_run(model):
 
 
 def _resize_of(model):
-    """As in the model's run; the published networks were measured on the whole picture."""
+    """As an exported file says, or as in the model's run; the published networks take it whole."""
     if model is None:
         return "stretch"
+    if model.suffix == ".tflite":
+        from keras_squeezenet.litert import read_resize
+
+        with _bad_input():
+            said = read_resize(model)
+        if said:
+            return said
     section = _data_of_run(model)
     return section and section.resize
 

@@ -88,6 +88,7 @@ def export_litert(
     output_type: str = "float32",
     batch_size: int | None = 1,
     class_names: Sequence[str] | None = None,
+    resize: int | str | None = None,
     check_images: Iterable[np.ndarray] | None = None,
     tolerance: float | None = None,
 ) -> ExportResult:
@@ -115,6 +116,7 @@ def export_litert(
             RGB 0…255 then takes an image's bytes as they are in "uint8".
         batch_size: images per run; None, any number.
         class_names: to be kept in the file, in the order of the model's outputs.
+        resize: to be kept in the file: how pictures are framed for it, see `Framing`.
         check_images: float32 images as in `calibration`, on which file and model are compared.
             Default: those of `calibration`. A hundred real images that were not calibrated with
             say most.
@@ -167,7 +169,7 @@ def export_litert(
         )
     with replacing(path) as temporary:
         _convert(network, temporary, batch_size, options)
-        append_archive(temporary, class_names, _description(model, quantize, takes_pixels))
+        append_archive(temporary, class_names, _description(model, quantize, takes_pixels, resize))
         result = _measure(temporary, path, model, quantize, check_images, tolerance)
         _check_agreement(result, _is_classifier(model, class_names))
     return result
@@ -386,12 +388,12 @@ def _fold(preprocessing, convolution):
     convolution.bias.assign(bias)
 
 
-def _description(model, quantize, takes_pixels) -> dict[str, Any]:
+def _description(model, quantize, takes_pixels, resize) -> dict[str, Any]:
     height_width_channels = list(model.input_shape[1:])
     values = "RGB, 0 to 255" if takes_pixels else "as the Keras model takes them"
     return {
         "model": model.name,
-        "input": {"shape": height_width_channels, "values": values},
+        "input": {"shape": height_width_channels, "values": values, "resize": resize},
         "quantize": quantize,
         "keras_squeezenet": __version__,
     }

@@ -172,23 +172,47 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
         ValueError: they are there and cannot be read, or exceed 1 MiB.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            return None
-        try:
-            text = _labels_text(file)
-        # OSError: an offset before the start. RuntimeError: encrypted. NotImplementedError, its
-        # subclass: an unknown zip version.
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as e:
-            raise ValueError(f"{path}: {LABELS_FILE} in it cannot be read: {e}") from e
+    text = _archived_text(path, LABELS_FILE)
     return tuple(line for line in text.splitlines() if line.strip()) or None
 
 
-def _labels_text(file):
-    with zipfile.ZipFile(file) as archive:
-        if LABELS_FILE not in archive.namelist():
+def read_resize(path: str | os.PathLike) -> int | str | None:
+    """How the pictures were framed that a LiteRT file was compared on: see `Framing.resize`.
+
+    Returns:
+        A number of pixels, "stretch", or None where the file does not say.
+
+    Raises:
+        ValueError: the description in the file cannot be read.
+        OSError: the file cannot be read.
+    """
+    text = _archived_text(path, DESCRIPTION_FILE)
+    try:
+        resize = json.loads(text)["input"].get("resize") if text else None
+    # RecursionError: ten thousand opening brackets.
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: {DESCRIPTION_FILE} in it cannot be read: {error!r}") from error
+    if resize not in (None, "stretch") and (type(resize) is not int or resize < 1):
+        raise ValueError(
+            f"{path}: expected a number of pixels or stretch. Received: resize={resize!r}"
+        )
+    return resize
+
+
+def _archived_text(path, name):
+    """A member of the archive at the end of a LiteRT file; empty where there is none."""
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
             return ""
-        return _read_bounded(archive, LABELS_FILE).decode("utf-8")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if name not in archive.namelist():
+                    return ""
+                return _read_bounded(archive, name).decode("utf-8")
+        # OSError: an offset before the start. RuntimeError: encrypted. NotImplementedError, its
+        # subclass: an unknown zip version.
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as e:
+            raise ValueError(f"{path}: {name} in it cannot be read: {e}") from e
 
 
 def _read_bounded(archive, name):

@@ -4,6 +4,7 @@ The constructors keep the contract of `keras.applications`. Layers have the name
 Table 1: conv1, pool1, fire2, …, conv10.
 """
 
+import logging
 import os
 from dataclasses import replace
 
@@ -21,9 +22,13 @@ from keras_squeezenet.pretrained import (
     WITHOUT_PREPROCESSING,
     assign_pretrained,
     classes_of,
+    load_unnamed,
     padding_name,
+    padding_of_unnamed,
     read_pretrained,
 )
+
+log = logging.getLogger(__name__)
 
 # In the authors' network definition the last convolution starts from a narrow Gaussian, so that
 # training starts near equal probabilities, and the others from Caffe's "xavier".
@@ -77,7 +82,8 @@ def SqueezeNet(
             prepares it as the weights want it ("caffe" without any); or a mode of
             `ImagePreprocessing`. Without, a model with loaded weights takes the output of
             `preprocess_input`. Weights that were trained with another mode than the model's have
-            their first convolution rewritten, so that every combination is right.
+            their first convolution rewritten, so that every combination is right. A .weights.h5
+            file does not say its mode: give the one that it was saved with.
         kernel_initializer: of every convolution. None: the authors' own, Glorot uniform and, for
             the last convolution, a Gaussian with deviation 0.01. With that one, training from
             nothing easily gets stuck behind the ReLU after it; "he_normal" does better.
@@ -103,14 +109,21 @@ def SqueezeNet(
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling}")
     image = _image_input(input_tensor, input_shape, include_top, architecture)
+    unnamed = weights is not None and str(weights).endswith(".h5")
     pretrained = None
-    if weights is not None and not _is_keras_weights(weights):
+    if weights is not None and not unnamed:
+        _check_three_channels(image.shape[1:])
         pretrained = read_pretrained(weights, architecture)
     loads_top = (
         include_top and pretrained is not None and classes_of(pretrained, architecture) == classes
     )
     if loads_top:
+        _check_last_activation(last_activation, pretrained)
         architecture = replace(architecture, last_conv_padding=pretrained.last_conv_padding)
+    elif include_top and pretrained is not None and weights != "imagenet":
+        log.warning("%s: the last convolution is new, for %d classes", weights, classes)
+    elif include_top and unnamed:
+        architecture = replace(architecture, last_conv_padding=padding_of_unnamed(weights))
     mode = _preprocessing_mode(include_preprocessing, pretrained)
 
     x = ImagePreprocessing(mode, name="preprocessing")(image) if mode else image
@@ -135,8 +148,8 @@ def SqueezeNet(
         if not loads_top:
             names.remove(architecture.last_conv_name)
         assign_pretrained(model, pretrained, names, mode or WITHOUT_PREPROCESSING)
-    elif weights is not None:
-        model.load_weights(weights)
+    elif unnamed:
+        load_unnamed(model, weights)
     return model
 
 
@@ -226,10 +239,6 @@ def _architecture_of(version, bypass, architecture):
     return architecture
 
 
-def _is_keras_weights(weights):
-    return str(weights).endswith(".h5")
-
-
 def _check_weights(weights, include_top, classifier_activation):
     if weights is None:
         return
@@ -246,6 +255,24 @@ def _check_weights(weights, include_top, classifier_activation):
             "Only `None` and `softmax` activations are allowed for the `classifier_activation` "
             "argument when using pretrained weights, with `include_top=True`. "
             f"Received: classifier_activation={classifier_activation}"
+        )
+
+
+def _check_last_activation(last_activation, pretrained):
+    asked = keras.activations.serialize(keras.activations.get(last_activation))
+    if asked != pretrained.last_activation:
+        raise ValueError(
+            "`last_activation` must be that of the weights whose last convolution is loaded, "
+            f"{pretrained.last_activation}. Received: last_activation={last_activation}"
+        )
+
+
+def _check_three_channels(input_shape):
+    axis = 0 if keras.config.image_data_format() == "channels_first" else -1
+    if input_shape[axis] != 3:
+        raise ValueError(
+            "`input_shape` must have three channels, with weights of networks for RGB images. "
+            f"Received: input_shape={tuple(input_shape)}"
         )
 
 

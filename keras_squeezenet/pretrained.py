@@ -1,15 +1,17 @@
 """From a file of weights, of any kind, to the variables of a model. Keras only."""
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import keras
 
 from keras_squeezenet import imagenet
 from keras_squeezenet.architecture import PRESETS
 from keras_squeezenet.layers import Fire, ImagePreprocessing, every_layer
 from keras_squeezenet.preprocessing import PREPROCESSINGS, fold, unfold
-from keras_squeezenet.weight_files import WeightFile, WeightFileError, read_weights
+from keras_squeezenet.weight_files import FORMATS, WeightFile, WeightFileError, read_weights
 
 # What a model without preprocessing takes: the output of `imagenet.preprocess_input`.
 WITHOUT_PREPROCESSING = "caffe"
@@ -33,9 +35,39 @@ def read_pretrained(weights, architecture):
     if weights == "imagenet":
         return read_weights(imagenet.weights_path(_published_version(architecture)), architecture)
     path = Path(weights)
-    if path.suffix == ".keras":
+    if path.suffix.lower() == ".keras":
         return _read_keras(path, architecture)
+    if path.suffix.lower() not in FORMATS:
+        raise WeightFileError(
+            f"A file of weights ends in .keras, .weights.h5, {', '.join(FORMATS)}. Received: {path}"
+        )
     return read_weights(path, architecture)
+
+
+def load_unnamed(model, path):
+    """Give a model the weights of a .weights.h5 file, which holds neither names nor settings.
+
+    Raises:
+        WeightFileError: it cannot be read, or is of another network.
+    """
+    try:
+        model.load_weights(path)
+    except Exception as error:  # h5py and Keras raise nearly anything
+        reason = " ".join(str(error).split())
+        raise WeightFileError(
+            f"The weights cannot be read into {model.name}: {path}: {reason[:200]}. A .weights.h5 "
+            "file fits the model that it was saved from; a .keras file also fits others"
+        ) from error
+
+
+def padding_of_unnamed(path):
+    """Zeros around the map that the last convolution takes, in pixels, of a .weights.h5 file."""
+    try:
+        with h5py.File(path) as file:
+            # Layers without weights have a group too. 1.0's is the only padding there is.
+            return int("layers/zero_padding2d" in file)
+    except OSError as error:
+        raise WeightFileError(f"The weights cannot be read: {path}: {error}") from error
 
 
 def assign_pretrained(model, pretrained, names, preprocessing):
@@ -107,6 +139,8 @@ def _bypass_of(architecture):
 
 def _read_keras(path, architecture):
     """A saved model's convolutions by name, wherever in it they are; its head may be another."""
+    if not zipfile.is_zipfile(path):
+        raise WeightFileError(f"Expected an archive that Keras saved. Received: {path}")
     try:
         model = keras.saving.load_model(path, compile=False)
     except OSError:
@@ -127,8 +161,11 @@ def _read_keras(path, architecture):
                 f"Expected the kernel {name} of shape {shape} of {architecture.name}. "
                 f"Received: {found} in {path}"
             )
+        if not convolutions[name].use_bias:
+            raise WeightFileError(f"Expected biases. Received: {name} without any in {path}")
         kernels[name] = keras.ops.convert_to_numpy(kernel)
         biases[name] = keras.ops.convert_to_numpy(convolutions[name].bias)
+    _check_connections(layers, architecture, path)
     modes = {layer.mode for layer in layers.values() if isinstance(layer, ImagePreprocessing)}
     padding = layers.get(padding_name(architecture))
     return WeightFile(
@@ -136,4 +173,27 @@ def _read_keras(path, architecture):
         biases=biases,
         preprocessing=modes.pop() if len(modes) == 1 else None,
         last_conv_padding=padding.padding[0][0] if padding else 0,
+        last_activation=_activation_name(convolutions.get(architecture.last_conv_name)),
     )
+
+
+def _check_connections(layers, architecture, path):
+    """The same arrays make another network where bypasses and poolings are others."""
+    for number, fire in zip(architecture.fire_numbers, architecture.fires, strict=True):
+        found = layers[f"fire{number}"].bypass
+        if found != fire.bypass:
+            raise WeightFileError(
+                f"Expected bypass={fire.bypass} around fire{number} of {architecture.name}. "
+                f"Received: bypass={found} in {path}"
+            )
+    numbers = range(1, architecture.last_conv_number)
+    pooled = tuple(number for number in numbers if f"pool{number}" in layers)
+    if pooled != architecture.pool_after:
+        raise WeightFileError(
+            f"Expected poolings after the layers {architecture.pool_after} of {architecture.name}. "
+            f"Received: {pooled} in {path}"
+        )
+
+
+def _activation_name(convolution):
+    return "relu" if convolution is None else keras.activations.serialize(convolution.activation)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from keras_squeezenet.errors import InputError
 
@@ -50,6 +50,12 @@ class ModelSection(_Section):
     kernel_initializer: str | None = None
     last_activation: Literal["relu"] | None = "relu"
     weights: str | None = None
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_as_text(cls, value):
+        # YAML reads 1.0 without quotes as a number.
+        return str(value) if isinstance(value, float) else value
 
     @model_validator(mode="after")
     def _one_architecture(self):

@@ -14,10 +14,11 @@ from keras import layers
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_squeezenet import classifiers, cli, explain, figures, files
+from keras_squeezenet import SqueezeNet, classifiers, cli, explain, figures, files
 from keras_squeezenet.classifiers import open_classifier, read_class_names
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.export import export_litert
+from keras_squeezenet.litert import read_resize
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SIDE = 16
@@ -396,8 +397,8 @@ class TestBadModelsAndNames:
         ("model", "reason"),
         [
             ("", "a folder"),
-            ("none.keras", "The model file does not exist"),
-            ("2.0", "The model file does not exist"),
+            ("none.keras", "Expected 1.0, 1.1 or an existing model file"),
+            ("2.0", "Expected 1.0, 1.1 or an existing model file"),
             ("a.png", "ends in .keras or .tflite"),
         ],
     )
@@ -498,3 +499,23 @@ class TestProcess:
         [(_, found)] = predictions_of(save(tmp_path / "a.png"), "--model", "1.0")
         assert len(found) == 5
         assert 0 < sum(found.values()) <= 1
+
+
+def test_a_model_that_prepares_no_images_is_said_to_get_them_as_they_are(tmp_path, caplog):
+    shape = {"input_shape": (33, 33, 3), "classes": 3, "weights": None}
+    for prepares in (False, True):
+        path = tmp_path / f"{prepares}.keras"
+        SqueezeNet(include_preprocessing=prepares, **shape).save(path)
+        classifiers.open_classifier(path)
+        assert ("no layer that prepares images" in caplog.text) != prepares
+        caplog.clear()
+
+
+def test_an_exported_file_says_how_its_pictures_are_framed(tmp_path):
+    model = SqueezeNet(input_shape=(33, 33, 3), classes=3, weights=None, include_preprocessing=True)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 33, 33, 3)).astype("float32")
+    for resize in (None, 40, "stretch"):
+        path = tmp_path / "n.tflite"
+        export_litert(model, path, check_images=images, resize=resize)
+        assert read_resize(path) == resize
+        assert cli._resize_of(path) == resize

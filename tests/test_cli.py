@@ -148,9 +148,9 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("none.keras", None, "does not exist"),
+            ("none.keras", None, "or an existing model file"),
             ("model.h5", b"", "ends in .keras or .tflite"),
-            ("model.keras", b"not a zip", "cannot be read"),
+            ("model.keras", b"not a zip", "Expected an archive that Keras saved"),
             ("model.tflite", b"not a flatbuffer", "model.tflite"),
         ],
     )
@@ -246,7 +246,11 @@ class TestProcess:
             text=True,
         )
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.strip().splitlines()[-1].startswith("keras-squeezenet: The model file")
+        assert (
+            done.stderr.strip()
+            .splitlines()[-1]
+            .startswith("keras-squeezenet: Expected 1.0, 1.1 or")
+        )
         assert "Traceback" not in done.stderr
 
     def test_json_is_all_there_is_on_standard_output(self, model_path):
@@ -276,6 +280,7 @@ def test_a_published_network_goes_by_its_version(shared, tmp_path, monkeypatch):
     assert 0.3 < measured["top1"] < 0.8  # 0.54 of 600
     exported, _ = run("export", "1.1", tmp_path / "n.tflite", "--calibration", folder, "--json")
     assert json.loads(exported)["decisions_equal"] == 1.0
-    out, _ = run("evaluate", tmp_path / "n.tflite", folder, "--resize", "stretch", "--json")
+    # The file says that its pictures are squeezed.
+    out, _ = run("evaluate", tmp_path / "n.tflite", folder, "--json")
     assert json.loads(out)["top1"] == measured["top1"]
     assert "without --calibration" in refused("export", "1.0", tmp_path / "n.tflite")

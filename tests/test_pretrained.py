@@ -198,6 +198,21 @@ def test_weights_without_names_go_into_the_same_network(tmp_path, npz):
     np.testing.assert_array_equal(model.predict_on_batch(RGB), saved.predict_on_batch(RGB))
 
 
+def test_weights_without_names_keep_the_padding_of_the_last_convolution(tmp_path):
+    padded = write(tmp_path, "p.npz", npz_bytes(small_weights(), last_conv_padding=1))
+    saved = model_of(padded)
+    saved.save_weights(tmp_path / "w.weights.h5")
+    model = model_of(tmp_path / "w.weights.h5")
+    np.testing.assert_array_equal(model.predict_on_batch(RGB), saved.predict_on_batch(RGB))
+
+
+def test_a_new_last_convolution_is_said(npz, caplog):
+    model_of(npz)
+    assert not caplog.messages
+    model_of(npz, classes=3)
+    assert "w.npz: the last convolution is new, for 3 classes" in caplog.text
+
+
 # -- what is refused -------------------------------------------------------------------------
 
 
@@ -210,10 +225,51 @@ def test_weights_of_another_network_are_refused_with_what_was_expected(tmp_path,
         model_of(tmp_path / "saved.keras", architecture=other)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": TINY.with_bypass("simple")}, r"Expected bypass=None around fire\d"),
+        (
+            {"architecture": replace(TINY, pool_after=(1,))},
+            r"Expected poolings after the layers \(1, 3\).*Received: \(1,\)",
+        ),
+        ({"last_activation": None}, "`last_activation` must be.*linear. Received: .*=relu"),
+    ],
+    ids=["bypass", "poolings", "last activation"],
+)
+def test_a_saved_model_of_the_same_arrays_but_another_network_is_refused(tmp_path, change, message):
+    saved = tmp_path / "saved.keras"
+    model_of(None, **change).save(saved)
+    with pytest.raises(ValueError, match=message):
+        model_of(saved)
+
+
+@pytest.mark.parametrize("name", ["w.npz", "w.h5", "w.weights.h5", "w.keras", "w.onnx"])
+def test_a_file_of_garbage_is_refused_in_one_line_that_names_it(tmp_path, name):
+    path = write(tmp_path, name, b"garbage" * 100)
+    with pytest.raises(WeightFileError, match=name) as refused:
+        model_of(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_without_names_of_another_network_are_refused_in_one_line(tmp_path):
+    model_of(None, classes=CLASSES + 1).save_weights(tmp_path / "w.weights.h5")
+    with pytest.raises(
+        WeightFileError, match=r"w\.weights\.h5.*model that it was saved"
+    ) as refused:
+        model_of(tmp_path / "w.weights.h5")
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_for_colours_need_three_channels(npz):
+    with pytest.raises(ValueError, match=r"three channels.*Received: input_shape=\(33, 33, 1\)"):
+        SqueezeNet(weights=npz, architecture=TINY, classes=CLASSES, input_shape=(33, 33, 1))
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"\x00" * 64])
 def test_a_broken_saved_model_is_refused_in_one_line(tmp_path, content):
     path = write(tmp_path, "broken.keras", content)
-    with pytest.raises(WeightFileError, match=r"cannot be read: .*broken\.keras") as refused:
+    with pytest.raises(WeightFileError, match=r"broken\.keras") as refused:
         model_of(path)
     assert "\n" not in str(refused.value)
 

@@ -59,7 +59,7 @@ def test_a_written_recipe_reads_as_the_same_recipe(path, tmp_path, settings):
         ("optimizer.schedule=step", "step_epochs goes with schedule: step"),
         ("optimizer={name: adam, learning_rate: 1, nesterov: true}", "nesterov goes with"),
         ("model={version: '1.0', metaparameters: {}}", "either metaparameters or version"),
-        ("model.version=2", "Received: model.version=2"),
+        ("model.version=2.0", "Received: model.version=2.0"),
         ("data.resize=crop", "data.resize: .*Received: data.resize=crop"),
         ("data={image_size: 3}", "the key data.source is missing"),
         ("data=digits", "data: .*Received: data=digits"),
@@ -112,3 +112,7 @@ def test_every_recipe_of_the_project_is_valid_and_says_what_it_costs(path):
     header = path.read_text().split("\nname:")[0]
     assert f"--recipe train/recipes/{path.name}" in header
     assert "minutes" in header or "not been run" in header
+
+
+def test_a_version_needs_no_quotes(path):
+    assert load_recipe(path, ["model.version=1.0"]).model.version == "1.0"

@@ -30,6 +30,7 @@ class WeightFile:
         preprocessing: what the images went through that conv1 was trained on, a name of
             `preprocessing.PREPROCESSINGS`.
         last_conv_padding: zeros around the map that the last convolution takes, in pixels.
+        last_activation: of the last convolution, as Keras names it; "relu" in every foreign file.
 
     Raises:
         WeightFileError: values that are not finite, or a padding that makes no network.
@@ -39,6 +40,7 @@ class WeightFile:
     biases: dict[str, np.ndarray]
     preprocessing: str
     last_conv_padding: int
+    last_activation: str = "relu"
 
     def __post_init__(self):
         for part, arrays in (("kernel", self.kernels), ("bias", self.biases)):
