@@ -140,24 +140,56 @@ def test_the_horovod_example_runs_alone_and_on_two_ranks(launcher, tmp_path):
     assert out.count("10/10") == 1, "one rank shows progress"
 
 
+def results(name):
+    with (PROJECT / "results" / name).open() as lines:
+        return list(csv.DictReader(lines))
+
+
 def test_the_readme_gives_the_figures_that_were_measured():
-    with (PROJECT / "results" / "training.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
-    assert len(rows) == 3
+    rows = results("training.csv") + results("finetuning.csv")
+    assert len(rows) == 7
     for row in rows:
         accuracy, error = (float(row[name]) for name in ("top1", "top1_standard_error"))
         speed = float(row["images_per_second"])
         assert f"| {accuracy:.4f} ± {error:.4f} |" in README
         assert f"| {speed:.0f} | {row['minutes']} |" in README
     for name in ("digits_files.csv", "grocery_files.csv"):
-        with (PROJECT / "results" / name).open() as lines:
-            for row in csv.DictReader(lines):
-                assert f"| {int(row['bytes']):,} | {float(row['top1']):.3f} |" in README
+        for row in results(name):
+            assert f"| {int(row['bytes']):,} | {float(row['top1']):.3f} |" in README
+
+
+def test_the_readme_gives_the_accuracy_of_the_published_networks():
+    rows = results("imagenet.csv")
+    for weights in ("1.0 deep-compressed", "1.0 float32", "1.1"):
+        of_these = [row for row in rows if row["weights"] == weights]
+        files = {row["form"]: row for row in of_these if row["form"].startswith("LiteRT")}
+        whole, others = (row for row in of_these if row["form"] == "Keras")
+        assert (whole["images"], others["images"]) == ("600", files["LiteRT int8"]["images"])
+        cells = [whole["top1"], whole["top5"], files["LiteRT dynamic"]["top1"]]
+        cells += [files["LiteRT int8"]["top1"], others["top1"]]
+        line = " | ".join(f"{float(cell):.3f}" for cell in cells)
+        assert f"| {weights} | {int(whole['bytes']):,} | {line} |" in README
+        for row in of_these:
+            exact = row["form"] not in ("LiteRT dynamic", "LiteRT int8")
+            if exact and row["framing"].startswith("stretch"):
+                assert row["decisions_changed"] == "0"
+
+
+def test_the_readme_gives_what_int8_loses():
+    rows = results("int8.csv")
+    for change in ("as exported", "neither"):
+        for weights in ("1.0 deep-compressed", "1.0 float32", "1.1"):
+            lost = [
+                float(row["lost_points"])
+                for row in rows
+                if (row["weights"], row["change"]) == (weights, change)
+            ]
+            mean = sum(lost) / len(lost)
+            assert f"{mean:.1f} ({min(lost):.1f} to {max(lost):.1f})" in README
 
 
 def test_the_readme_gives_the_dead_classes_that_were_counted():
-    with (PROJECT / "results" / "dead_classes.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
+    rows = results("dead_classes.csv")
     for initial_values in ("authors", "he_normal"):
         for last_activation in ("relu", "none"):
             found = [
