@@ -171,14 +171,12 @@ def _run(model, images):
 
 
 def _graph_of(model):
-    # A Sequential keeps its functional twin here, None until its input is known.
-    graph = getattr(model, "_functional", model)
-    if not hasattr(graph, "_run_through_graph"):
-        raise ExplanationError(
-            "Grad-CAM needs a functional or Sequential keras.Model. "
-            f"Received: {model.name} of type {type(model).__name__}"
-        )
-    return graph
+    from keras_squeezenet.profile import graph_of
+
+    try:
+        return graph_of(model)
+    except ValueError as error:
+        raise ExplanationError(f"Grad-CAM: {error}") from error
 
 
 def _feature_map(model, steps):

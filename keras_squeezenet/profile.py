@@ -112,13 +112,14 @@ def profile_model(model, input_shape=None):
         ValueError: for a model without a graph of layers, for a size that stays unknown, and for
             an `input_shape` that contradicts the model's.
     """
-    graph = _graph_of(model)
+    graph = graph_of(model)
     rows = []
     _walk(graph, _symbolic_inputs(graph, input_shape), "", rows.append, set())
     return ModelProfile(model.name, tuple(rows))
 
 
-def _graph_of(model):
+def graph_of(model):
+    """What calling a functional or Sequential model runs through; ValueError for other models."""
     # A Sequential keeps its functional twin here, None until its input is known.
     graph = getattr(model, "_functional", model)
     if not hasattr(graph, "_run_through_graph"):
@@ -180,7 +181,7 @@ def _visit(operation, *args, prefix, add_row, counted, **kwargs):
     inputs = _tensors((args, kwargs))
     name = prefix + operation.name
     if isinstance(operation, keras.Model):
-        return _walk(_graph_of(operation), inputs, f"{name}/", add_row, counted)
+        return _walk(graph_of(operation), inputs, f"{name}/", add_row, counted)
     if isinstance(operation, Fire):
         return _visit_fire(operation, inputs[0], name, add_row, counted)
     outputs = operation.compute_output_spec(*args, **kwargs)
