@@ -912,7 +912,7 @@ def tfds_builders(tmp_path_factory):
 
             def _generate_examples(self, start, stop):
                 for number in range(start, stop):
-                    image = np.full((9, 7, 1), number, np.uint8)
+                    image = np.full((11, 9, 1), number, np.uint8)
                     yield number, {"image": image, "label": number % 2}
 
         class GreyBothSplits(Grey):
