@@ -29,6 +29,17 @@ _MODULE_OF = {
     "DistributedOptimizer": "distributed",
     "LiteRTModel": "litert",
     "export_litert": "export",
+    "CompressedNetwork": "compression.network",
+    "Retraining": "compression.retraining",
+    "cluster": "compression.clustering",
+    "dense_sparse_dense": "compression.dense_sparse_dense",
+    "distill": "compression.distillation",
+    "fit_to_size": "compression.post_training",
+    "load_compressed": "compression.saving",
+    "prune": "compression.pruning",
+    "quantize_aware": "compression.quantization_aware",
+    "save_compressed": "compression.saving",
+    "share_weights": "compression.post_training",
 }
 
 __all__ = sorted([*_MODULE_OF, "__version__"])

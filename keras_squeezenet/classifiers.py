@@ -1,4 +1,4 @@
-"""A classifier, published or in a file, .keras or .tflite, asked the same way.
+"""A classifier, published or in a file, .keras, .sqz or .tflite, asked the same way.
 
 Keras is imported when a model is opened, so that a wrong file name is answered at once.
 """
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_squeezenet.architecture import PRESETS
+from keras_squeezenet.compression.sqz import SqzError
+from keras_squeezenet.compression.sqz_files import read_network
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert import LiteRTModel
 
@@ -87,18 +89,18 @@ def check_model_path(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        raise ModelFileError(f"A model is a file, .keras or .tflite. Received: {path}, a folder")
+        raise ModelFileError(f"A model is a file, {_endings()}. Received: {path}, a folder")
     if not path.is_file():
         raise ModelFileError(
             f"Expected {', '.join(PUBLISHED_VERSIONS)} or an existing model file. Received: {path}"
         )
     if path.suffix not in _READERS:
-        raise ModelFileError(f"A model file ends in .keras or .tflite. Received: {path}")
+        raise ModelFileError(f"A model file ends in {_endings()}. Received: {path}")
     return path
 
 
 def open_classifier(path: str | Path) -> Classifier:
-    """Read a .keras file, with class_names.json beside it, or a .tflite file.
+    """Read a .keras file, with class_names.json beside it, or a .sqz or .tflite file.
 
     Raises:
         ModelFileError: one line: the file is missing, broken, or no image classifier.
@@ -199,14 +201,31 @@ def _open_keras(path):
     model = keras.saving.load_model(path, compile=False)
     prepares = (layers.ImagePreprocessing, keras.layers.Rescaling, keras.layers.Normalization)
     if not any(isinstance(layer, prepares) for layer in layers.every_layer(model)):
-        log.warning(
-            "%s has no layer that prepares images, and is given RGB 0…255 as they are. If it was "
-            "trained on others, build it with include_preprocessing",
-            path,
-        )
+        _warn_of_pixels(path)
     image_size, classes = _sizes(path, model.input_shape, model.output_shape)
     names = _names_beside(path, classes)
     return Classifier(path, image_size, classes, names, model.predict_on_batch, model)
+
+
+def _open_sqz(path):
+    try:
+        network = read_network(path)
+    except SqzError as error:
+        raise ModelFileError(str(error)) from error
+    # Only of a file that holds a network.
+    from keras_squeezenet.compression.saving import model_of
+
+    if network.preprocessing is None:
+        _warn_of_pixels(path)
+    model = model_of(network)
+    return Classifier(
+        path,
+        network.input_size,
+        network.classes,
+        network.class_names,
+        model.predict_on_batch,
+        model,
+    )
 
 
 def _open_litert(path):
@@ -215,7 +234,20 @@ def _open_litert(path):
     return Classifier(path, image_size, classes, model.class_names, model.predict)
 
 
-_READERS = {".keras": _open_keras, ".tflite": _open_litert}
+_READERS = {".keras": _open_keras, ".sqz": _open_sqz, ".tflite": _open_litert}
+
+
+def _endings():
+    *others, last = _READERS
+    return f"{', '.join(others)} or {last}"
+
+
+def _warn_of_pixels(path):
+    log.warning(
+        "%s has no layer that prepares images, and is given RGB 0…255 as they are. If it was "
+        "trained on others, build it with include_preprocessing",
+        path,
+    )
 
 
 def _sizes(path, input_shape, output_shape):

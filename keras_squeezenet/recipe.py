@@ -18,11 +18,13 @@ class RecipeError(InputError):
     """A recipe that cannot be followed; the text is one line and names the key."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Keys with checked values; unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """What to train on. `source`, `augmentation` and the rest are those of `load_dataset`.
 
     `split_seed` is apart from the run's seed: repeating a run with another seed must not move
@@ -39,7 +41,7 @@ class DataSection(_Section):
     augmentation: dict[str, Any] = {}
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """Which network. `metaparameters` are those of `Architecture.from_metaparameters`."""
 
     version: Literal["1.0", "1.1"] = "1.1"
@@ -65,7 +67,7 @@ class ModelSection(_Section):
         return self
 
 
-class OptimizerSection(_Section):
+class OptimizerSection(Section):
     """How weights change. Epochs may be fractions of an epoch.
 
     `weight_decay` is Keras's decoupled one, on kernels only: each update also takes
@@ -95,7 +97,7 @@ class OptimizerSection(_Section):
         return self
 
 
-class FineTuningSection(_Section):
+class FineTuningSection(Section):
     """The first epochs of training from loaded weights: the new last layer alone learns.
 
     A new last layer is noise, and its gradients would spoil the features below it. After these
@@ -106,7 +108,7 @@ class FineTuningSection(_Section):
     learning_rate: Annotated[float, Field(gt=0)]
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """How long and how. `batch_size` is per rank."""
 
     epochs: Positive
@@ -119,7 +121,7 @@ class TrainingSection(_Section):
     jit_compile: bool = False
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole training run."""
 
     name: str
@@ -165,12 +167,27 @@ def load_recipe(path, settings=()):
         raise RecipeError(f"The recipe is not YAML: {path}: {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe must hold keys with values. Received: {path}")
+    return check_recipe(Recipe, values, settings, path)
+
+
+def check_recipe(kind, values, settings=(), source="--set"):
+    """Values as a recipe of a kind.
+
+    Args:
+        kind: `Recipe` or another `Section`.
+        values: a dict of keys and sections; it is changed.
+        settings: as in `load_recipe`.
+        source: where the values come from, for errors.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
     for setting in settings:
         _set(values, setting)
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {_first_problem(error)}") from None
+        raise RecipeError(f"{source}: {_first_problem(error, kind)}") from None
 
 
 def _set(values, setting):
@@ -188,12 +205,12 @@ def _set(values, setting):
         raise RecipeError(f"--set {key}: {_one_line(error)}. Received: {text}") from None
 
 
-def _first_problem(error):
+def _first_problem(error, kind):
     problem = error.errors(include_url=False)[0]
     location = problem["loc"]
-    key = ".".join(_key_parts(location))
+    key = ".".join(_key_parts(location, kind))
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key}{_similar(location)}"
+        return f"unknown key {key}{_similar(location, kind)}"
     if problem["type"] == "missing":
         return f"the key {key} is missing"
     message = problem["msg"].removeprefix("Value error, ")
@@ -203,9 +220,8 @@ def _first_problem(error):
     return f"{key}: {message}. Received: {key}={received}"
 
 
-def _key_parts(location):
+def _key_parts(location, section):
     """The part of pydantic's location that a reader of the YAML knows: sections and keys."""
-    section = Recipe
     for part in location:
         yield str(part)
         field = section.model_fields.get(part)
@@ -220,8 +236,7 @@ def _section_of(field):
     return next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
 
 
-def _similar(location):
-    section = Recipe
+def _similar(location, section):
     for part in location[:-1]:
         section = _section_of(section.model_fields[part])
     names = list(section.model_fields)

@@ -13,7 +13,6 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,9 @@ def write_report(folder: str | Path) -> Path:
     pictures, refused = _read_pictures(folder)
     history = folder / "history.csv"
     recipe = folder / "recipe.yaml"
-    page = _template().render(
+    return write_page(
+        folder / "report.html",
+        "report.html.jinja",
         title=_title(metrics),
         cards=_cards(metrics),
         warnings=[*map(str, metrics.entries("warnings")), *refused],
@@ -142,7 +143,24 @@ def write_report(folder: str | Path) -> Path:
         command=metrics.text("training", "command"),
         versions=[(str(name), str(value)) for name, value in metrics.section("versions").items()],
     )
-    path = folder / "report.html"
+
+
+def write_page(path: str | Path, template: str, **values: Any) -> Path:
+    """Write a page of one of the package's templates; the values are shown as text, not as HTML.
+
+    Returns:
+        `path`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_squeezenet"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    page = environment.get_template(template).render(values)
+    path = Path(path)
     with replacing(path) as temporary:
         # "replace": a file name that is not UTF-8 reaches us with lone surrogates.
         temporary.write_text(page, "utf-8", errors="replace")
@@ -209,15 +227,6 @@ def _number_or_none(value: Any) -> float | None:
         return value if math.isfinite(value) else None
     except OverflowError:  # An integer beyond float64, which no number on the page is.
         return None
-
-
-def _template() -> jinja2.Template:
-    text = resources.files("keras_squeezenet").joinpath("templates/report.html.jinja")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = percent
-    return environment.from_string(text.read_text("utf-8"))
 
 
 def _title(metrics: _Metrics) -> str:
@@ -374,13 +383,18 @@ def _read_pictures(folder: Path) -> tuple[dict[str, Picture], list[str]]:
         path = folder / f"{name}.png"
         if path.is_file():
             try:
-                pictures[name] = _read_picture(path, dpi)
+                pictures[name] = read_picture(path, dpi)
             except ValueError as error:
                 refused.append(str(error))
     return pictures, refused
 
 
-def _read_picture(path: Path, dpi: int) -> Picture:
+def read_picture(path: Path, dpi: int) -> Picture:
+    """A PNG that was drawn with `dpi` dots to the inch, for a page.
+
+    Raises:
+        ValueError: one sentence: it is no PNG, or too large.
+    """
     with open(path, "rb") as file:
         content = file.read(MAX_PICTURE_BYTES + 1)
     if len(content) > MAX_PICTURE_BYTES:

@@ -1,0 +1,243 @@
+"""Compression without training: from a trained network and a few hundred images to few bits.
+
+The images need no labels. Every layer gets a codebook and codes that leave its outputs as they
+were (`reconstruction`), bits go to the layers where they count (`allocation`), and layers are
+rounded in the order in which an image meets them, so that each makes up for what those before it
+have changed.
+"""
+
+import keras
+import numpy as np
+
+from keras_squeezenet.compression import sqz
+from keras_squeezenet.compression.allocation import (
+    allocate,
+    grid,
+    measure_layers,
+    rate_weight,
+)
+from keras_squeezenet.compression.calibration import sites
+from keras_squeezenet.compression.codebooks import share_values
+from keras_squeezenet.compression.network import CompressedNetwork, SharedValues
+from keras_squeezenet.compression.reconstruction import Layer
+from keras_squeezenet.compression.saving import settings_of
+from keras_squeezenet.errors import InputError
+
+MEASURED_IMAGES = 48  # on which layers are measured one by one
+PRICES = (1e-10, 1e-4)  # nats per bit, between which any useful one is
+PRICE_STEPS = 12
+SIZE_ATTEMPTS = 4
+AIMED_SHARE_OF_TARGET = 0.99
+LEAST_SHARE_OF_TARGET = 0.975  # below which another attempt may fill what is left
+PRICE_PER_SIZE = 1.5  # per cent that the price rises where the size falls by one; the first guess
+
+
+def share_weights(model, images, *, bits, density=None, progress=None):
+    """Prune a trained network and share the rest of its weights, as in Deep Compression.
+
+    Args:
+        model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
+        images: float32 array, as the model takes them; a hundred or more.
+        bits: of the codebook of each kernel: 2**bits values, 1 to 12; an integer or a dict by the
+            names of `Architecture.kernel_shapes`.
+        density: share of the weights of each kernel that are kept, those that are hardest to do
+            without; a number, a dict by name, or None for those that are not 0 already.
+        progress: called with a line about each layer.
+
+    Returns:
+        A `CompressedNetwork`.
+
+    Raises:
+        InputError: an argument is none of these.
+    """
+    say = progress or _silent
+
+    def quantize(name, layer, bias_step):
+        kept = _kept(layer, _of_layer("density", density, name))
+        kernel, _ = layer.pruned(kept)
+        codebook = share_values(kernel, _of_layer("bits", bits, name)).codebook
+        if 0 not in codebook:
+            codebook = np.sort(np.append(codebook[1:], np.float32(0)))
+        codes, bias = layer.assign(codebook, kept=kept)
+        say(f"{name}: {kept.mean():.0%} of the weights, {codebook.size} values")
+        return SharedValues.of(codebook[codes]), SharedValues.of(bias.astype(np.float16))
+
+    return _in_order(model, images, quantize)
+
+
+def fit_to_size(model, images, target_size, *, progress=None):
+    """Round a trained network to a file of a wanted size, as accurately as is known here.
+
+    Args:
+        model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
+        images: float32 array, as the model takes them; a few hundred. They need no labels.
+        target_size: bytes of the .sqz file in its best mode, without class names.
+        progress: called with a line about each step.
+
+    Returns:
+        A `CompressedNetwork` whose file is not larger.
+
+    Raises:
+        InputError: the size cannot be reached.
+    """
+    say = progress or _silent
+    rounding = Rounding(model, images, progress)
+    price, exponent, seen = rounding.price_for(target_size), PRICE_PER_SIZE, []
+    for _ in range(SIZE_ATTEMPTS):
+        network = rounding.network(price)
+        size = len(sqz.encode(network))
+        say(f"price {price:.3g} nats a bit: {size} bytes of {target_size}")
+        seen.append((size, price, network))
+        if LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
+            break
+        if len(seen) > 1:
+            exponent = _price_per_size(seen[-2], seen[-1])
+        price *= (size / (AIMED_SHARE_OF_TARGET * target_size)) ** exponent
+    fitting = [found for found in seen if found[0] <= target_size]
+    if not fitting:
+        raise InputError(
+            f"`target_size` must be a size that can be reached. Received: {target_size} bytes, "
+            f"where {min(size for size, _, _ in seen)} were reached"
+        )
+    return max(fitting, key=lambda found: found[0])[2]
+
+
+def _price_per_size(previous, last):
+    """By how many per cent the price changes where the size changes by one, within reason."""
+    (size, price, _), (last_size, last_price, _) = previous, last
+    if size == last_size:
+        return PRICE_PER_SIZE
+    slope = np.log(price / last_price) / np.log(last_size / size)
+    return float(np.clip(slope, PRICE_PER_SIZE / 2, 2 * PRICE_PER_SIZE))
+
+
+class Rounding:
+    """A network, what its layers take, and how sensitive it is to the rounding of each.
+
+    Args:
+        model, images, progress: see `fit_to_size`.
+    """
+
+    def __init__(self, model, images, progress=None):
+        say = progress or _silent
+        self._model, self._images = model, images
+        self._settings = settings_of(model)
+        self._layers = {}
+        for site in sites(model, model, images):
+            kernel, bias = _arrays(site.original)
+            self._layers[site.name] = Layer(kernel, bias, site.moments())
+            say(f"{site.name}: seen on {len(images)} images")
+        self._curves = measure_layers(
+            model,
+            self._layers,
+            images[:MEASURED_IMAGES],
+            lambda name: say(f"{name}: how sensitive it is"),
+        )
+
+    def price_for(self, target_size):
+        """The price per bit at which a file has about this size."""
+        low, high = np.log(PRICES)
+        for _ in range(PRICE_STEPS):
+            middle = (low + high) / 2
+            if self._quick_size(np.exp(middle)) > target_size:
+                low = middle
+            else:
+                high = middle
+        return float(np.exp(high))
+
+    def network(self, price):
+        """The network rounded at a price per bit, each layer after those before it."""
+        steps = allocate(self._curves, price)
+
+        def quantize(name, layer, bias_step):
+            step = float(np.float32(steps[name]))
+            levels, bias = _round(layer, step)
+            return levels, _uniform(np.rint(bias / bias_step(step)).astype(int), bias_step(step))
+
+        return _in_order(self._model, self._images, quantize)
+
+    def _quick_size(self, price):
+        """As `network`, but each layer as if all others were the original: ten times faster."""
+        steps = allocate(self._curves, price)
+        kernels, biases = {}, {}
+        for name, layer in self._layers.items():
+            step = float(np.float32(steps[name]))
+            kernels[name], bias = _round(layer, step)
+            bias_step = _bias_step(layer, step)
+            biases[name] = _uniform(np.rint(bias / bias_step).astype(int), bias_step)
+        return len(sqz.encode(_network(self._settings, kernels, biases)))
+
+
+def _round(layer, step):
+    codebook = grid(layer, step)
+    codes, bias = layer.assign(codebook, rate_weight(layer, step))
+    return _uniform(codes - len(codebook) // 2, step), bias
+
+
+def _uniform(levels, step):
+    """Multiples of a step: the codebook holds all of them from the lowest to the highest."""
+    lowest, highest = int(levels.min()), int(levels.max())
+    codebook = np.float32(step) * np.arange(lowest, highest + 1, dtype=np.float32)
+    return SharedValues((levels - lowest).astype(np.uint16), codebook + np.float32(0))
+
+
+BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
+
+
+def _bias_step(layer, step):
+    """Biases as fine as the weights, by what an error costs."""
+    ratio = np.sqrt(layer.stiffness / layer.bias_stiffness)
+    return float(np.float32(BIAS_PRECISION * step * ratio))
+
+
+def _in_order(model, images, quantize):
+    """Quantize every layer after those before it; a `CompressedNetwork`."""
+    settings = settings_of(model)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    kernels, biases = {}, {}
+    for site in sites(model, copy, images):
+        layer = Layer(*_arrays(site.original), site.moments())
+        kernel, bias = quantize(site.name, layer, lambda step, layer=layer: _bias_step(layer, step))
+        site.copy.kernel.assign(kernel.values)
+        site.copy.bias.assign(bias.values)
+        kernels[site.name], biases[site.name] = kernel, bias
+    return _network(settings, kernels, biases)
+
+
+def _network(settings, kernels, biases):
+    names = settings["architecture"].kernel_shapes(settings["classes"])
+    return CompressedNetwork(
+        **settings,
+        class_names=None,
+        resize=None,
+        kernels={name: kernels[name] for name in names},
+        biases={name: biases[name] for name in names},
+    )
+
+
+def _arrays(convolution):
+    return convolution.kernel.numpy(), convolution.bias.numpy()
+
+
+def _kept(layer, density):
+    if density is None:
+        return layer.kernel != 0
+    if isinstance(density, bool) or not 0 < density <= 1:
+        raise InputError(f"`density` must be above 0 and at most 1. Received: density={density}")
+    saliency = layer.saliency
+    count = max(1, round(density * saliency.size))
+    threshold = np.partition(saliency.ravel(), saliency.size - count)[saliency.size - count]
+    return saliency >= threshold
+
+
+def _of_layer(name, value, layer):
+    if not isinstance(value, dict):
+        return value
+    if layer not in value:
+        raise InputError(f"`{name}` must name every kernel. Received: none for {layer}")
+    return value[layer]
+
+
+def _silent(line):
+    pass

@@ -1,0 +1,471 @@
+"""Quantization-aware training: a network learns what 8 bits will do to it (tfmot, LiteRT).
+
+Jacob et al., arXiv 1712.05877: in training every kernel and activation is rounded to 8 bits as the
+integer file will, and gradients pass through the rounding. Against calibration after training, as
+`export_litert` does it, this costs training and keeps accuracy where calibration loses some.
+"""
+
+import copy
+import importlib
+import os
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from keras_squeezenet._version import __version__
+from keras_squeezenet.compression.bridge import kernels, load_tfmot, to_tf_keras
+from keras_squeezenet.compression.clustering import MAX_BITS
+from keras_squeezenet.compression.retraining import (
+    LayerStatistics,
+    RetrainingError,
+    check_classifier,
+    endless,
+    retrain,
+    top1,
+)
+from keras_squeezenet.export import (
+    DEFAULT_TOLERANCE,
+    LEAST_EQUAL_DECISIONS,
+    ExportError,
+    ExportResult,
+    for_inference,
+)
+from keras_squeezenet.files import replacing
+from keras_squeezenet.layers import ImagePreprocessing, every_layer
+from keras_squeezenet.litert import TENSOR_TYPES, LiteRTModel, append_archive, chunks, silenced
+from keras_squeezenet.preprocessing import PREPROCESSINGS
+
+PRESERVABLE = (None, "sparsity", "clusters")
+KERNEL_ATTRIBUTES = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
+
+_MOVING_AVERAGE_STEP = 1e-3  # what tfmot's ranges of activations move towards those of a batch
+_CALIBRATION_BATCHES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizationAware:
+    """A network that was trained in 8 bits.
+
+    Attributes:
+        twin: the trained `tf_keras.Model`; it computes as the integer file, in float32.
+        layers: the kernels as 8-bit codes, in the order of execution.
+        before: top-1 accuracy (0 to 1) of the model that came on the validation data, over all
+            ranks; None without validation data.
+        after: the same of `twin`.
+        name: of the model that came.
+        takes_pixels: whether images are RGB 0…255.
+        check_images: float32 training images on which a written file is compared with `twin`.
+    """
+
+    twin: object
+    layers: tuple[LayerStatistics, ...]
+    before: float | None
+    after: float | None
+    name: str
+    takes_pixels: bool
+    check_images: np.ndarray
+
+    def write_litert(
+        self,
+        path,
+        *,
+        input_type="float32",
+        output_type="float32",
+        batch_size=1,
+        class_names=None,
+        resize=None,
+    ):
+        """Write the network as a LiteRT file of integers only, once it was run and agrees.
+
+        Args:
+            path: the file. An older one is replaced only after the comparison.
+            input_type, output_type: "float32", "uint8" or "int8". Of a network that takes pixels
+                the input's bytes are the image's with "uint8".
+            batch_size: images per run; None, any number.
+            class_names, resize: kept in the file, as by `export_litert`.
+
+        Returns:
+            An `ExportResult`; its differences are between the file and `twin`.
+
+        Raises:
+            RetrainingError: an argument is none of these.
+            ExportError: the converter failed, the file is not of integers only, or it decides less
+                than 80 % of the images as `twin` does. Nothing is written then.
+            OSError: the file cannot be written.
+        """
+        path = Path(path)
+        self._check_options(path, input_type, output_type, class_names)
+        with replacing(path) as temporary:
+            temporary.write_bytes(self._converted(input_type, output_type, batch_size))
+            _check_integers_only(temporary)
+            append_archive(temporary, class_names, self._description(resize))
+            return self._measured(temporary, path)
+
+    def _check_options(self, path, input_type, output_type, class_names):
+        for name, value in (("input_type", input_type), ("output_type", output_type)):
+            if value not in TENSOR_TYPES:
+                raise RetrainingError(
+                    f"`{name}` must be one of {', '.join(TENSOR_TYPES)}. Received: {name}={value}"
+                )
+        classes = self.twin.output_shape[-1]
+        if class_names is not None and len(class_names) != classes:
+            raise RetrainingError(
+                f"`class_names` must hold {classes} names. Received: {len(class_names)}"
+            )
+        if not path.parent.is_dir():
+            raise RetrainingError(f"The folder of `path` must exist. Received: path={path}")
+
+    def _converted(self, input_type, output_type, batch_size):
+        import tensorflow as tf
+
+        twin = self.twin
+        signature = tf.TensorSpec((batch_size, *twin.input_shape[1:]), tf.float32, name="image")
+        function = tf.function(lambda image: twin(image, training=False))
+        try:
+            with silenced():
+                converter = tf.lite.TFLiteConverter.from_concrete_functions(
+                    [function.get_concrete_function(signature)], twin
+                )
+                # All ranges are in the graph, so the converter needs no images. Asked for integer
+                # operations only it would insist on some; `_check_integers_only` looks instead.
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                converter.inference_input_type = tf.as_dtype(input_type)
+                converter.inference_output_type = tf.as_dtype(output_type)
+                return converter.convert()
+        # The converter's own error is a bare Exception.
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ExportError(f"LiteRT's converter refuses model {self.name}: {reason}") from error
+
+    def _description(self, resize):
+        values = "RGB, 0 to 255" if self.takes_pixels else "as the Keras model takes them"
+        shape = list(self.twin.input_shape[1:])
+        return {
+            "model": self.name,
+            "input": {"shape": shape, "values": values, "resize": resize},
+            "quantize": "int8",
+            "keras_squeezenet": __version__,
+        }
+
+    def _measured(self, written, path):
+        litert = LiteRTModel(written, num_threads=os.cpu_count() or 1)
+        outputs = litert.predict(self.check_images)
+        reference = np.concatenate(
+            [np.asarray(self.twin(c, training=False)) for c, _ in chunks(self.check_images, None)]
+        )
+        differences = np.abs(outputs - reference).max(axis=1)
+        result = ExportResult(
+            path=path,
+            bytes=os.path.getsize(written),
+            quantize="int8",
+            input=litert.input,
+            output=litert.output,
+            max_difference=float(differences.max()),
+            mean_difference=float(differences.mean()),
+            decisions_equal=float(np.mean(outputs.argmax(axis=1) == reference.argmax(axis=1))),
+            images_checked=len(differences),
+            tolerance=DEFAULT_TOLERANCE["int8"] * max(1.0, float(np.abs(reference).max())),
+        )
+        # A NaN fails the comparison.
+        agrees = result.mean_difference <= result.tolerance
+        if not agrees or result.decisions_equal < LEAST_EQUAL_DECISIONS["int8"]:
+            raise ExportError(
+                f"{path}: the file does not do what the trained network does on "
+                f"{result.images_checked} images: mean difference {result.mean_difference:.3g}, "
+                f"share of equal decisions {result.decisions_equal:.3f}. Nothing was written"
+            )
+        return result
+
+
+def quantize_aware(model, train_data, *, retraining, preserve=None, validation_data=None):
+    """Train a classifier on with 8-bit kernels and activations.
+
+    Preprocessing is folded into the first convolution before, as `export_litert` does. Before the
+    first step the ranges of the activations are taken from a few batches: tfmot starts them at ±6
+    and moves them by a thousandth in a step, so that in a short run they would never arrive. Under
+    horovodrun every rank calls this with its own shard, and all get the same network.
+
+    On TensorFlow 2.21 all of tfmot's 8-bit schemes run. As they are, its two that preserve
+    something silently leave out every layer that a Concatenate takes, in a SqueezeNet all expand
+    layers, and the second one gives up all zeros once a single kernel has none. Here each layer
+    chooses for itself, which mends both. tfmot also leaves the kernel before a ReLU layer in
+    float, which is mended here too.
+
+    Args:
+        model: a Keras 3 classifier; see `bridge.to_tf_keras`. It is not changed.
+        train_data: iterable of (images, integer labels), as the model takes them; endless or not.
+        retraining: a `Retraining`.
+        preserve: None; "sparsity", zeros stay zeros (PQAT); "clusters", the weights that share a
+            value go on sharing one, and zeros stay zeros (PCQAT). Where all filters of a kernel
+            have as many different values as each other, or one more, tfmot gives each filter
+            values of its own.
+        validation_data: finite iterable of (images, integer labels) to measure top-1 on.
+
+    Returns:
+        A `QuantizationAware`, which writes the LiteRT file.
+
+    Raises:
+        RetrainingError: for arguments that do not go together, and a layer that tfmot cannot
+            quantize.
+        BridgeError: the model cannot be carried to tf_keras.
+    """
+    check_classifier(model)
+    _check_preservable(preserve, kernels(model))
+    before = top1(model, validation_data)
+    folded = for_inference(model, copy=True)
+    changed = _changed_kernels(model, folded)
+    twin = to_tf_keras(folded)
+    if preserve == "clusters":
+        for name in changed:
+            twin.get_layer(name).trainable = False
+    quantized = _quantized(twin, preserve)
+
+    pixels = [layer for layer in every_layer(model) if isinstance(layer, ImagePreprocessing)]
+    if pixels:
+        # Scale 1: an image's bytes are its codes. tfmot only ever widens the input's range.
+        _set_input_range(quantized, 0.0, 255.0)
+    batches = [images for images, _ in islice(endless(train_data), _CALIBRATION_BATCHES)]
+    _calibrate(quantized, batches)
+    precondition = None
+    if changed and preserve != "clusters":
+        by_name = {variable.name: variable for variable in quantized.trainable_variables}
+        pairs = [(by_name[f"{name}/kernel:0"], by_name[f"{name}/bias:0"]) for name in changed]
+        precondition = as_if_unfolded(pairs, PREPROCESSINGS[pixels[0].mode])
+    retrain(quantized, train_data, retraining, precondition=precondition)
+    return QuantizationAware(
+        twin=quantized,
+        layers=tuple(_code_statistics(quantized, list(kernels(folded)))),
+        before=before,
+        after=top1(quantized, validation_data),
+        name=model.name,
+        takes_pixels=bool(pixels),
+        check_images=np.concatenate([np.asarray(images, np.float32) for images in batches]),
+    )
+
+
+def _check_preservable(preserve, kernel_by_name):
+    if preserve not in PRESERVABLE:
+        raise RetrainingError(
+            f"`preserve` must be None, 'sparsity' or 'clusters'. Received: preserve={preserve}"
+        )
+    if preserve == "sparsity" and all(kernel.all() for kernel in kernel_by_name.values()):
+        raise RetrainingError(
+            "`preserve` 'sparsity' needs a pruned model. Received: no kernel with a zero"
+        )
+    if preserve == "clusters" and not any(map(_is_clustered, kernel_by_name.values())):
+        raise RetrainingError(
+            f"`preserve` 'clusters' needs kernels of at most {2**MAX_BITS} different values. "
+            "Received: none"
+        )
+
+
+def _is_clustered(kernel):
+    return len(np.unique(kernel)) <= min(2**MAX_BITS, kernel.size - 1)
+
+
+def _quantized(twin, preserve):
+    """The twin with fake quantization, made by tfmot."""
+    quantization = load_tfmot().quantization.keras
+    try:
+        annotated = quantization.quantize_annotate_model(twin)
+        return quantization.quantize_apply(annotated, _scheme(preserve))
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RetrainingError(f"tfmot cannot quantize model {twin.name}: {reason}") from error
+
+
+def _scheme(preserve):
+    """tfmot's 8-bit scheme, with every kernel in 8 bits and what it preserves to itself."""
+    plain = _tfmot_module("default_8bit.default_8bit_quantize_scheme").Default8BitQuantizeScheme
+
+    class Scheme(plain):
+        def get_layout_transformer(self):
+            return Layout(super().get_layout_transformer())
+
+    class Layout:
+        def __init__(self, layout):
+            self._layout = layout
+
+        def apply(self, model, layer_quantize_map):
+            # Afterwards: the transforms for ReLU and Concatenate put in configurations of theirs.
+            model, metadata = self._layout.apply(model, layer_quantize_map)
+            for layer in model.layers:
+                if layer.name in metadata and type(layer).__name__ in KERNEL_ATTRIBUTES:
+                    config = _config(layer, metadata[layer.name].get("quantize_config"), preserve)
+                    metadata[layer.name]["quantize_config"] = config
+            return model, metadata
+
+    return Scheme()
+
+
+def _config(layer, config, preserve):
+    """The quantization of a layer with a kernel, from tfmot's own choice (None: the default)."""
+    registry = _tfmot_module("default_8bit.default_8bit_quantize_registry")
+    if config is None:
+        config = registry.Default8BitQuantizeRegistry().get_quantize_config(layer)
+    elif type(config).__name__ == "NoOpQuantizeConfig":
+        # A layer of its own for ReLU follows. The output waits for it; the kernel must not.
+        dense = type(layer).__name__ == "Dense"
+        kind = (
+            registry.Default8BitQuantizeConfig if dense else registry.Default8BitConvQuantizeConfig
+        )
+        config = kind([KERNEL_ATTRIBUTES[type(layer).__name__]], [], False)
+    else:
+        config = copy.copy(config)  # layers that one Concatenate takes share theirs
+    quantizer = _preserving_quantizer(layer, preserve)
+    if quantizer is not None:
+        config.weight_quantizer = quantizer
+    return config
+
+
+def _preserving_quantizer(layer, preserve):
+    """tfmot's quantizer for a kernel that has something to preserve, else None."""
+    if preserve is None or not layer.trainable_weights or type(layer).__name__ == "DepthwiseConv2D":
+        return None
+    kernel = layer.kernel.numpy()
+    has_zeros = not kernel.all()
+    if preserve == "clusters" and _is_clustered(kernel):
+        module = _tfmot_module("collab_opts.cluster_preserve.cluster_preserve_quantize_registry")
+        # Always a new one: one that serves several layers forgets the zeros of all with the first
+        # kernel that has none.
+        registry = module.Default8bitClusterPreserveQuantizeRegistry(has_zeros)
+    elif has_zeros:
+        module = _tfmot_module("collab_opts.prune_preserve.prune_preserve_quantize_registry")
+        registry = module.Default8bitPrunePreserveQuantizeRegistry()
+    else:
+        return None
+    return registry.get_quantize_config(layer).weight_quantizer
+
+
+def _tfmot_module(name):
+    return importlib.import_module(
+        f"tensorflow_model_optimization.python.core.quantization.keras.{name}"
+    )
+
+
+def _changed_kernels(model, folded):
+    """The names of the convolutions that took over the preprocessing."""
+    before, after = kernels(model), kernels(folded)
+    return [name for name, kernel in after.items() if not np.array_equal(kernel, before[name])]
+
+
+def as_if_unfolded(folded, preprocessing):
+    """Gradients that move folded convolutions as they would with the preprocessing before them.
+
+    On pixels from 0 to 255 a step that suits all other layers throws the first one far off: the
+    steepest descent depends on the coordinates. With k' = k / s and b' = b - sum(k' o), the step
+    in k and b is this one in k' and b'.
+
+    Args:
+        folded: pairs of variables, kernel and bias.
+        preprocessing: the `Preprocessing` that they took over.
+
+    Returns:
+        A `precondition` of `retrain`.
+    """
+    import tensorflow as tf
+
+    reverse = slice(None, None, -1 if preprocessing.reverse else 1)
+    offset, scale = (
+        tf.constant(np.reshape(values, (-1, 1))[reverse], tf.float32)
+        for values in (preprocessing.offset, preprocessing.scale)
+    )
+
+    def precondition(variables, gradients):
+        position = {id(variable): number for number, variable in enumerate(variables)}
+        gradients = list(gradients)
+        for kernel, bias in folded:
+            at_kernel, at_bias = position[id(kernel)], position[id(bias)]
+            of_bias = gradients[at_bias]
+            of_kernel = (gradients[at_kernel] - of_bias * offset) / scale**2
+            gradients[at_kernel] = of_kernel
+            gradients[at_bias] = of_bias - tf.reduce_sum(of_kernel * offset, axis=(0, 1, 2))
+        return gradients
+
+    return precondition
+
+
+def _set_input_range(quantized, least, greatest):
+    for layer in quantized.layers:
+        if type(layer).__name__ == "QuantizeLayer":
+            for variable in layer.weights:
+                if variable.name.endswith("_min:0"):
+                    variable.assign(least)
+                elif variable.name.endswith("_max:0"):
+                    variable.assign(greatest)
+
+
+def _calibrate(quantized, batches):
+    """Set the ranges of all activations to those of the batches, averaged.
+
+    A tensor's range is right only once those before it are, so the first batch goes through until
+    nothing moves.
+    """
+    import tensorflow as tf
+
+    ranges = _activation_ranges(quantized)
+    others = [v for v in quantized.variables if not any(v is moved for moved in ranges)]
+    before = [variable.numpy() for variable in others]
+    forward = tf.function(lambda images: quantized(images, training=True))
+    for _ in range(len(ranges) // 2):
+        found = _observed(forward, batches[0], ranges)
+        settled = np.allclose(found, [v.numpy() for v in ranges], rtol=0.02, atol=1e-3)
+        _assign(ranges, found)
+        if settled:
+            break
+    _assign(ranges, np.mean([_observed(forward, images, ranges) for images in batches], axis=0))
+    # Training mode also moved the statistics of batch normalizations.
+    _assign(others, before)
+
+
+def _activation_ranges(quantized):
+    """The variables min and max of every activation, but for the model's input."""
+    return [
+        variable
+        for layer in quantized.layers
+        if type(layer).__name__ == "QuantizeWrapperV2"
+        for variable in layer.weights
+        if variable.name.endswith(("_min:0", "_max:0")) and "kernel_" not in variable.name
+    ]
+
+
+def _observed(forward, images, ranges):
+    """The batch's own minima and maxima, from how far they moved the averages."""
+    before = np.array([variable.numpy() for variable in ranges], np.float64)
+    forward(images)
+    after = np.array([variable.numpy() for variable in ranges], np.float64)
+    _assign(ranges, before)
+    return before + (after - before) / _MOVING_AVERAGE_STEP
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _code_statistics(quantized, names):
+    """Of every kernel as 8-bit codes, for each filter a scale of its own where tfmot has that."""
+    wrappers = {layer.layer.name: layer for layer in quantized.layers if hasattr(layer, "layer")}
+    for name in names:
+        values = {v.name.split("/")[-1]: v.numpy() for v in wrappers[name].weights}
+        greatest = values["kernel_max:0"]
+        scale = np.where(greatest > 0, greatest, 1) / np.float32(127)
+        yield LayerStatistics.of(name, np.rint(values["kernel:0"] / scale))
+
+
+def _check_integers_only(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    with silenced():
+        interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+    outside = {d["index"] for d in interpreter.get_input_details()}
+    outside |= {d["index"] for d in interpreter.get_output_details()}
+    for details in interpreter.get_tensor_details():
+        if details["index"] not in outside and np.issubdtype(details["dtype"], np.floating):
+            raise ExportError(
+                f"{path}: expected integers only. Received: tensor {details['name']} of "
+                f"{np.dtype(details['dtype']).name}"
+            )

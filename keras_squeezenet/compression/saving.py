@@ -1,0 +1,295 @@
+"""Keras models in .sqz files. Keras only."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_squeezenet.architecture import FIRST_FIRE, Architecture, FireFilters
+from keras_squeezenet.compression import sqz
+from keras_squeezenet.compression.codebooks import share_values
+from keras_squeezenet.compression.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.files import replacing
+from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+from keras_squeezenet.models import SqueezeNet
+from keras_squeezenet.pretrained import convolutions_of, padding_name
+
+# More bytes than any .sqz that its reader would take: the largest network it allows is smaller.
+MAX_FILE_BYTES = 1 << 30
+
+
+class NotASqueezeNetError(InputError):
+    """A model that the constructor `SqueezeNet` does not build; the text names the difference."""
+
+
+def save_compressed(model, path, *, mode="best", bits=None, class_names=None, resize=None):
+    """Write a SqueezeNet to a .sqz file, which `load_compressed` reads with nothing else at hand.
+
+    The file holds the weights exactly: the model that is read back is equal bit by bit, but for
+    the sign of zeros. It is small where few weights are distinct and many are zero, as `cluster`,
+    `prune` or `compress` make them.
+
+    Args:
+        model: a `keras.Model` with top that `SqueezeNet` built, for square images.
+        path: of the file, which is replaced where it exists.
+        mode: "best", the smallest; or "faithful", coded as in Deep Compression (arXiv 1510.00149):
+            Huffman codes of shared values and of the gaps between them.
+        bits: share values among the weights first, 2**bits in each kernel (1 to 16), by k-means; an
+            integer, or a dict from the names of `Architecture.kernel_shapes`. None takes the
+            weights as they are.
+        class_names: names of the classes in the order of the outputs, to be kept in the file.
+        resize: how pictures are framed for the model: their short side in pixels before the centre
+            crop, or "stretch"; kept in the file.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        NotASqueezeNetError: the model is of another kind.
+        InputError: a kernel has more than 65,536 distinct values, or an argument is none of these.
+        OSError: the file cannot be written.
+    """
+    network = network_of(model, bits=bits, class_names=class_names, resize=resize)
+    content = sqz.encode(network, mode)
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(content)
+    return len(content)
+
+
+def load_compressed(path):
+    """The `keras.Model` in a .sqz file.
+
+    Raises:
+        InputError: the file is none, or broken; the text is one line and names it.
+        OSError: it cannot be read.
+    """
+    return model_of(read_compressed(path))
+
+
+def read_compressed(path):
+    """The `CompressedNetwork` in a .sqz file: the model's arrays, class names and framing.
+
+    Raises:
+        As `load_compressed`.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    try:
+        return sqz.decode(content)
+    except sqz.SqzError as error:
+        raise sqz.SqzError(f"{path}: {error}") from error
+
+
+def network_of(model, *, bits=None, class_names=None, resize=None):
+    """A model as a `CompressedNetwork`. Arguments and errors: see `save_compressed`."""
+    settings = settings_of(model)
+    kernels, biases = {}, {}
+    for name, convolution in convolutions_of(model.layers).items():
+        kernel = keras.ops.convert_to_numpy(convolution.kernel).astype(np.float32)
+        biases[name] = SharedValues.of(keras.ops.convert_to_numpy(convolution.bias))
+        if bits is not None:
+            kernels[name] = share_values(kernel, _bits_of(bits, name))
+            continue
+        distinct = np.unique(kernel).size
+        if distinct > MAX_CODEBOOK:
+            raise InputError(
+                f"`model` must have at most {MAX_CODEBOOK} distinct weights in each kernel: "
+                f"cluster or compress it first, or give `bits`. Received: {distinct} in {name}"
+            )
+        kernels[name] = SharedValues.of(kernel)
+    return CompressedNetwork(
+        **settings,
+        class_names=None if class_names is None else tuple(class_names),
+        resize=resize,
+        kernels={name: kernels[name] for name in _shapes(settings)},
+        biases={name: biases[name] for name in _shapes(settings)},
+    )
+
+
+def model_of(network):
+    """The `keras.Model` of a `CompressedNetwork`."""
+    side = network.input_size
+    channels_first = keras.config.image_data_format() == "channels_first"
+    model = SqueezeNet(
+        weights=None,
+        architecture=network.architecture,
+        input_shape=(3, side, side) if channels_first else (side, side, 3),
+        classes=network.classes,
+        classifier_activation=network.classifier_activation,
+        dropout_rate=network.dropout_rate,
+        include_preprocessing=network.preprocessing or False,
+        last_activation=network.last_activation,
+    )
+    for name, convolution in convolutions_of(model.layers).items():
+        convolution.kernel.assign(network.kernels[name].values)
+        convolution.bias.assign(network.biases[name].values)
+    return model
+
+
+def settings_of(model):
+    """What `SqueezeNet` has to be told to build a model, by the names of `CompressedNetwork`.
+
+    Raises:
+        NotASqueezeNetError: it cannot build it.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    fires = [layer for layer in model.layers if isinstance(layer, Fire)]
+    last_number = FIRST_FIRE + len(fires)
+    names = ("conv1", f"conv{last_number}", f"drop{last_number - 1}", "predictions")
+    for name in names:
+        if name not in layers:
+            raise NotASqueezeNetError(
+                "`model` must be one that `SqueezeNet` built, with top. "
+                f"Received: {model.name} without a layer {name}"
+            )
+    last_conv, dropout, predictions = (layers[name] for name in names[1:])
+    try:
+        settings = {
+            "architecture": _architecture_of(model, layers, fires),
+            "classes": int(last_conv.filters),
+            "input_size": _input_size(model),
+            "preprocessing": _preprocessing_of(model),
+            "last_activation": _activation_name(last_conv),
+            "classifier_activation": _activation_name(predictions),
+            "dropout_rate": float(dropout.rate),
+        }
+        shapes = _shapes(settings)
+        twin = model_of(
+            CompressedNetwork(
+                **settings,
+                class_names=None,
+                resize=None,
+                kernels={name: _zeros(shape) for name, shape in shapes.items()},
+                biases={name: _zeros(shape[-1:]) for name, shape in shapes.items()},
+            )
+        )
+    except NotASqueezeNetError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise NotASqueezeNetError(
+            f"`model` must be one that `SqueezeNet` built. Received: {model.name}: {error}"
+        ) from error
+    _check_equal(model, twin)
+    return settings
+
+
+def _shapes(settings):
+    return settings["architecture"].kernel_shapes(settings["classes"])
+
+
+def _zeros(shape):
+    return SharedValues(np.zeros(shape, np.uint16), np.zeros(1, np.float32))
+
+
+def _bits_of(bits, name):
+    if not isinstance(bits, dict):
+        return bits
+    if name not in bits:
+        raise InputError(f"`bits` must name every kernel. Received: none for {name}")
+    return bits[name]
+
+
+def _architecture_of(model, layers, fires):
+    numbers = [FIRST_FIRE + index for index in range(len(fires))]
+    if [fire.name for fire in fires] != [f"fire{number}" for number in numbers]:
+        raise NotASqueezeNetError(
+            "`model` must have Fires named fire2, fire3, … in this order. "
+            f"Received: {', '.join(fire.name for fire in fires)}"
+        )
+    conv1 = layers["conv1"]
+    pooled = [
+        number
+        for number in (1, *numbers)
+        if isinstance(layers.get(f"pool{number}"), CeilMaxPooling2D)
+    ]
+    architecture = Architecture(
+        name=model.name,
+        conv1_filters=int(conv1.filters),
+        conv1_kernel_size=int(conv1.kernel_size[0]),
+        fires=tuple(
+            FireFilters(
+                fire.squeeze_filters, fire.expand1x1_filters, fire.expand3x3_filters, fire.bypass
+            )
+            for fire in fires
+        ),
+        pool_after=tuple(pooled),
+        input_size=_input_size(model),
+    )
+    padding = layers.get(padding_name(architecture))
+    if padding is None:
+        return architecture
+    return replace(architecture, last_conv_padding=int(padding.padding[0][0]))
+
+
+def _input_size(model):
+    shape = model.input_shape
+    sides = shape[2:] if keras.config.image_data_format() == "channels_first" else shape[1:3]
+    if len(shape) != 4 or sides[0] != sides[1] or sides[0] is None:
+        raise NotASqueezeNetError(
+            f"`model` must take square images of a fixed size. Received: input_shape={shape}"
+        )
+    return int(sides[0])
+
+
+def _preprocessing_of(model):
+    modes = [layer.mode for layer in model.layers if isinstance(layer, ImagePreprocessing)]
+    return modes[0] if modes else None
+
+
+def _activation_name(layer):
+    activation = layer.activation
+    return None if activation is keras.activations.linear else activation.__name__
+
+
+def _check_equal(model, twin):
+    """Layer by layer and connection by connection, but for names, precision and initial values."""
+    for found, expected in zip(_described(model), _described(twin), strict=False):
+        if found != expected:
+            raise NotASqueezeNetError(
+                f"`model` must be one that `SqueezeNet` built. Received: {model.name}, "
+                f"where layer {found[0]} is {found[1:]} instead of {expected}"
+            )
+    if len(model.layers) != len(twin.layers):
+        raise NotASqueezeNetError(
+            f"`model` must have the {len(twin.layers)} layers of {twin.name}. "
+            f"Received: {len(model.layers)}"
+        )
+
+
+_COMPUTING = (
+    "filters",
+    "kernel_size",
+    "strides",
+    "padding",
+    "dilation_rate",
+    "groups",
+    "use_bias",
+    "activation",
+    "pool_size",
+    "mode",
+    "rate",
+    "squeeze_filters",
+    "expand1x1_filters",
+    "expand3x3_filters",
+    "bypass",
+)
+
+
+def _described(model):
+    """Of each layer what decides what it computes, and from which layers it takes its input."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            yield "input", tuple(layer.batch_shape[1:])
+            continue
+        config = layer.get_config()
+        settings = {key: config[key] for key in _COMPUTING if key in config}
+        takes = tuple(_name_of(tensor) for tensor in layer._inbound_nodes[0].input_tensors)
+        yield layer.name, type(layer).__name__, repr(settings), takes
+
+
+def _name_of(tensor):
+    layer = tensor._keras_history.operation
+    return "input" if isinstance(layer, keras.layers.InputLayer) else layer.name

@@ -1,0 +1,53 @@
+"""Started by horovodrun: retrains, prunes, clusters and quantizes on this rank's shard.
+
+python compressing.py FOLDER  writes FOLDER/rank0.npz, FOLDER/rank1.npz, …
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from keras_squeezenet import distributed
+from keras_squeezenet.compression.bridge import copy_weights_back, to_tf_keras
+from keras_squeezenet.compression.clustering import cluster
+from keras_squeezenet.compression.pruning import ConstantSparsity, prune
+from keras_squeezenet.compression.quantization_aware import quantize_aware
+from keras_squeezenet.compression.retraining import Retraining, retrain, top1
+from tests.compression_digits import tiny_net, training_batches, validation_batches
+
+
+def main():
+    distributed.start()
+    rank = distributed.rank()
+    keras.utils.set_random_seed(50 + rank)  # a different start on each rank
+    model = tiny_net()
+    start = distributed.gather(model.get_weights())[0]
+    retraining = Retraining(epochs=1, steps_per_epoch=4, learning_rate=0.02)
+    results = {"start": start}
+
+    twin = to_tf_keras(model)
+    retrain(twin, training_batches(seed=rank), retraining)
+    plain = tiny_net()
+    copy_weights_back(twin, plain)
+    results["plain"] = plain.get_weights()
+
+    data = {"train_data": training_batches(seed=rank), "retraining": retraining}
+    pruned = prune(model, sparsity=0.5, schedule=ConstantSparsity(), **data)
+    results["pruned"] = pruned.model.get_weights()
+    results["clustered"] = cluster(model, bits=3, **data).model.get_weights()
+    results["quantized"] = quantize_aware(model, **data).twin.get_weights()
+
+    shard = validation_batches()[rank : rank + 1]
+    images, labels = shard[0]
+    predicted = np.asarray(plain(images)).argmax(axis=1)
+    flat = {f"{k}/{i}": value for k, values in results.items() for i, value in enumerate(values)}
+    flat["accuracy/own"] = np.mean(predicted == labels)
+    flat["accuracy/all"] = top1(plain, shard)
+    np.savez(Path(sys.argv[1]) / f"rank{rank}.npz", **flat)
+
+
+main()

@@ -1,0 +1,252 @@
+"""Keras 3 models against their tf_keras twins, which are run side by side."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_squeezenet import CeilMaxPooling2D, Fire, SqueezeNet
+from keras_squeezenet.architecture import preset
+from keras_squeezenet.compression import bridge
+from keras_squeezenet.compression.bridge import BridgeError
+from tests.compression_digits import tiny_net
+
+RNG = np.random.default_rng(11)
+# Of batch normalizations. Smaller variances amplify rounding errors layer by layer, and larger ones
+# let the signal die away: outputs would not depend on the image.
+STATISTICS = {
+    "gamma": (0.5, 1.5),
+    "beta": (-0.1, 0.1),
+    "moving_mean": (-0.05, 0.05),
+    "moving_variance": (0.1, 0.3),
+}
+
+
+def outputs_differ_by(model, twin, images):
+    """The largest difference, as a share of the largest output."""
+    ours = np.asarray(model(images, training=False))
+    theirs = np.asarray(twin(images, training=False))
+    assert ours.shape == theirs.shape
+    assert np.ptp(ours, axis=0).max() > 1e-3 * np.abs(ours).max(), "outputs follow the images"
+    return np.abs(ours - theirs).max() / np.abs(ours).max()
+
+
+def randomize(model):
+    """Weights as after training: no bias is 0, no statistic is that of a new layer."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            for weight in layer.weights:
+                least, most = STATISTICS[weight.path.rsplit("/")[-1]]
+                weight.assign(RNG.uniform(least, most, weight.shape))
+        elif isinstance(layer, keras.Model):
+            randomize(layer)
+    for variable in model.trainable_variables:
+        if variable.path.endswith("bias"):
+            variable.assign(RNG.normal(0, 0.1, variable.shape))
+    return model
+
+
+@pytest.mark.parametrize("preprocessing", [False, "caffe", "torch"])
+@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+@pytest.mark.parametrize(("version", "sides"), [("1.0", (64, 67)), ("1.1", (45, 48))])
+def test_every_squeezenet_has_a_twin_of_equal_outputs_and_names(
+    version, sides, bypass, preprocessing
+):
+    model = SqueezeNet(
+        weights=None,
+        input_shape=(*sides, 3),
+        classes=5,
+        version=version,
+        bypass=bypass,
+        include_preprocessing=preprocessing,
+        kernel_initializer="he_normal",
+        classifier_activation=None,
+        last_activation=None,
+    )
+    randomize(model)
+    twin = bridge.to_tf_keras(model)
+    images = RNG.uniform(0, 255 if preprocessing else 1, (3, *sides, 3)).astype("float32")
+    assert outputs_differ_by(model, twin, images) < 1e-5
+    shapes = preset(version).with_bypass(bypass).kernel_shapes(5)
+    assert {name: kernel.shape for name, kernel in bridge.kernels(model).items()} == shapes
+    assert list(bridge.kernels(model)) == list(shapes)
+    for name, shape in shapes.items():
+        assert tuple(twin.get_layer(name).kernel.shape) == shape
+
+
+def test_mobilenet_v2_has_a_twin_of_equal_outputs():
+    model = keras.applications.MobileNetV2(
+        weights=None, alpha=0.35, input_shape=(32, 32, 3), classes=4, classifier_activation=None
+    )
+    randomize(model)
+    images = RNG.normal(size=(3, 32, 32, 3)).astype("float32")
+    assert outputs_differ_by(model, bridge.to_tf_keras(model), images) < 1e-5
+
+
+def ordinary_model():
+    """Every kind of layer that is carried, with settings that are not the defaults."""
+    image = keras.Input((12, 14, 3), name="photo")
+    normalization = layers.Normalization(name="normalized")
+    normalization.adapt(RNG.normal(3, 2, (50, 12, 14, 3)).astype("float32"))
+    x = layers.Rescaling([0.5, 1.0, 2.0], offset=[0.1, 0.2, 0.3])(normalization(image))
+    x = layers.ZeroPadding2D(((1, 0), (2, 1)))(x)
+    x = layers.Conv2D(8, (3, 2), strides=(1, 2), activation="tanh", name="first")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", activation="relu6")(x)
+    x = layers.BatchNormalization(epsilon=0.01, scale=False)(x)
+    y = layers.Conv2D(16, 3, dilation_rate=2, groups=2, padding="same", use_bias=False)(x)
+    x = layers.Add()([layers.LeakyReLU(negative_slope=0.2)(x), layers.ReLU(4.0, 0.1)(y)])
+    x = layers.Concatenate()(
+        [layers.MaxPooling2D(3, 2, "same")(x), layers.AveragePooling2D(2, 2, "same")(x)]
+    )
+    x = layers.Cropping2D(((1, 0), (0, 1)))(layers.SpatialDropout2D(0.3)(x))
+    z = layers.GlobalAveragePooling2D()(x)
+    z = layers.Concatenate()([z, layers.GlobalMaxPooling2D()(layers.Permute((2, 1, 3))(x))])
+    x = layers.Flatten()(layers.Reshape((8, 8))(layers.Identity()(z)))
+    x = layers.Dense(6, activation="silu")(layers.Dropout(0.5)(x))
+    return keras.Model(image, layers.Softmax()(layers.Activation("elu")(x)))
+
+
+def test_ordinary_layers_have_a_twin_of_equal_outputs():
+    model = randomize(ordinary_model())
+    images = RNG.normal(3, 2, (6, 12, 14, 3)).astype("float32")
+    twin = bridge.to_tf_keras(model)
+    assert outputs_differ_by(model, twin, images) < 1e-5
+    assert twin.get_layer("normalized").trainable is False
+
+
+def test_a_model_in_the_model_becomes_its_layers_and_frozen_statistics_stay():
+    inner = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, name="features"),
+            layers.BatchNormalization(name="statistics"),
+        ],
+        name="base",
+    )
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(3, 1, name="features")(image)
+    x = layers.GlobalAveragePooling2D()(inner(x, training=False))
+    model = randomize(keras.Model(image, layers.Dense(3)(x)))
+    twin = bridge.to_tf_keras(model)
+    images = RNG.normal(size=(4, 8, 8, 3)).astype("float32")
+    assert outputs_differ_by(model, twin, images) < 1e-5
+    assert tuple(twin.get_layer("base_features").kernel.shape) == (3, 3, 3, 4)
+    np.testing.assert_allclose(
+        np.asarray(twin(images, training=True)), model(images, training=False), rtol=1e-5
+    )
+
+
+def test_a_layer_called_twice_is_one_layer_in_the_twin():
+    vector = keras.Input((4,))
+    shared = layers.Dense(4, name="shared")
+    model = keras.Model(vector, shared(shared(vector)))
+    twin = bridge.to_tf_keras(model)
+    assert outputs_differ_by(model, twin, RNG.normal(size=(3, 4)).astype("float32")) < 1e-5
+    assert [layer.name for layer in twin.layers].count("shared") == 1
+
+
+def test_half_precision_models_have_a_float32_twin():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    half = tiny_net(classifier_activation=None)
+    keras.config.set_dtype_policy("float32")
+    full = tiny_net(classifier_activation=None)
+    full.set_weights(half.get_weights())
+    images = RNG.uniform(0, 255, (3, 16, 16, 3)).astype("float32")
+    assert outputs_differ_by(full, bridge.to_tf_keras(half), images) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make_model", "brightest"),
+    [(lambda: tiny_net(classifier_activation=None), 255), (ordinary_model, 5)],
+)
+def test_what_the_twin_learned_comes_back_by_name(make_model, brightest):
+    model = make_model()
+    twin = bridge.to_tf_keras(model)
+    for layer in twin.layers:
+        if layer.trainable:
+            layer.set_weights([RNG.uniform(0.1, 0.3, w.shape) for w in layer.get_weights()])
+    images = RNG.uniform(0, brightest, (3, *model.input_shape[1:])).astype("float32")
+    bridge.copy_weights_back(twin, model)
+    assert outputs_differ_by(model, twin, images) < 1e-5
+
+
+def test_weights_that_come_back_hold_no_negative_zero():
+    model = tiny_net()
+    twin = bridge.to_tf_keras(model)
+    kernel, bias = twin.get_layer("conv1").get_weights()
+    twin.get_layer("conv1").set_weights([-0.0 * np.abs(kernel), bias])
+    bridge.copy_weights_back(twin, model)
+    assert not np.signbit(bridge.kernels(model)["conv1"]).any()
+
+
+def test_a_twin_of_another_network_is_refused_and_changes_nothing():
+    model, other = tiny_net(), tiny_net(classes=7)
+    before = model.get_weights()
+    with pytest.raises(BridgeError, match=r"Layer conv4 of the twin must have .*\(1, 1, 32, 10\)"):
+        bridge.copy_weights_back(bridge.to_tf_keras(other), model)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def on_image(*chain, shape=(8, 8, 3)):
+    image = x = keras.Input(shape)
+    for layer in chain:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+@pytest.mark.parametrize(
+    ("make_model", "message"),
+    [
+        (lambda: on_image(layers.UnitNormalization(name="odd")), "Layer odd of class UnitNorm"),
+        (lambda: on_image(lambda x: x + 1), "Layer add.* of class Add has no twin"),
+        (
+            lambda: on_image(layers.Conv2D(2, 1, activation="hard_sigmoid", name="hard")),
+            "Layer hard of class Conv2D .* Received: hard_sigmoid",
+        ),
+        (
+            lambda: on_image(layers.ZeroPadding2D(1, data_format="channels_first", name="cf")),
+            "Layer cf of class ZeroPadding2D .* Received: channels_first",
+        ),
+        (
+            lambda: on_image(CeilMaxPooling2D(name="open"), shape=(None, 8, 3)),
+            "Layer open of class CeilMaxPooling2D .*known sides",
+        ),
+        (
+            lambda: on_image(lambda x: layers.Dropout(0.5, name="always")(x, training=True)),
+            "Layer always of class Dropout .* Received: .*training=True",
+        ),
+        (
+            lambda: on_image(layers.Flatten(), layers.Rescaling(2.0, name="flat")),
+            "Layer flat of class Rescaling",
+        ),
+        (lambda: keras.Sequential([layers.Dense(3)]), "must be a functional or Sequential"),
+    ],
+)
+def test_what_cannot_be_carried_is_named(make_model, message):
+    with pytest.raises(BridgeError, match=message):
+        bridge.to_tf_keras(make_model())
+
+
+def test_a_copy_computes_the_same_and_shares_nothing():
+    model = randomize(ordinary_model())
+    copy = bridge.copy_of(model)
+    images = RNG.normal(3, 2, (4, 12, 14, 3)).astype("float32")
+    assert outputs_differ_by(model, copy, images) == 0
+    copy.get_layer("first").kernel.assign_add(copy.get_layer("first").kernel)
+    assert outputs_differ_by(model, copy, images) > 0
+
+
+def test_keras_3_goes_on_as_before_after_tfmot_was_imported(tmp_path):
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    bridge.load_tfmot()
+    assert os.environ.get("TF_USE_LEGACY_KERAS") == before
+    assert keras.version().startswith("3.")
+    model = on_image(Fire(2, 3, 4), layers.GlobalAveragePooling2D())
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(np.ones((4, 8, 8, 3)), np.ones((4, 7)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert outputs_differ_by(model, loaded, RNG.normal(size=(2, 8, 8, 3)).astype("float32")) == 0

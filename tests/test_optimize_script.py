@@ -1,0 +1,219 @@
+"""train/optimize.py as a user starts it: the whole chain, a part of it, on two ranks, mistakes."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_squeezenet import training
+from keras_squeezenet.compression.bridge import kernels
+from keras_squeezenet.compression.saving import load_compressed
+from keras_squeezenet.data import load_dataset
+from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from keras_squeezenet.recipe import load_recipe
+from tests.launching import horovodrun, needs_horovod
+from tests.test_report import Page
+from tests.test_train_script import RECIPE
+
+OPTIMIZE = Path(__file__).parents[1] / "train" / "optimize.py"
+QUICKLY = [
+    word
+    for setting in (
+        "prune.epochs=3",
+        "prune.learning_rate=0.01",
+        "prune.sparsity=0.6",
+        "cluster.epochs=1",
+        "cluster.learning_rate=0.003",
+        "cluster.bits=4",
+        "quantize.epochs=1",
+    )
+    for word in ("--set", setting)
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run: a small network that knows the digits somewhat."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    recipe = load_recipe(folder / "recipe.yaml")
+    dataset = training.load_data(recipe)
+    keras.utils.set_random_seed(0)
+    model = training.build_model(recipe.model, dataset.image_size, 10)
+    model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
+    steps = dataset.train.steps_per_epoch(32)
+    model.fit(dataset.train.train_batches(32, seed=0), epochs=4, steps_per_epoch=steps, verbose=0)
+    model.save(folder / "model.keras", include_optimizer=False)
+    return folder
+
+
+def optimize(*arguments):
+    environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
+    return subprocess.run(
+        [sys.executable, str(OPTIMIZE), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+@pytest.fixture(scope="module")
+def compressed(run, tmp_path_factory):
+    before = (run / "model.keras").read_bytes()
+    done = optimize(run, *QUICKLY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (run / "model.keras").read_bytes() == before
+    return run / "compressed"
+
+
+def table(folder):
+    with (folder / "compression.csv").open() as lines:
+        return {row["file"]: row for row in csv.DictReader(lines)}
+
+
+def accuracy_by_hand(predict):
+    """Top-1 on the digits' validation split, with numpy alone."""
+    batches = list(load_dataset("digits", image_size=32).val.val_batches(64))
+    labels = np.concatenate([labels for _, labels in batches])
+    said = np.concatenate(
+        [np.asarray(predict(images.numpy())).argmax(axis=1) for images, _ in batches]
+    )
+    return (said == labels).mean()
+
+
+def run_litert(path):
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def predict(images):
+        outputs = []
+        for image in images:
+            interpreter.set_tensor(taken["index"], image[None])
+            interpreter.invoke()
+            outputs.append(interpreter.get_tensor(given["index"])[0])
+        return outputs
+
+    return predict
+
+
+class TestWholeChain:
+    def test_every_stage_leaves_a_file_and_a_row(self, compressed):
+        assert list(table(compressed)) == [
+            "model.keras",
+            "pruned.keras",
+            "clustered.keras",
+            "model-faithful.sqz",
+            "model-best.sqz",
+            "model-int8.tflite",
+        ]
+        for name, row in table(compressed).items():
+            folder = compressed.parent if name == "model.keras" else compressed
+            assert int(row["bytes"]) == (folder / name).stat().st_size
+            assert row["images"] == "359"
+
+    @pytest.mark.parametrize("name", ["pruned.keras", "model-best.sqz", "model-int8.tflite"])
+    def test_the_accuracy_in_the_table_is_that_of_the_file(self, compressed, name):
+        path = compressed / name
+        if path.suffix == ".tflite":
+            predict = run_litert(path)
+        elif path.suffix == ".sqz":
+            predict = load_compressed(path).predict_on_batch
+        else:
+            predict = keras.saving.load_model(path).predict_on_batch
+        assert float(table(compressed)[name]["top1"]) == pytest.approx(
+            accuracy_by_hand(predict), abs=1e-4
+        )
+
+    def test_the_network_is_as_sparse_and_as_shared_as_asked(self, compressed):
+        for name in ("pruned.keras", "clustered.keras"):
+            for kernel in kernels(keras.saving.load_model(compressed / name)).values():
+                assert np.mean(kernel == 0) == pytest.approx(0.6, abs=1 / kernel.size + 1e-6)
+                assert name == "pruned.keras" or len(np.unique(kernel)) <= 2**4
+
+    def test_both_sqz_files_hold_the_clustered_weights_bit_by_bit(self, compressed):
+        clustered = keras.saving.load_model(compressed / "clustered.keras").get_weights()
+        for name in ("model-faithful.sqz", "model-best.sqz"):
+            packed = load_compressed(compressed / name).get_weights()
+            for ours, theirs in zip(packed, clustered, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+    def test_it_gets_small_and_still_knows_the_digits(self, compressed):
+        rows = table(compressed)
+        for name in ("model-faithful.sqz", "model-best.sqz"):
+            assert float(rows[name]["times_smaller"]) > 6
+        before = float(rows["model.keras"]["top1"])
+        assert before > 0.9
+        assert min(float(row["top1"]) for row in rows.values()) > before - 0.1
+
+    def test_the_page_shows_the_chain_and_what_was_asked(self, compressed):
+        page = Page(compressed / "report.html")
+        assert page.sections() == ["stages", "bytes", "layers", "weights", "run"]
+        assert len(page.images()) == 4
+        recipe = yaml.safe_load((compressed / "recipe.yaml").read_text())
+        assert (recipe["prune"]["sparsity"], recipe["cluster"]["bits"]) == (0.6, 4)
+
+    def test_nothing_temporary_is_left(self, compressed):
+        assert not [path for path in compressed.iterdir() if path.name.startswith(".")]
+
+
+class TestParts:
+    def test_packing_alone_shares_the_weights_as_they_are(self, run, tmp_path):
+        done = optimize(run, "--stages", "pack", "--output", tmp_path, "--set", "cluster.bits=6")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert list(table(tmp_path)) == ["model.keras", "model-faithful.sqz", "model-best.sqz"]
+        for kernel in kernels(load_compressed(tmp_path / "model-best.sqz")).values():
+            assert len(np.unique(kernel)) <= 2**6
+
+
+class TestTwoRanks:
+    pytestmark = needs_horovod
+
+    def test_they_compress_as_one_does_with_their_batches_together(self, run, compressed, tmp_path):
+        halves = ["--set", f"batch_size={RECIPE['training']['batch_size'] // 2}"]
+        done = horovodrun(OPTIMIZE, run, "--output", tmp_path, *QUICKLY, *halves, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        alone, together = table(compressed), table(tmp_path)
+        assert list(together) == list(alone)
+        for name, row in together.items():
+            if row["density"]:
+                assert float(row["density"]) == pytest.approx(
+                    float(alone[name]["density"]), abs=0.01
+                )
+            # Sums in another order decide otherwise in a few close calls.
+            assert float(row["top1"]) == pytest.approx(float(alone[name]["top1"]), abs=0.05)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--stages", "prune,squash"], "--stages takes prune, cluster, pack, quantize."),
+            (["--set", "prune.sparsty=0.5"], "unknown key prune.sparsty; did you mean sparsity?"),
+            (["--set", "cluster.bits=9"], "Received: cluster.bits=9"),
+            (["--output", "RUN"], "The output must be another folder than the run's"),
+        ],
+    )
+    def test_bad_input_is_one_line_and_changes_nothing(self, run, arguments, message):
+        before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
+        arguments = [str(run) if word == "RUN" else word for word in arguments]
+        done = optimize(run, *arguments)
+        assert done.returncode == 2
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("optimize.py: ")
+        assert message in last
+        assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+    def test_a_folder_without_a_run_is_named(self, tmp_path):
+        done = optimize(tmp_path)
+        assert done.returncode == 2
+        assert f"recipe.yaml is missing in {tmp_path}" in done.stderr.splitlines()[-1]

@@ -1,0 +1,285 @@
+"""Quantization-aware training, measured on the files that come out of it."""
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from keras import layers
+
+from keras_squeezenet.compression import quantization_aware
+from keras_squeezenet.compression.bridge import copy_of, kernels
+from keras_squeezenet.compression.clustering import cluster
+from keras_squeezenet.compression.pruning import ConstantSparsity, prune
+from keras_squeezenet.compression.quantization_aware import quantize_aware
+from keras_squeezenet.compression.retraining import Retraining, RetrainingError
+from keras_squeezenet.export import ExportError
+from keras_squeezenet.litert import LiteRTModel, read_class_names, read_resize
+from tests.compression_digits import (
+    TRAINING,
+    accuracy,
+    digits,
+    trained_net,
+    training_batches,
+    validation_batches,
+)
+
+RUN = Retraining(epochs=1, steps_per_epoch=15, learning_rate=1e-3)
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return trained_net()
+
+
+@pytest.fixture(scope="module")
+def quantized(trained):
+    return quantize_aware(
+        trained, training_batches(), retraining=RUN, validation_data=validation_batches()
+    )
+
+
+@pytest.fixture(scope="module")
+def pruned(trained):
+    # conv1 keeps all of its weights: a kernel without a zero must not cost the others theirs.
+    sparsity = {name: 0.5 for name in kernels(trained) if name != "conv1"}
+    retraining = Retraining(epochs=1, steps_per_epoch=30, learning_rate=0.03)
+    return prune(
+        trained,
+        training_batches(),
+        retraining=retraining,
+        sparsity=sparsity,
+        schedule=ConstantSparsity(),
+    ).model
+
+
+@pytest.fixture(scope="module")
+def clustered(pruned):
+    return cluster(pruned, training_batches(), retraining=RUN, bits=4).model
+
+
+def int8_kernels(path):
+    """The kernels in a file, flattened, by their number of weights and in its order."""
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    graph = model.Subgraphs(0)
+    found = []
+    for number in range(graph.TensorsLength()):
+        tensor = graph.Tensors(number)
+        data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+        if tensor.ShapeLength() == 4 and isinstance(data, np.ndarray):
+            assert tensor.Type() == schema.TensorType.INT8
+            found.append(data.view(np.int8))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("input_type", "output_type", "batch_size"),
+    [("float32", "float32", 1), ("uint8", "int8", 1), ("int8", "uint8", None)],
+)
+def test_a_file_decides_as_the_network_that_was_trained(
+    quantized, tmp_path, input_type, output_type, batch_size
+):
+    result = quantized.write_litert(
+        tmp_path / "digits.tflite",
+        input_type=input_type,
+        output_type=output_type,
+        batch_size=batch_size,
+    )
+    model = LiteRTModel(result.path)
+    assert (model.input.dtype, model.output.dtype) == (input_type, output_type)
+    assert model.input_shape[0] == batch_size
+    images, _ = digits()
+    ours = model.predict(images[TRAINING:])
+    theirs = np.asarray(quantized.twin(images[TRAINING:], training=False))
+    assert np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1)) > 0.95
+    assert np.abs(ours - theirs).mean() < 0.02
+    assert result.bytes == result.path.stat().st_size
+    assert accuracy(model.predict) == pytest.approx(quantized.after, abs=0.03)
+
+
+def test_accuracy_is_that_of_the_model_and_of_its_8_bit_twin(trained, quantized):
+    assert quantized.before == pytest.approx(accuracy(lambda images: trained(images)))
+    assert quantized.after == pytest.approx(
+        accuracy(lambda images: quantized.twin(images, training=False))
+    )
+    assert quantized.after > quantized.before - 0.03
+
+
+def test_every_kernel_is_8_bits_in_the_file(quantized, tmp_path):
+    result = quantized.write_litert(tmp_path / "digits.tflite")
+    in_file = sorted(codes.size for codes in int8_kernels(result.path))
+    assert in_file == sorted(statistics.weights for statistics in quantized.layers)
+    assert all(statistics.distinct <= 255 for statistics in quantized.layers)
+
+
+def test_an_images_bytes_are_the_codes_of_a_network_that_takes_pixels(quantized, tmp_path):
+    result = quantized.write_litert(tmp_path / "digits.tflite", input_type="uint8")
+    assert (result.input.scale, result.input.zero_point) == (1.0, 0)
+
+
+def test_names_and_framing_are_in_the_file(quantized, tmp_path):
+    path = tmp_path / "digits.tflite"
+    quantized.write_litert(path, class_names=NAMES, resize=16)
+    assert read_class_names(path) == NAMES
+    assert read_resize(path) == 16
+
+
+def test_the_model_that_came_is_as_it_was(trained):
+    before = copy_of(trained).get_weights()
+    quantize_aware(trained, training_batches(), retraining=Retraining(1, 1))
+    for old, new in zip(before, trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_ranges_fit_the_network_before_the_first_step(trained):
+    """tfmot's own begin at ±6 and would take thousands of steps to arrive."""
+    still = Retraining(1, 1, learning_rate=1e-12)
+    result = quantize_aware(
+        trained, training_batches(), retraining=still, validation_data=validation_batches()
+    )
+    assert result.after > result.before - 0.02
+    (conv1,) = (layer for layer in result.twin.layers if layer.name == "quant_conv1")
+    greatest = {v.name.split("/")[-1]: float(v.numpy().max()) for v in conv1.weights}
+    features = keras.Model(trained.input, trained.get_layer("conv1").output)
+    batches = training_batches()
+    expected = np.mean([np.max(features(next(batches)[0])) for _ in range(4)])
+    assert greatest["post_activation_max:0"] == pytest.approx(expected, rel=0.05)
+
+
+def test_the_first_convolution_moves_as_with_its_preprocessing_before_it(trained):
+    """Steepest descent in folded coordinates would throw it off: same loss, other step."""
+    import tensorflow as tf
+
+    from keras_squeezenet.export import for_inference
+    from keras_squeezenet.preprocessing import PREPROCESSINGS, fold
+
+    images, labels = (array[:32] for array in digits())
+    rate = 0.01
+
+    def moved(model, precondition=None):
+        variables = [v.value for v in model.get_layer("conv1").trainable_variables]
+        with tf.GradientTape() as tape:
+            outputs = model(images)
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, outputs))
+        gradients = tape.gradient(loss, variables)
+        if precondition is not None:
+            gradients = precondition(variables, gradients)
+        return [(v - rate * g).numpy() for v, g in zip(variables, gradients, strict=True)]
+
+    folded = for_inference(trained, copy=True)
+    kernel, bias = (v.value for v in folded.get_layer("conv1").trainable_variables)
+    precondition = quantization_aware.as_if_unfolded([(kernel, bias)], PREPROCESSINGS["tf"])
+    expected = fold(*moved(trained), PREPROCESSINGS["tf"])
+    for ours, theirs in zip(moved(folded, precondition), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_zeros_stay_zeros_in_the_file(pruned, tmp_path):
+    result = quantize_aware(pruned, training_batches(), retraining=RUN, preserve="sparsity")
+    in_file = int8_kernels(result.write_litert(tmp_path / "pruned.tflite").path)
+    for statistics in result.layers:
+        kernel = kernels(pruned)[statistics.name]
+        assert statistics.nonzero <= np.count_nonzero(kernel)
+        assert statistics.density == pytest.approx(
+            1 if statistics.name == "conv1" else 0.5, abs=0.1
+        )
+        assert any(
+            codes.size == kernel.size and np.count_nonzero(codes) == statistics.nonzero
+            for codes in in_file
+        )
+
+
+def test_without_preserving_zeros_are_lost(pruned):
+    result = quantize_aware(pruned, training_batches(), retraining=RUN)
+    assert max(s.density for s in result.layers if s.name != "conv1") > 0.6
+
+
+def test_weights_that_share_a_value_go_on_sharing_one(clustered, tmp_path):
+    result = quantize_aware(
+        clustered,
+        training_batches(),
+        retraining=RUN,
+        preserve="clusters",
+        validation_data=validation_batches(),
+    )
+    for name, kernel in kernels(clustered).items():
+        values = _float_kernel(result.twin, name)
+        for number in range(kernel.shape[-1]):
+            before = len(np.unique(kernel[..., number]))
+            assert len(np.unique(values[..., number])) <= before + 1
+        assert not values[kernel == 0].any()
+    assert result.after > result.before - 0.1
+    result.write_litert(tmp_path / "clustered.tflite")
+
+
+def _float_kernel(twin, name):
+    weights = {v.name: v.numpy() for layer in twin.layers for v in layer.weights}
+    return weights[f"{name}/kernel:0"]
+
+
+@pytest.mark.parametrize(
+    ("preserve", "message"),
+    [
+        ("sparsity", "needs a pruned model. Received: no kernel with a zero"),
+        ("clusters", "needs kernels of at most 256 different values"),
+        ("both", "Received: preserve=both"),
+    ],
+)
+def test_what_is_not_there_cannot_be_preserved(trained, preserve, message):
+    with pytest.raises(RetrainingError, match=message):
+        quantize_aware(trained, [], retraining=RUN, preserve=preserve)
+
+
+def ordinary_classifier():
+    """Rescaling, ReLU as layers behind convolutions and a dense layer, batch normalization."""
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3)(layers.Rescaling(1 / 127.5, -1)(image))
+    x = layers.Conv2D(8, 3, activation="relu6")(layers.ReLU()(x))
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3, use_bias=False)(x))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU(6.0)(x))
+    x = layers.Activation("relu")(layers.Dense(16)(x))
+    return keras.Model(image, layers.Dense(10, activation="softmax")(x))
+
+
+def test_a_network_of_ordinary_layers_becomes_a_file_of_integers(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = ordinary_classifier()
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", jit_compile=False)
+    images, labels = digits()
+    model.fit(images[:TRAINING], labels[:TRAINING], epochs=5, verbose=0)
+    result = quantize_aware(model, training_batches(), retraining=RUN)
+    written = result.write_litert(tmp_path / "ordinary.tflite", input_type="uint8")
+    expected = accuracy(lambda images: model(images))
+    assert accuracy(LiteRTModel(written.path).predict) > expected - 0.1 > 0.4
+
+
+def test_a_layer_that_tfmot_cannot_quantize_is_an_error_of_one_line():
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization(name="first")(image))
+    model = keras.Model(image, layers.Dense(3)(x))
+    with pytest.raises(RetrainingError, match=r"tfmot cannot quantize .*first") as error:
+        quantize_aware(model, [], retraining=RUN)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_type": "int16"}, "Received: input_type=int16"),
+        ({"class_names": NAMES[:3]}, "`class_names` must hold 10 names. Received: 3"),
+    ],
+)
+def test_options_that_make_no_file_are_named(quantized, tmp_path, options, message):
+    with pytest.raises(RetrainingError, match=message):
+        quantized.write_litert(tmp_path / "digits.tflite", **options)
+
+
+def test_a_file_that_decides_otherwise_is_not_written(quantized, tmp_path, monkeypatch):
+    path = tmp_path / "digits.tflite"
+    path.write_bytes(b"older")
+    monkeypatch.setattr(
+        LiteRTModel, "predict", lambda self, images: np.eye(10)[np.zeros(len(images), int)]
+    )
+    with pytest.raises(ExportError, match="does not do what the trained network does"):
+        quantized.write_litert(path)
+    assert path.read_bytes() == b"older"

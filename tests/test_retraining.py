@@ -1,0 +1,190 @@
+"""The fine-tuning of twins, against Keras 3's own, and on two real ranks."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_squeezenet.compression.bridge import copy_weights_back, to_tf_keras
+from keras_squeezenet.compression.retraining import (
+    Compressed,
+    LayerStatistics,
+    Retraining,
+    RetrainingError,
+    check_classifier,
+    retrain,
+    top1,
+)
+from tests.compression_digits import (
+    accuracy,
+    tiny_net,
+    trained_net,
+    training_batches,
+    validation_batches,
+)
+from tests.launching import horovodrun, needs_horovod
+
+RANKS_FOLDER = Path(__file__).parent / "ranks"
+
+
+def some_batches(count, seed=0):
+    batches = training_batches(seed)
+    return [next(batches) for _ in range(count)]
+
+
+def trained_by_keras(model, batches, retraining, from_logits):
+    """The same training by Keras 3, on a copy."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    rate = keras.optimizers.schedules.CosineDecay(retraining.learning_rate, retraining.steps)
+    copy.compile(
+        keras.optimizers.SGD(rate, momentum=retraining.momentum),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
+        jit_compile=False,
+    )
+    images, labels = map(np.concatenate, zip(*batches, strict=True))
+    copy.fit(images, labels, batch_size=len(batches[0][0]), shuffle=False, verbose=0)
+    return copy
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_a_twin_learns_as_its_model_would(activation):
+    model = tiny_net(classifier_activation=activation)
+    retraining = Retraining(epochs=2, steps_per_epoch=3, learning_rate=0.02, momentum=0.8)
+    batches = some_batches(6)
+    reference = trained_by_keras(model, batches, retraining, from_logits=activation is None)
+    twin = to_tf_keras(model)
+    retrain(twin, batches, retraining)
+    start = [w.copy() for w in model.get_weights()]
+    copy_weights_back(twin, model)
+    for ours, theirs, before in zip(
+        model.get_weights(), reference.get_weights(), start, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert np.abs(theirs - before).max() > 1e-4
+
+
+def test_data_that_ends_is_started_again():
+    models = [tiny_net(), tiny_net()]
+    models[1].set_weights(models[0].get_weights())
+    batches = some_batches(2)
+    for model, data in zip(models, (batches, batches * 3), strict=True):
+        twin = to_tf_keras(model)
+        retrain(twin, data, Retraining(1, 6, learning_rate=0.02))
+        copy_weights_back(twin, model)
+    for once, thrice in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(once, thrice)
+
+
+def test_data_without_a_batch_is_refused():
+    with pytest.raises(RetrainingError, match="`train_data` must hold a batch"):
+        retrain(to_tf_keras(tiny_net()), [], Retraining(1, 1))
+
+
+def test_a_loss_that_explodes_is_an_error_of_one_line():
+    with pytest.raises(RetrainingError, match=r"must stay finite.* learning_rate=1e\+20") as error:
+        retrain(to_tf_keras(tiny_net()), training_batches(), Retraining(1, 5, learning_rate=1e20))
+    assert "\n" not in str(error.value)
+
+
+def test_accuracy_is_the_share_of_right_answers_over_uneven_batches():
+    model = trained_net()
+    images, labels = map(np.concatenate, zip(*validation_batches(), strict=True))
+    uneven = [(images[:7], labels[:7]), (tf.constant(images[7:]), tf.constant(labels[7:]))]
+    expected = accuracy(lambda images: model(images))
+    assert expected > 0.8
+    assert top1(model, uneven) == pytest.approx(expected)
+    assert top1(model, None) is None
+    with pytest.raises(RetrainingError, match="`validation_data` must hold an example"):
+        top1(model, [])
+
+
+def test_statistics_count_weights():
+    kernel = np.array([[0.0, 0.5], [0.5, -1.0]], np.float32)
+    statistics = LayerStatistics.of("conv1", kernel)
+    assert statistics == LayerStatistics("conv1", weights=4, nonzero=3, distinct=3)
+    assert statistics.density == 0.75
+
+
+def test_the_density_of_a_network_weighs_its_layers():
+    layers = (LayerStatistics("a", 10, 10, 9), LayerStatistics("b", 30, 0, 1))
+    assert Compressed(None, layers, None, None).density == 0.25
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be an integer ≥ 1. Received: epochs=0"),
+        ({"steps_per_epoch": 2.5}, "Received: steps_per_epoch=2.5"),
+        ({"learning_rate": 0}, "Received: learning_rate=0"),
+        ({"learning_rate": float("nan")}, "Received: learning_rate=nan"),
+        ({"momentum": 1}, "Received: momentum=1"),
+    ],
+)
+def test_values_out_of_range_are_named(values, message):
+    with pytest.raises(RetrainingError, match=message):
+        Retraining(**{"epochs": 1, "steps_per_epoch": 1, **values})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("model.keras", "`model` must be a Keras 3 model"),
+        (keras.Sequential([keras.layers.Dense(3)]), "one input and one output"),
+        (
+            keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)]),
+            r"\(batch, classes\). Received: outputs \[\(None, 8, 8, 2\)\]",
+        ),
+    ],
+)
+def test_what_is_no_classifier_is_refused(model, message):
+    with pytest.raises(RetrainingError, match=message):
+        check_classifier(model)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """What tests/ranks/compressing.py saved on each of two ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    done = horovodrun(RANKS_FOLDER / "compressing.py", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [np.load(folder / f"rank{rank}.npz") for rank in (0, 1)]
+
+
+class TestTwoRanks:
+    pytestmark = needs_horovod
+
+    def test_the_averaged_steps_are_one_process_on_the_joined_batches(self, two_ranks):
+        model = tiny_net()
+        model.set_weights([two_ranks[0][f"start/{i}"] for i in range(len(model.weights))])
+        shards = [some_batches(4, seed=rank) for rank in (0, 1)]
+        joined = [
+            tuple(map(np.concatenate, zip(*pair, strict=True)))
+            for pair in zip(*shards, strict=True)
+        ]
+        retraining = Retraining(1, 4, learning_rate=0.02)
+        alone = trained_by_keras(model, joined, retraining, from_logits=False)
+        for number, expected in enumerate(alone.get_weights()):
+            np.testing.assert_allclose(two_ranks[1][f"plain/{number}"], expected, atol=1e-5)
+            assert np.abs(two_ranks[1][f"start/{number}"] - expected).max() > 1e-4
+
+    @pytest.mark.parametrize("kind", ["plain", "pruned", "clustered", "quantized"])
+    def test_ranks_with_different_data_end_with_the_same_bits(self, two_ranks, kind):
+        names = [name for name in two_ranks[0] if name.startswith(f"{kind}/")]
+        assert len(names) > 10
+        for name in names:
+            np.testing.assert_array_equal(two_ranks[0][name], two_ranks[1][name])
+
+    def test_accuracy_is_that_over_the_shards_of_all_ranks(self, two_ranks):
+        own = [results["accuracy/own"] for results in two_ranks]
+        assert own[0] != own[1]
+        for results in two_ranks:
+            assert results["accuracy/all"] == pytest.approx(np.mean(own))
+
+    def test_masks_and_codebooks_did_their_work(self, two_ranks):
+        kernel = two_ranks[0]["pruned/4"]
+        assert kernel.ndim == 4
+        assert np.mean(kernel == 0) == pytest.approx(0.5, abs=0.01)
+        assert len(np.unique(two_ranks[0]["clustered/4"])) == 8

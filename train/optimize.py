@@ -1,0 +1,260 @@
+"""Compress a trained network: prune, share weights, pack into .sqz, quantize for LiteRT.
+
+    python train/optimize.py runs/digits
+    python train/optimize.py runs/digits --stages prune,cluster,pack --set prune.sparsity=0.8
+    horovodrun -np 2 python train/optimize.py runs/digits
+
+Deep Compression (Han et al., arXiv 1510.00149) on a run of train/train.py, with the data of its
+recipe. Every rank runs this script from top to bottom; rank 0 alone writes. The output folder gets
+a file per stage, compression.csv and report.html; every number in them was measured on the file.
+"""
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+
+# Before TensorFlow is imported: its log is not for the reader of the progress.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+from keras_squeezenet import classifiers, distributed, evaluation, files, machine, runs, training
+from keras_squeezenet.compression import sqz
+from keras_squeezenet.compression.bridge import kernels
+from keras_squeezenet.compression.clustering import cluster
+from keras_squeezenet.compression.page import write_compression_report
+from keras_squeezenet.compression.pruning import prune
+from keras_squeezenet.compression.quantization_aware import quantize_aware
+from keras_squeezenet.compression.recipe import CompressionRecipe
+from keras_squeezenet.compression.retraining import Retraining
+from keras_squeezenet.compression.saving import load_compressed, save_compressed
+from keras_squeezenet.compression.stages import Stage
+from keras_squeezenet.data import Augmentation
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.export import ExportError
+from keras_squeezenet.recipe import RecipeError, load_recipe
+
+STAGES = ("prune", "cluster", "pack", "quantize")
+
+
+def main():
+    asked = parse_arguments()
+    wanted = parse_stages(asked.stages)
+    recipe = CompressionRecipe.of(asked.set)
+    run, output = asked.run, asked.output or asked.run / "compressed"
+    if output.resolve() == run.resolve():
+        raise InputError(f"The output must be another folder than the run's. Received: {output}")
+
+    distributed.start()
+    with distributed.together():
+        of_the_run = recipe_of(run)
+        dataset = training.load_data(of_the_run)
+        model = classifiers.open_classifier(run / runs.MODEL_FILE).model
+    keras.utils.set_random_seed(of_the_run.seed + distributed.rank())
+    data = Data(dataset, of_the_run, recipe)
+    stages = Stages(output, dataset, of_the_run.data.resize)
+
+    # Each stage starts from the network of the one before.
+    sparse = shared = None
+    with dataset.clear_errors():
+        stages.measure("float32", run / runs.MODEL_FILE, model)
+        if "prune" in wanted:
+            sparse = prune(
+                model,
+                data.train_batches(1),
+                retraining=data.retraining(recipe.prune),
+                sparsity=recipe.prune.sparsity,
+            ).model
+            stages.save("pruned", "pruned.keras", sparse)
+        unshared = sparse or model
+        if "cluster" in wanted:
+            shared = cluster(
+                unshared,
+                data.train_batches(2),
+                retraining=data.retraining(recipe.cluster),
+                bits=recipe.cluster.bits,
+            ).model
+            stages.save("clustered", "clustered.keras", shared)
+        if "pack" in wanted:
+            # Without trained codebooks the weights share values as they are.
+            bits = None if shared else recipe.cluster.bits
+            stages.pack("Huffman", "model-faithful.sqz", shared or unshared, "faithful", bits)
+            stages.pack("best", "model-best.sqz", shared or unshared, "best", bits)
+        if "quantize" in wanted:
+            aware = quantize_aware(
+                shared or unshared,
+                data.train_batches(3),
+                retraining=data.retraining(recipe.quantize),
+                preserve="clusters" if shared else "sparsity" if sparse else None,
+            )
+            stages.quantize("int8 LiteRT", "model-int8.tflite", aware)
+    if distributed.rank() == 0:
+        page = stages.write(model, unshared, recipe, run)
+        say(f"the report is {page}")
+
+
+def recipe_of(run):
+    """The run's recipe, without the smaller images that its training may have begun with."""
+    for name in (runs.RECIPE_FILE, runs.MODEL_FILE):
+        if not (run / name).is_file():
+            raise InputError(f"Expected the folder of a finished run: {name} is missing in {run}")
+    recipe = load_recipe(run / runs.RECIPE_FILE)
+    # The saved network takes images of one size.
+    data = recipe.data.model_copy(update={"train_image_size": None})
+    return recipe.model_copy(update={"data": data})
+
+
+class Data:
+    """This rank's shard of a run's training images."""
+
+    def __init__(self, dataset, of_the_run, recipe):
+        self.dataset = dataset
+        self.momentum = recipe.momentum
+        self.batch_size = recipe.batch_size or of_the_run.training.batch_size
+        self.augmentation = Augmentation.from_mapping(of_the_run.data.augmentation)
+        self.seed = of_the_run.seed
+
+    def train_batches(self, stage):
+        """Endless, in another order in each stage."""
+        return self.dataset.train.train_batches(
+            self.batch_size,
+            augmentation=self.augmentation,
+            seed=self.seed + stage,
+            rank=distributed.rank(),
+            ranks=distributed.size(),
+        )
+
+    def retraining(self, section):
+        return Retraining(
+            epochs=section.epochs,
+            steps_per_epoch=self.dataset.train.steps_per_epoch(self.batch_size, distributed.size()),
+            learning_rate=section.learning_rate,
+            momentum=self.momentum,
+        )
+
+
+class Stages:
+    """The files of the stages, written and measured by rank 0."""
+
+    def __init__(self, output, dataset, resize):
+        self.output = output
+        self.dataset = dataset
+        self.resize = resize
+        self.measured = []
+        self.spent = {}
+        self.packed = None
+
+    def save(self, name, file, model):
+        if distributed.rank() == 0:
+            with files.replacing(self.output / file) as temporary:
+                model.save(temporary)
+            saved = keras.saving.load_model(self.output / file, compile=False)
+            self.measure(name, self.output / file, saved)
+
+    def pack(self, name, file, model, mode, bits):
+        if distributed.rank() == 0:
+            path = self.output / file
+            save_compressed(
+                model,
+                path,
+                mode=mode,
+                bits=bits,
+                class_names=self.dataset.class_names,
+                resize=self.resize,
+            )
+            self.packed = load_compressed(path)
+            self.spent[file] = sqz.bytes_spent(path.read_bytes())
+            self.measure(name, path, self.packed)
+
+    def quantize(self, name, file, aware):
+        if distributed.rank() == 0:
+            self.output.mkdir(parents=True, exist_ok=True)
+            path = self.output / file
+            aware.write_litert(path, class_names=self.dataset.class_names, resize=self.resize)
+            self.measure(name, path)
+
+    def measure(self, name, path, model=None):
+        """Run a file on the validation images: a LiteRT file, or else the model read from it."""
+        if distributed.rank() != 0:
+            return
+        predict = model.predict_on_batch if model else classifiers.open_classifier(path).predict
+        predictions = evaluation.predict_batches(predict, self.dataset.val.indexed_val_batches(32))
+        measured = evaluation.evaluate_predictions(predictions, self.dataset.class_names)
+        self.measured.append(Stage.measured(name, path, measured, model and kernels(model)))
+        say(
+            f"{name}: {self.measured[-1].bytes:,} bytes, top-1 {measured.top1:.4f} "
+            f"± {measured.top1_standard_error:.4f}"
+        )
+
+    def write(self, model, unshared, recipe, run):
+        """compression.csv, the pictures and the page."""
+        parameters = model.count_params()
+        rows = [stage.row(4 * parameters) for stage in self.measured]
+        files.write_csv(self.output / "compression.csv", rows)
+        files.write_text(self.output / "recipe.yaml", recipe.to_yaml())
+        before, after = kernels(unshared), kernels(self.packed) if self.packed else {}
+        return write_compression_report(
+            self.output,
+            self.measured,
+            title=f"{model.name} on {self.dataset.name}, compressed",
+            parameters=parameters,
+            sharing={name: (before[name], np.unique(kernel)) for name, kernel in after.items()},
+            spent=self.spent,
+            facts=[
+                ("Data set", self.dataset.name),
+                ("Training images", f"{self.dataset.train.count:,}"),
+                ("Validation images", f"{self.dataset.val.count:,}"),
+                ("Model", str(run / runs.MODEL_FILE)),
+                ("Ranks", str(distributed.size())),
+                ("Machine", machine.describe()),
+            ],
+            command=shlex.join(sys.argv),
+            versions=runs.versions(),
+            recipe=recipe.to_yaml(),
+        )
+
+
+def parse_stages(text):
+    wanted = [name.strip() for name in text.split(",")]
+    for name in wanted:
+        if name not in STAGES:
+            raise RecipeError(f"--stages takes {', '.join(STAGES)}. Received: {name}")
+    return wanted
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="folder of a finished run of train/train.py")
+    parser.add_argument(
+        "--stages",
+        default=",".join(STAGES),
+        help="any of %(default)s, with commas (default: all)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="such as prune.sparsity=0.8, cluster.bits=4, quantize.epochs=5; may be repeated",
+    )
+    parser.add_argument("--output", type=Path, help="folder (default: RUN/compressed)")
+    return parser.parse_args()
+
+
+def say(message):
+    if distributed.rank() == 0:
+        print(message, flush=True)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        main()
+    except (InputError, OSError, ExportError, distributed.RankError) as error:
+        # Horovod's launcher ends the other ranks when one ends with an error.
+        print(f"optimize.py: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
