@@ -101,5 +101,70 @@ def print_files(rows):
     )
 
 
+def print_exported(result, model):
+    """An `ExportResult`, and which model it was compared with."""
+    print(
+        f"{printable(result.path)}: {thousands(result.bytes)} bytes; on {result.images_checked} "
+        f"images the largest difference from {printable(model)} is {result.max_difference:.2g} "
+        f"and {result.decisions_equal:.1%} of the decisions are equal"
+    )
+
+
+def print_arena(written):
+    """What a `CArray` takes of a microcontroller's memory."""
+    print(
+        f"{printable(written.header)}: a tensor arena of {thousands(written.arena.bytes)} bytes, "
+        f"{thousands(written.arena.activations)} of them activations"
+    )
+
+
+def print_compressed(measured):
+    """What `compress` measured on the file that it wrote."""
+    print(
+        f"{printable(measured['path'])}: {thousands(measured['bytes'])} bytes, "
+        f"{measured['times_smaller']:.1f} times smaller than the float32 weights"
+    )
+    if measured["weights_equal"]:
+        print("all weights are those of the model")
+    if measured["images_judged"]:
+        print(_judgement(measured))
+    print_table(
+        ("spent on", "bytes"),
+        [(what, thousands(size)) for what, size in measured["bytes_spent"].items()],
+    )
+
+
+def _judgement(measured):
+    images = f"of {measured['images_judged']} images it was not compressed with"
+    equal = f"{measured['decisions_equal']:.1%} of the decisions are equal"
+    if measured["top1_after"] is None:
+        return f"{images}, {equal}"
+    return (
+        f"{images}, top-1 {measured['top1_before']:.4f} before and {measured['top1_after']:.4f} "
+        f"after; {equal}"
+    )
+
+
+def print_retrained(measured):
+    """What `prune`, `cluster` or `quantize` measured; see `LayerStatistics`."""
+    print(f"{printable(measured['path'])}: {thousands(measured['bytes'])} bytes")
+    print(
+        f"top-1 {measured['before']:.4f} before and {measured['after']:.4f} after, "
+        f"{measured['validation_images']} validation images"
+    )
+    print_table(
+        ("layer", "weights", "not 0", "distinct"),
+        [
+            (
+                layer["name"],
+                thousands(layer["weights"]),
+                percent(layer["nonzero"] / layer["weights"]),
+                thousands(layer["distinct"]),
+            )
+            for layer in measured["layers"]
+        ],
+    )
+
+
 def thousands(number):
     return f"{number:,}"

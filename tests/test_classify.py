@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from keras_squeezenet import SqueezeNet, classifiers, cli, explain, figures, files
 from keras_squeezenet.classifiers import open_classifier, read_class_names
+from keras_squeezenet.cli.options import resize_of
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.export import export_litert
 from keras_squeezenet.litert import read_resize
@@ -399,7 +400,7 @@ class TestBadModelsAndNames:
             ("", "a folder"),
             ("none.keras", "Expected 1.0, 1.1 or an existing model file"),
             ("2.0", "Expected 1.0, 1.1 or an existing model file"),
-            ("a.png", "ends in .keras or .tflite"),
+            ("a.png", "ends in .keras, .sqz or .tflite"),
         ],
     )
     def test_what_is_no_model_is_refused_before_it_is_opened(self, tmp_path, model, reason):
@@ -518,4 +519,4 @@ def test_an_exported_file_says_how_its_pictures_are_framed(tmp_path):
         path = tmp_path / "n.tflite"
         export_litert(model, path, check_images=images, resize=resize)
         assert read_resize(path) == resize
-        assert cli._resize_of(path) == resize
+        assert resize_of(path) == resize

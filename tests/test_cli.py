@@ -1,6 +1,7 @@
 """The command `keras-squeezenet`, as a process and through typer's runner."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from keras_squeezenet.architecture import Architecture
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert import LiteRTModel
+from keras_squeezenet.tensor_arena import estimate_arena
 
 DIGITS = tuple("0123456789")
 
@@ -149,9 +151,10 @@ class TestEvaluate:
         ("name", "content", "message"),
         [
             ("none.keras", None, "or an existing model file"),
-            ("model.h5", b"", "ends in .keras or .tflite"),
+            ("model.h5", b"", "ends in .keras, .sqz or .tflite"),
             ("model.keras", b"not a zip", "Expected an archive that Keras saved"),
             ("model.tflite", b"not a flatbuffer", "model.tflite"),
+            ("model.sqz", b"not a network", "model.sqz: a .sqz file starts with"),
         ],
     )
     def test_what_is_no_model_is_refused(self, tmp_path, name, content, message):
@@ -186,6 +189,47 @@ class TestExport:
         keras_top1 = json.loads(run("evaluate", model_path, "digits", "--json")[0])["top1"]
         litert_top1 = json.loads(run("evaluate", path, "digits", "--json")[0])["top1"]
         assert litert_top1 == pytest.approx(keras_top1, abs=0.01)
+
+    def test_c_source_holds_the_bytes_that_were_compared_and_says_what_memory_they_take(
+        self, model_path, tmp_path
+    ):
+        options = ("--quantize", "int8", "--input-type", "int8", "--calibration", "digits")
+        litert = tmp_path / "digits.tflite"
+        run("export", model_path, litert, *options)
+        # Another ending asks for C as well as --format does.
+        for out, asked in (("a.cc", ()), ("b.c", ("--format", "c"))):
+            result = json.loads(
+                run("export", model_path, tmp_path / out, *options, *asked, "--json")[0]
+            )
+            source = (tmp_path / out).read_text()
+            array = source[source.index("= {") : source.index("};")]
+            content = bytes(int(code, 16) for code in re.findall("0x([0-9a-f]{2}),", array))
+            assert litert.read_bytes().startswith(content)
+            assert result["bytes"] == len(content)
+            assert result["decisions_equal"] > 0.9
+            arena = estimate_arena(litert)
+            assert result["tensor_arena"]["bytes"] == arena.bytes
+            assert f"ARENA_BYTES {arena.bytes}" in Path(result["header"]).read_text()
+
+    @pytest.mark.parametrize(
+        ("out", "options", "message"),
+        [
+            ("a.tflite", ("--format", "c"), "must end in .c, .cc, .cpp. Received"),
+            ("a.c", ("--format", "tflite"), "must end in .tflite. Received"),
+            ("a.lite", (), "must end in .tflite. Received"),
+        ],
+    )
+    def test_an_ending_of_another_format_is_refused(
+        self, model_path, tmp_path, out, options, message
+    ):
+        line = refused("export", model_path, tmp_path / out, "--calibration", "digits", *options)
+        assert message in line
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_litert_file_cannot_be_exported(self, tmp_path):
+        (tmp_path / "a.tflite").write_bytes(b"")
+        line = refused("export", tmp_path / "a.tflite", tmp_path / "b.tflite")
+        assert "Expected 1.0, 1.1, a .keras or .sqz file" in line
 
     def test_a_handful_of_images_is_no_comparison(self, model_path, photos, tmp_path):
         for path in list((photos / "3").iterdir())[:3]:
@@ -233,7 +277,8 @@ class TestProcess:
         code = (
             "import sys, keras_squeezenet\n"
             "[getattr(keras_squeezenet, name) for name in keras_squeezenet.__all__]\n"
-            "print([m for m in ('horovod', 'tensorflow_model_optimization') if m in sys.modules])"
+            "taboo = ('horovod', 'tensorflow_model_optimization', 'tf_keras')\n"
+            "print([m for m in taboo if m in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip() == "[]", done.stderr

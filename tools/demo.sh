@@ -1,5 +1,5 @@
 #!/bin/sh
-# make demo: train on real images with Horovod, export, and make a page of it.
+# make demo: train on real images with Horovod, export, compress, and make pages of it.
 #   sh tools/demo.sh FOLDER RANKS
 # Repeated, it goes on where it was: a finished training is not run again.
 set -eu
@@ -21,3 +21,8 @@ for quantize in none float16 dynamic int8; do
   $bin/keras-squeezenet export "$run/model.keras" "$run/model-$quantize.tflite" --quantize $quantize
 done
 $bin/keras-squeezenet report "$run"
+
+if [ ! -e "$run/compressed/report.html" ]; then
+  $bin/python train/optimize.py "$run"
+fi
+echo "the report of the compression: $run/compressed/report.html"

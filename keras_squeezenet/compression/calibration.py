@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_squeezenet.compression.reconstruction import Moments
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.layers import Fire
 
 BATCH = 16  # images at a time
@@ -84,6 +85,9 @@ def sites(original, copy, images):
 
     Yields:
         `Site`.
+
+    Raises:
+        InputError: there are no images.
     """
     before = after = batches(images)
     for piece, copied in zip(pieces(original), pieces(copy), strict=True):
@@ -92,12 +96,16 @@ def sites(original, copy, images):
             yield Site(lead.name, lead, copied_lead, before, after)
         elif isinstance(lead, Fire):
             yield from _fire_sites(lead, copied_lead, before, after)
-        same = before is after and original is copy
+        # Two models begin alike: what has no weights does the same in both.
+        same = before is after and (original is copy or not lead.weights)
         before, taken = [run(piece, batch) for batch in before], after
         after = before if same else [run(copied, batch) for batch in taken]
 
 
 def batches(images):
+    """Tensors of `BATCH` images each, the last of fewer."""
+    if not len(images):
+        raise InputError("`images` must hold one image or more. Received: none")
     starts = range(0, len(images), BATCH)
     return [ops.convert_to_tensor(images[start : start + BATCH]) for start in starts]
 

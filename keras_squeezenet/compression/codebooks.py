@@ -19,7 +19,7 @@ def share_values(array, bits, importance=None):
         array: float32 of any shape, finite. Where it holds zeros, they are taken as pruned: one of
             the values is 0 and the others are shared among the rest.
         bits: 1 to 16.
-        importance: weights of the squared errors, of the array's shape; None: all alike.
+        importance: weights of the squared errors, positive, of the array's shape; None: all alike.
 
     Returns:
         `SharedValues`.
@@ -38,11 +38,28 @@ def share_values(array, bits, importance=None):
     clusters = 2**bits - has_zeros
     if np.unique(values).size <= clusters:
         return SharedValues.of(array)
-    importance = np.ones(values.size) if importance is None else importance[nonzero]
-    centroids = k_means(values, clusters, importance).astype(np.float32)
+    importance = np.ones(array.shape) if importance is None else np.asarray(importance)
+    if importance.shape != array.shape or not (importance > 0).all():
+        raise InputError("`importance` must be positive and of the shape of `array`")
+    centroids = k_means(values, clusters, importance[nonzero]).astype(np.float32)
     shared = np.zeros_like(array)
     shared[nonzero] = centroids[_nearest(values, centroids)]
     return SharedValues.of(shared)
+
+
+def nearest_values(array, shared):
+    """An array in the values of another of its shape; what is 0 there stays 0 where 0 is a value.
+
+    Args:
+        array: float32.
+        shared: `SharedValues`.
+
+    Returns:
+        `SharedValues` with the codebook of `shared`.
+    """
+    codes = _nearest(array, shared.codebook).astype(np.uint16)
+    pruned = shared.values == 0 if array.ndim > 1 else np.zeros(array.shape, bool)
+    return SharedValues(np.where(pruned, shared.codes, codes), shared.codebook)
 
 
 def k_means(values, clusters, importance):
@@ -58,24 +75,19 @@ def k_means(values, clusters, importance):
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order].astype(np.float64)
-    mass = _running_sum(importance[order])
-    moment = _running_sum(importance[order] * ordered)
+    mass = importance[order].astype(np.float64)
+    moment = mass * ordered
     centroids = np.linspace(ordered[0], ordered[-1], clusters)
     for _ in range(MAX_ITERATIONS):
-        # On a line a cluster is an interval, and its sums are differences of running sums.
-        borders = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
-        starts, stops = np.append(0, borders), np.append(borders, ordered.size)
-        filled = stops > starts
-        weight = (mass[stops] - mass[starts])[filled]
-        moved = (moment[stops] - moment[starts])[filled] / weight
+        # On a line a cluster is an interval. Those that begin at the same value or at the end are
+        # empty but for one.
+        starts = np.append(0, np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2))
+        starts = np.unique(starts[starts < ordered.size])
+        moved = np.add.reduceat(moment, starts) / np.add.reduceat(mass, starts)
         if np.array_equal(moved, centroids):
             break
         centroids = moved
     return np.unique(centroids)
-
-
-def _running_sum(values):
-    return np.append(0, np.cumsum(values, dtype=np.float64))
 
 
 def _nearest(values, centroids):

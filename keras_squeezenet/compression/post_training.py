@@ -29,6 +29,7 @@ PRICE_STEPS = 12
 SIZE_ATTEMPTS = 4
 AIMED_SHARE_OF_TARGET = 0.99
 LEAST_SHARE_OF_TARGET = 0.975  # below which another attempt may fill what is left
+STRIDE = 2.0  # factor of the price where smaller changes do not help
 PRICE_PER_SIZE = 1.5  # per cent that the price rises where the size falls by one; the first guess
 
 
@@ -57,7 +58,7 @@ def share_weights(model, images, *, bits, density=None, progress=None):
         kernel, _ = layer.pruned(kept)
         codebook = share_values(kernel, _of_layer("bits", bits, name)).codebook
         if 0 not in codebook:
-            codebook = np.sort(np.append(codebook[1:], np.float32(0)))
+            codebook[np.abs(codebook).argmin()] = 0
         codes, bias = layer.assign(codebook, kept=kept)
         say(f"{name}: {kept.mean():.0%} of the weights, {codebook.size} values")
         return SharedValues.of(codebook[codes]), SharedValues.of(bias.astype(np.float16))
@@ -80,33 +81,23 @@ def fit_to_size(model, images, target_size, *, progress=None):
     Raises:
         InputError: the size cannot be reached.
     """
-    say = progress or _silent
-    rounding = Rounding(model, images, progress)
-    price, exponent, seen = rounding.price_for(target_size), PRICE_PER_SIZE, []
-    for _ in range(SIZE_ATTEMPTS):
-        network = rounding.network(price)
-        size = len(sqz.encode(network))
-        say(f"price {price:.3g} nats a bit: {size} bytes of {target_size}")
-        seen.append((size, price, network))
-        if LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
-            break
-        if len(seen) > 1:
-            exponent = _price_per_size(seen[-2], seen[-1])
-        price *= (size / (AIMED_SHARE_OF_TARGET * target_size)) ** exponent
-    fitting = [found for found in seen if found[0] <= target_size]
-    if not fitting:
-        raise InputError(
-            f"`target_size` must be a size that can be reached. Received: {target_size} bytes, "
-            f"where {min(size for size, _, _ in seen)} were reached"
-        )
-    return max(fitting, key=lambda found: found[0])[2]
+    return Rounding(model, images, progress).fit_to_size(target_size)
+
+
+def _price_change(seen, target_size):
+    """The factor from the last price that was seen to the next that is worth a look."""
+    size, ratio = seen[-1][0], seen[-1][0] / (AIMED_SHARE_OF_TARGET * target_size)
+    if len(seen) == 1:
+        return ratio**PRICE_PER_SIZE
+    if len(seen) >= SIZE_ATTEMPTS or size == seen[-2][0]:
+        # A small network has few sizes.
+        return STRIDE if size > target_size else 1 / STRIDE
+    return ratio ** _price_per_size(seen[-2], seen[-1])
 
 
 def _price_per_size(previous, last):
     """By how many per cent the price changes where the size changes by one, within reason."""
     (size, price, _), (last_size, last_price, _) = previous, last
-    if size == last_size:
-        return PRICE_PER_SIZE
     slope = np.log(price / last_price) / np.log(last_size / size)
     return float(np.clip(slope, PRICE_PER_SIZE / 2, 2 * PRICE_PER_SIZE))
 
@@ -119,7 +110,7 @@ class Rounding:
     """
 
     def __init__(self, model, images, progress=None):
-        say = progress or _silent
+        self._say = say = progress or _silent
         self._model, self._images = model, images
         self._settings = settings_of(model)
         self._layers = {}
@@ -133,6 +124,31 @@ class Rounding:
             images[:MEASURED_IMAGES],
             lambda name: say(f"{name}: how sensitive it is"),
         )
+
+    def fit_to_size(self, target_size):
+        """The network whose file is nearly as large as asked for, and not larger.
+
+        Raises:
+            InputError: the size cannot be reached.
+        """
+        price, seen, fits = self.price_for(target_size), [], False
+        while len(seen) < SIZE_ATTEMPTS or (not fits and price < PRICES[1]):
+            network = self.network(price)
+            size = len(sqz.encode(network))
+            self._say(f"price {price:.3g} nats a bit: {size} bytes of {target_size}")
+            seen.append((size, price, network))
+            fits = fits or size <= target_size
+            nothing_is_finer = fits and price <= STRIDE * PRICES[0]
+            if nothing_is_finer or LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
+                break
+            price *= _price_change(seen, target_size)
+        fitting = [found for found in seen if found[0] <= target_size]
+        if not fitting:
+            raise InputError(
+                f"`target_size` must be a size that can be reached. Received: {target_size} bytes, "
+                f"where {min(size for size, _, _ in seen)} were reached"
+            )
+        return max(fitting, key=lambda found: found[0])[2]
 
     def price_for(self, target_size):
         """The price per bit at which a file has about this size."""
@@ -182,12 +198,14 @@ def _uniform(levels, step):
 
 
 BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
+FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanish, theory asks more
 
 
 def _bias_step(layer, step):
     """Biases as fine as the weights, by what an error costs."""
     ratio = np.sqrt(layer.stiffness / layer.bias_stiffness)
-    return float(np.float32(BIAS_PRECISION * step * ratio))
+    finest = FINEST_BIAS * np.abs(layer.bias).max()
+    return float(np.float32(max(BIAS_PRECISION * step * ratio, finest)))
 
 
 def _in_order(model, images, quantize):
@@ -222,7 +240,7 @@ def _arrays(convolution):
 
 def _kept(layer, density):
     if density is None:
-        return layer.kernel != 0
+        return layer.nonzero
     if isinstance(density, bool) or not 0 < density <= 1:
         raise InputError(f"`density` must be above 0 and at most 1. Received: density={density}")
     saliency = layer.saliency

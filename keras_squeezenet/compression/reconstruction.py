@@ -44,10 +44,14 @@ class Layer:
         kernel: `[…, filters]`; all axes but the last are flattened into n inputs.
         bias: `[filters]`.
         moments: of its inputs.
+
+    Attributes:
+        nonzero: bool of the kernel's shape: where the original is not 0.
     """
 
     def __init__(self, kernel, bias, moments):
         self.shape = kernel.shape
+        self.nonzero = kernel != 0
         weights = np.concatenate([kernel.reshape(-1, kernel.shape[-1]), bias[None]])
         weights = weights.astype(np.float64)
         energies = np.diag(moments.own)
@@ -63,7 +67,8 @@ class Layer:
         self._weights = weights[self._order]
         inverse = np.linalg.inv(damped[np.ix_(self._order, self._order)])
         self._factor = np.linalg.cholesky((inverse + inverse.T) / 2).T
-        self._live = energies[self._order] > DEAD * energies[:-1].max()
+        # Where nothing was seen at all, what is left is the damping.
+        self._live = energies[self._order] >= DEAD * energies[:-1].max()
 
     @property
     def kernel(self):
@@ -71,6 +76,11 @@ class Layer:
         flat = np.empty_like(self._weights[:-1])
         flat[self._order[:-1]] = self._weights[:-1]
         return flat.reshape(self.shape)
+
+    @property
+    def bias(self):
+        """The bias that goes with `kernel`; float64."""
+        return self._weights[-1].copy()
 
     @property
     def stiffness(self):

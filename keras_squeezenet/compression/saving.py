@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_squeezenet.architecture import FIRST_FIRE, Architecture, FireFilters
 from keras_squeezenet.compression import sqz
-from keras_squeezenet.compression.codebooks import share_values
+from keras_squeezenet.compression.codebooks import nearest_values, share_values
 from keras_squeezenet.compression.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.files import replacing
@@ -24,7 +24,9 @@ class NotASqueezeNetError(InputError):
     """A model that the constructor `SqueezeNet` does not build; the text names the difference."""
 
 
-def save_compressed(model, path, *, mode="best", bits=None, class_names=None, resize=None):
+def save_compressed(
+    model, path, *, mode="best", bits=None, base=None, class_names=None, resize=None
+):
     """Write a SqueezeNet to a .sqz file, which `load_compressed` reads with nothing else at hand.
 
     The file holds the weights exactly: the model that is read back is equal bit by bit, but for
@@ -39,6 +41,9 @@ def save_compressed(model, path, *, mode="best", bits=None, class_names=None, re
         bits: share values among the weights first, 2**bits in each kernel (1 to 16), by k-means; an
             integer, or a dict from the names of `Architecture.kernel_shapes`. None takes the
             weights as they are.
+        base: a `CompressedNetwork` that the model was trained on from: its weights and biases take
+            the nearest of its values, so that only those that moved far differ, and the update
+            between the two files (`sqz.diff`) is small. Pruned weights stay pruned.
         class_names: names of the classes in the order of the outputs, to be kept in the file.
         resize: how pictures are framed for the model: their short side in pixels before the centre
             crop, or "stretch"; kept in the file.
@@ -51,7 +56,7 @@ def save_compressed(model, path, *, mode="best", bits=None, class_names=None, re
         InputError: a kernel has more than 65,536 distinct values, or an argument is none of these.
         OSError: the file cannot be written.
     """
-    network = network_of(model, bits=bits, class_names=class_names, resize=resize)
+    network = network_of(model, bits=bits, base=base, class_names=class_names, resize=resize)
     content = sqz.encode(network, mode)
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(content)
@@ -83,23 +88,22 @@ def read_compressed(path):
         raise sqz.SqzError(f"{path}: {error}") from error
 
 
-def network_of(model, *, bits=None, class_names=None, resize=None):
+def network_of(model, *, bits=None, base=None, class_names=None, resize=None):
     """A model as a `CompressedNetwork`. Arguments and errors: see `save_compressed`."""
+    if base is not None and bits is not None:
+        raise InputError("One of `bits` and `base` is enough. Received: both")
     settings = settings_of(model)
     kernels, biases = {}, {}
     for name, convolution in convolutions_of(model.layers).items():
         kernel = keras.ops.convert_to_numpy(convolution.kernel).astype(np.float32)
-        biases[name] = SharedValues.of(keras.ops.convert_to_numpy(convolution.bias))
-        if bits is not None:
-            kernels[name] = share_values(kernel, _bits_of(bits, name))
-            continue
-        distinct = np.unique(kernel).size
-        if distinct > MAX_CODEBOOK:
-            raise InputError(
-                f"`model` must have at most {MAX_CODEBOOK} distinct weights in each kernel: "
-                f"cluster or compress it first, or give `bits`. Received: {distinct} in {name}"
-            )
-        kernels[name] = SharedValues.of(kernel)
+        bias = keras.ops.convert_to_numpy(convolution.bias).astype(np.float32)
+        if base is not None:
+            _check_shape(base, name, kernel.shape)
+            kernels[name] = nearest_values(kernel, base.kernels[name])
+            biases[name] = nearest_values(bias, base.biases[name])
+        else:
+            kernels[name] = _shared(kernel, name, bits)
+            biases[name] = SharedValues.of(bias)
     return CompressedNetwork(
         **settings,
         class_names=None if class_names is None else tuple(class_names),
@@ -107,6 +111,27 @@ def network_of(model, *, bits=None, class_names=None, resize=None):
         kernels={name: kernels[name] for name in _shapes(settings)},
         biases={name: biases[name] for name in _shapes(settings)},
     )
+
+
+def _shared(kernel, name, bits):
+    if bits is not None:
+        return share_values(kernel, _bits_of(bits, name))
+    distinct = np.unique(kernel).size
+    if distinct > MAX_CODEBOOK:
+        raise InputError(
+            f"`model` must have at most {MAX_CODEBOOK} distinct weights in each kernel: "
+            f"cluster or compress it first, or give `bits`. Received: {distinct} in {name}"
+        )
+    return SharedValues.of(kernel)
+
+
+def _check_shape(base, name, shape):
+    found = base.kernels[name].codes.shape if name in base.kernels else None
+    if found != shape:
+        raise InputError(
+            f"`base` must be a network of the model's layers: {name} of shape {shape}. "
+            f"Received: {found}"
+        )
 
 
 def model_of(network):
@@ -122,6 +147,8 @@ def model_of(network):
         dropout_rate=network.dropout_rate,
         include_preprocessing=network.preprocessing or False,
         last_activation=network.last_activation,
+        # Keras takes no slash in a name.
+        name=network.architecture.name.replace("/", "_"),
     )
     for name, convolution in convolutions_of(model.layers).items():
         convolution.kernel.assign(network.kernels[name].values)
@@ -257,6 +284,11 @@ def _check_equal(model, twin):
             f"`model` must have the {len(twin.layers)} layers of {twin.name}. "
             f"Received: {len(model.layers)}"
         )
+    outputs = [_name_of(tensor) for tensor in model.outputs]
+    if outputs != ["predictions"]:
+        raise NotASqueezeNetError(
+            f"`model` must have the output predictions alone. Received: {', '.join(outputs)}"
+        )
 
 
 _COMPUTING = (
@@ -270,7 +302,6 @@ _COMPUTING = (
     "activation",
     "pool_size",
     "mode",
-    "rate",
     "squeeze_filters",
     "expand1x1_filters",
     "expand3x3_filters",

@@ -1,0 +1,47 @@
+"""The command `keras-squeezenet`.
+
+Every command takes --json: one JSON object on standard output and nothing else there. Progress
+goes to standard error. Exit status: 0; 2 with one clear line for bad input.
+
+Keras and TensorFlow take seconds to import: each command imports what it needs when it runs.
+"""
+
+import os
+import sys
+import warnings
+
+import typer
+
+from keras_squeezenet.cli.compressing import compress, decompress, diff, patch
+from keras_squeezenet.cli.folders import compare, report
+from keras_squeezenet.cli.models import classify, evaluate, export, summary
+from keras_squeezenet.cli.retraining import cluster, prune, quantize
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import printable
+
+app = typer.Typer(
+    help="SqueezeNet for Keras 3: classify, measure, compress, export and report.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    *(summary, classify, evaluate, export),
+    *(prune, cluster, quantize),
+    *(compress, decompress, diff, patch),
+    *(report, compare),
+):
+    app.command()(command)
+
+
+def main():
+    # TensorFlow's greetings are not for the reader of a table.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Pillow's warning of a picture that is refused in a line of our own.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    try:
+        app()
+    except (InputError, OSError) as error:
+        print(f"keras-squeezenet: {printable(error)}", file=sys.stderr)
+        sys.exit(2)

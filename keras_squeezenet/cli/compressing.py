@@ -1,0 +1,350 @@
+"""The commands about .sqz files: compress, decompress, diff, patch."""
+
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_squeezenet.cli.options import (
+    KERAS_MODEL,
+    AsJson,
+    MaxBrokenShare,
+    Resize,
+    asked_of_data,
+    check_output,
+    keras_model_path,
+    open_model,
+    parse_resize,
+    resize_of,
+    run_recipe,
+    save_keras,
+    say,
+)
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import print_compressed, print_json, printable, thousands
+
+KILOBYTE = 1000
+DEFAULT_BITS = 6  # Deep Compression's SqueezeNet of 0.47 MB
+DEFAULT_MAX_DROP = 0.5  # percentage points
+LEAST_IMAGES = 20
+# Kernels of so few values need no more sharing; tfmot clusters to 8 bits at most.
+FEW_VALUES = 2**8
+HEADER_CHANGE = 16  # bytes that the framing may add to a header
+
+_SHARING = "--bits or --density"
+
+
+class Mode(StrEnum):
+    best = "best"
+    faithful = "faithful"
+
+
+def compress(
+    model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
+    out: Annotated[Path, typer.Argument(help="The .sqz file to write.")],
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Images to compress with, without labels, and others to judge the file by: a data "
+            "set as in training (its training and its validation split), or a folder of images or "
+            "with a labels.csv (every second one). Default: what the model was trained on."
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=12, help="2**BITS shared values in each kernel. Default with --density: 6."
+        ),
+    ] = None,
+    density: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the weights of each kernel to keep."),
+    ] = None,
+    target_size: Annotated[
+        float | None,
+        typer.Option(help="Kilobytes (1000 bytes) that the whole file may have."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="The smallest file that loses at most so many percentage points of top-1 on the "
+            "images to judge by; without labels, of which at most so many percent of the decisions "
+            "change. These images choose the size: on yet others the loss may be larger.",
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="faithful: Huffman codes of values and gaps, as in Deep Compression, by default "
+            "with --bits 6. best: the smallest file, by default with --max-drop 0.5."
+        ),
+    ] = Mode.best,
+    images: Annotated[int, typer.Option(min=LEAST_IMAGES, help="How many to compress with.")] = 200,
+    resize: Resize = None,
+    max_broken_share: MaxBrokenShare = None,
+    as_json: AsJson = False,
+):
+    """Write a .sqz file: the network with few distinct weights, in as few bytes as can be.
+
+    A network that is clustered already, or comes from a .sqz file, is packed as it is unless an
+    option says otherwise.
+    """
+    aim = _Aim(mode, bits, density, target_size, max_drop)
+    path = keras_model_path(model)
+    check_output(out, (".sqz",), path)
+    framing = parse_resize(resize) or resize_of(path)
+    data = (path, calibration, resize, max_broken_share)
+    # To pack a network as it is takes no images; those of its run, if any, judge the file.
+    asked = asked_of_data(*data) if aim.is_given or calibration or run_recipe(path) else None
+    classifier = open_model(model)
+    from keras_squeezenet.compression.saving import model_of
+    from keras_squeezenet.compression.sqz_files import write_network
+
+    network = None if aim.is_given else _as_it_is(path, classifier.model)
+    if network is None and asked is None:
+        asked = asked_of_data(*data)
+    samples = asked and _samples(classifier, images, **asked)
+    if network is None:
+        network = aim.reach(classifier, samples)
+    named = replace(network, class_names=classifier.class_names, resize=framing)
+    compressed = model_of(write_network(named, out, mode.value))
+    measured = {
+        "model": model,
+        "mode": mode.value,
+        **_weighed(out, classifier.model, compressed),
+        **_judged(samples, classifier, compressed),
+    }
+    if as_json:
+        print_json(measured)
+    else:
+        print_compressed(measured)
+
+
+def decompress(
+    sqz: Annotated[Path, typer.Argument(metavar="IN.sqz", help="The file to read.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The .keras file to write. Class names go to a class_names.json beside it."
+        ),
+    ],
+    as_json: AsJson = False,
+):
+    """Turn a .sqz file into a .keras file of the same weights."""
+    check_output(out, (".keras",), sqz)
+    from keras_squeezenet.compression.sqz_files import read_network
+
+    network = read_network(sqz)
+    from keras_squeezenet.compression.saving import model_of
+
+    save_keras(model_of(network), out, network.class_names)
+    if as_json:
+        print_json(
+            {
+                "path": str(out),
+                "bytes": out.stat().st_size,
+                "classes": network.classes,
+                "class_names": network.class_names and list(network.class_names),
+                "resize": network.resize,
+            }
+        )
+        return
+    print(f"{printable(out)}: {thousands(out.stat().st_size)} bytes, {network.classes} classes")
+    if network.resize:
+        print(f"what the file cannot say: pictures are framed with --resize {network.resize}")
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(help="The .sqz file that is to be updated.")],
+    new: Annotated[Path, typer.Argument(help="The .sqz file that it is to become.")],
+    out: Annotated[Path, typer.Argument(help="The .sqzdelta file to write.")],
+    as_json: AsJson = False,
+):
+    """Write the update that turns one .sqz file into another: what goes over the air."""
+    check_output(out, (".sqzdelta",), old, new)
+    from keras_squeezenet.compression.sqz_files import write_update
+
+    size, whole = write_update(old, new, out), new.stat().st_size
+    if as_json:
+        print_json({"path": str(out), "bytes": size, "new_bytes": whole})
+    else:
+        print(f"{printable(out)}: {thousands(size)} bytes instead of {thousands(whole)}")
+
+
+def patch(
+    old: Annotated[Path, typer.Argument(help="The .sqz file that is to be updated.")],
+    delta: Annotated[Path, typer.Argument(help="The .sqzdelta file.")],
+    out: Annotated[Path, typer.Argument(help="The .sqz file to write.")],
+    as_json: AsJson = False,
+):
+    """Apply an update to the .sqz file that it was made for."""
+    check_output(out, (".sqz",), old, delta)
+    from keras_squeezenet.compression.sqz_files import apply_update
+
+    size = apply_update(old, delta, out)
+    if as_json:
+        print_json({"path": str(out), "bytes": size})
+    else:
+        print(f"{printable(out)}: {thousands(size)} bytes")
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What the file is to be like; nothing but the mode need be given."""
+
+    mode: Mode
+    bits: int | None
+    density: float | None
+    target_size: float | None
+    max_drop: float | None
+
+    def __post_init__(self):
+        asked = self._asked
+        if len(asked) > 1:
+            raise InputError(f"One of these is enough. Received: {' and '.join(asked)}")
+        if self.mode is Mode.faithful and asked and asked[0] != _SHARING:
+            raise InputError(f"--mode faithful goes with {_SHARING}. Received: {asked[0]}")
+        # A NaN fails the comparison.
+        if self.target_size is not None and not 0 < self.target_size < math.inf:
+            raise InputError(f"--target-size takes kilobytes above 0. Received: {self.target_size}")
+
+    @property
+    def _asked(self):
+        options = {
+            _SHARING: (self.bits, self.density),
+            "--target-size": (self.target_size,),
+            "--max-drop": (self.max_drop,),
+        }
+        return [name for name, values in options.items() if any(v is not None for v in values)]
+
+    @property
+    def is_given(self):
+        return bool(self._asked)
+
+    def reach(self, classifier, samples):
+        """The `CompressedNetwork` that was asked for, without class names."""
+        from keras_squeezenet.compression.drop_search import fit_to_drop
+        from keras_squeezenet.compression.post_training import fit_to_size, share_weights
+
+        model, images, held_out = classifier.model, samples.calibration, samples.held_out
+        if self.target_size is not None:
+            size = _size_without_names(self.target_size, classifier.class_names)
+            return fit_to_size(model, images, size, progress=say)
+        if self.mode is Mode.faithful or _SHARING in self._asked:
+            bits = DEFAULT_BITS if self.bits is None else self.bits
+            return share_weights(model, images, bits=bits, density=self.density, progress=say)
+        max_drop = DEFAULT_MAX_DROP if self.max_drop is None else self.max_drop
+        drop_of = _drop_measure(classifier, held_out)
+        return fit_to_drop(model, images, drop_of, max_drop, progress=say)
+
+
+def _drop_measure(classifier, held_out):
+    """A function: what a `CompressedNetwork` of the classifier's loses on images held out."""
+    import keras
+
+    from keras_squeezenet.pretrained import convolutions_of
+
+    before = held_out.decisions(classifier.predict)
+    # One for all that are tried: a new one would compile its graph anew.
+    trial = keras.models.clone_model(classifier.model)
+
+    def drop_of(network):
+        for name, convolution in convolutions_of(trial.layers).items():
+            convolution.kernel.assign(network.kernels[name].values)
+            convolution.bias.assign(network.biases[name].values)
+        return held_out.drop(before, held_out.decisions(trial.predict_on_batch))
+
+    return drop_of
+
+
+def _as_it_is(path, model):
+    """The `CompressedNetwork` of a model that is compressed already; None of another.
+
+    Raises:
+        NotASqueezeNetError: `SqueezeNet` does not build such a model.
+    """
+    import numpy as np
+
+    from keras_squeezenet.compression.saving import network_of, settings_of
+    from keras_squeezenet.compression.sqz_files import read_network
+    from keras_squeezenet.pretrained import convolutions_of
+
+    if path and path.suffix == ".sqz":
+        return read_network(path)
+    settings_of(model)
+    kernels = (np.asarray(layer.kernel) for layer in convolutions_of(model.layers).values())
+    has_few_values = all(np.unique(kernel).size <= FEW_VALUES for kernel in kernels)
+    return network_of(model) if has_few_values else None
+
+
+def _samples(classifier, count, held_out, **asked):
+    """Of a run's data and of others: what its training did not see is held out in either case."""
+    from keras_squeezenet.compression.samples import draw_samples
+
+    samples = draw_samples(
+        **asked,
+        class_names=classifier.class_names,
+        classes=classifier.classes,
+        image_size=classifier.image_size,
+        count=count,
+    )
+    for purpose, count in (
+        ("compress with", len(samples.calibration)),
+        ("judge by", len(samples.held_out)),
+    ):
+        if count < LEAST_IMAGES:
+            raise InputError(f"Expected {LEAST_IMAGES} images to {purpose}. Received: {count}")
+    labels = "without labels" if samples.held_out.labels is None else "with labels"
+    say(
+        f"{len(samples.calibration)} images to compress with, "
+        f"{len(samples.held_out)} others {labels} to judge by"
+    )
+    return samples
+
+
+def _size_without_names(target_size, class_names):
+    """Bytes for all but the class names and the framing, of kilobytes for the whole file."""
+    from keras_squeezenet.compression.sqz.container import encode_class_names
+
+    names = len(encode_class_names(class_names))
+    size = int(KILOBYTE * target_size) - names - HEADER_CHANGE
+    if size <= 0:
+        raise InputError(
+            f"The class names alone take {names} bytes. Received: --target-size {target_size}"
+        )
+    return size
+
+
+def _weighed(out, model, compressed):
+    from keras_squeezenet.compression.sqz_files import bytes_spent
+
+    size, float32 = out.stat().st_size, 4 * model.count_params()
+    pairs = zip(model.get_weights(), compressed.get_weights(), strict=True)
+    return {
+        "path": str(out),
+        "bytes": size,
+        "float32_bytes": float32,
+        "times_smaller": float32 / size,
+        "weights_equal": all(bool((ours == theirs).all()) for ours, theirs in pairs),
+        "bytes_spent": bytes_spent(out),
+    }
+
+
+def _judged(samples, classifier, compressed):
+    """Accuracy and decisions before and after; of no images nothing."""
+    if samples is None:
+        return {"images": 0, "images_judged": 0}
+    held_out = samples.held_out
+    before = held_out.decisions(classifier.predict)
+    after = held_out.decisions(compressed.predict_on_batch)
+    return {
+        "images": len(samples.calibration),
+        "images_judged": len(held_out),
+        "decisions_equal": float((before == after).mean()),
+        "top1_before": held_out.top1(before),
+        "top1_after": held_out.top1(after),
+    }

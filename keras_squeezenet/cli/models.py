@@ -1,0 +1,344 @@
+"""The commands about one model: summary, classify, evaluate, export."""
+
+import tempfile
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_squeezenet.cli.options import (
+    ANY_MODEL,
+    KERAS_MODEL,
+    AsJson,
+    MaxBrokenShare,
+    NumberType,
+    Resize,
+    asked_of_data,
+    bad_input,
+    check_output,
+    keras_model_path,
+    model_path,
+    open_model,
+    parse_resize,
+    resize_of,
+    track,
+)
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import (
+    print_arena,
+    print_evaluation,
+    print_exported,
+    print_json,
+    print_predictions,
+    print_profile,
+    printable,
+)
+
+LEAST_IMAGES_TO_COMPARE = 20
+
+
+class Version(StrEnum):
+    v1_0 = "1.0"
+    v1_1 = "1.1"
+
+
+class Bypass(StrEnum):
+    none = "none"
+    simple = "simple"
+    complex = "complex"
+
+
+class Format(StrEnum):
+    tflite = "tflite"
+    c = "c"
+
+
+class Quantize(StrEnum):
+    none = "none"
+    float16 = "float16"
+    dynamic = "dynamic"
+    int8 = "int8"
+
+
+def summary(
+    model: Annotated[
+        Path | None, typer.Argument(help="A .keras or .sqz file; default: a new SqueezeNet.")
+    ] = None,
+    version: Annotated[Version, typer.Option(help="Of a new SqueezeNet.")] = Version.v1_1,
+    bypass: Annotated[Bypass, typer.Option(help="Of a new SqueezeNet.")] = Bypass.none,
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the image in pixels.")
+    ] = None,
+    classes: Annotated[int, typer.Option(min=1, help="Of a new SqueezeNet.")] = 1000,
+    as_json: AsJson = False,
+):
+    """The table of layers: output size, parameters, multiply-adds and activation bytes."""
+    from keras_squeezenet.classifiers import open_classifier
+
+    # A file that cannot be read is refused before Keras is imported.
+    network = None if model is None else open_classifier(model).model
+    from keras_squeezenet.models import SqueezeNet
+    from keras_squeezenet.profile import profile_model
+
+    if model is None:
+        shape = (input_size, input_size, 3) if input_size else None
+        with bad_input():
+            network = SqueezeNet(
+                weights=None,
+                version=version.value,
+                bypass=None if bypass is Bypass.none else bypass.value,
+                input_shape=shape,
+                classes=classes,
+            )
+        profile = profile_model(network)
+    else:
+        if network is None:
+            raise InputError(f"summary takes a .keras or .sqz file. Received: {model}")
+        with bad_input():
+            profile = profile_model(network, input_size and (input_size, input_size, 3))
+    if as_json:
+        print_json(profile.to_dict())
+    else:
+        print_profile(profile)
+
+
+def classify(
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, or folders: all images below them, sorted. Stills in JPEG, PNG, "
+            "GIF, BMP or WEBP. If one of them cannot be read, none is classified."
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help=ANY_MODEL),
+    ] = "1.1",
+    top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="The class names: a JSON list, or text with a name in each line. Default: those "
+            "that came with the model, else numbers."
+        ),
+    ] = None,
+    resize: Resize = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a PNG of at most 40 images: where the model looked for the first class "
+            "(Grad-CAM). Not of a .tflite file, which has no gradients."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+):
+    """What images show: the most probable classes of each."""
+    from keras_squeezenet import classifiers
+    from keras_squeezenet.data.folders import find_pictures
+    from keras_squeezenet.data.images import Framing, check_still, read_square
+    from keras_squeezenet.explain import check_explainable, draw_explanations
+
+    # All that can be refused is refused before Keras is imported, which takes seconds.
+    path = model_path(model)
+    resize = parse_resize(resize) or resize_of(path)
+    names = labels and classifiers.read_class_names(labels)
+    files = find_pictures(images)
+    if explain:
+        check_explainable(explain, path, files)
+    for file in track(files, "checking", len(files)):
+        check_still(file)
+
+    classifier = open_model(model)
+    if names:
+        classifier = classifiers.name_classes(classifier, names, labels)
+    framing = Framing(classifier.image_size, resize)
+    squares = (read_square(file, framing) for file in track(files, "classifying", len(files)))
+    predictions = list(classifiers.classify(classifier, squares, top))
+    if explain:
+        draw_explanations(explain, classifier, files, framing, predictions)
+    if as_json:
+        rows = [
+            {"file": str(file), "predictions": [prediction.to_dict() for prediction in found]}
+            for file, found in zip(files, predictions, strict=True)
+        ]
+        print_json({"model": model, "images": rows})
+    else:
+        for file, found in zip(files, predictions, strict=True):
+            print_predictions(file, found)
+        if explain:
+            print(f"explanation: {printable(explain)}")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help=ANY_MODEL)],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="digits, cifar10, cifar100, tfds:NAME, a folder with train/ and val/ (its val/ is "
+            "used), or one of class folders or with a labels.csv of file and class_index (all of "
+            "it is used). Of the data that the model in a run's folder was trained on, the run's "
+            "validation images are used."
+        ),
+    ],
+    resize: Resize = None,
+    max_broken_share: MaxBrokenShare = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Write the confusion matrix as a PNG.")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Top-1, top-5 and per-class accuracy of a model file on labelled images."""
+    path = model_path(model)
+    asked = asked_of_data(path, data, resize, max_broken_share)
+    classifier = open_model(model)
+    from keras_squeezenet import evaluation, figures
+    from keras_squeezenet.data import load_labelled
+
+    images = load_labelled(
+        asked.pop("source"),
+        class_names=classifier.class_names,
+        classes=classifier.classes,
+        image_size=classifier.image_size,
+        **asked,
+    )
+    with images.clear_errors(), bad_input():
+        predictions = evaluation.predict_batches(
+            classifier.predict,
+            track(
+                images.indexed_val_batches(batch_size),
+                "evaluating",
+                -(-images.count // batch_size),
+            ),
+        )
+    if predictions is None:
+        raise InputError(f"No image could be read. Received: {data}")
+    measured = evaluation.evaluate_predictions(predictions, images.class_names)
+    if confusion:
+        figures.confusion_matrix(measured, confusion)
+    if as_json:
+        broken = [{"file": file, "reason": reason} for file, reason in images.broken]
+        print_json(
+            {
+                "model": model,
+                "bytes": classifier.path.stat().st_size,
+                "data": data,
+                **measured.to_dict(),
+                "broken_images": broken,
+            }
+        )
+    else:
+        print_evaluation(model, classifier.path.stat().st_size, measured, images.broken)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
+    out: Annotated[Path, typer.Argument(help="The .tflite file to write, or a .c file.")],
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            help="c: source for a microcontroller, an array of the LiteRT file's bytes, with a "
+            "header. Default: as the output is called."
+        ),
+    ] = None,
+    quantize: Annotated[
+        Quantize, typer.Option(help="float16 and dynamic: weights; int8: everything.")
+    ] = Quantize.none,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Images to calibrate with and to compare on: a data set as in training (its "
+            "training split is used) or a folder of images. Default: what the model was trained on."
+        ),
+    ] = None,
+    resize: Resize = None,
+    max_broken_share: MaxBrokenShare = None,
+    images: Annotated[
+        int, typer.Option(min=1, help="How many to calibrate with, and again to compare on.")
+    ] = 100,
+    input_type: Annotated[NumberType, typer.Option(help="Of an int8 file.")] = NumberType.float32,
+    output_type: Annotated[NumberType, typer.Option(help="Of an int8 file.")] = NumberType.float32,
+    batch: Annotated[int, typer.Option(min=0, help="Images at a time; 0 for any number.")] = 1,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Largest difference allowed; see export_litert.")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Write a LiteRT (TFLite) file, run it, and compare it with the Keras model on real images.
+
+    Or write its bytes as C source, for programs on microcontrollers that have no files.
+    """
+    from keras_squeezenet.c_array import SOURCE_SUFFIXES
+
+    path = keras_model_path(model)
+    as_c = format is Format.c or (format is None and out.suffix in SOURCE_SUFFIXES)
+    check_output(out, SOURCE_SUFFIXES if as_c else (".tflite",), path)
+    asked = asked_of_data(path, calibration, resize, max_broken_share)
+    classifier = open_model(model)
+    sample = _sample(classifier, asked, 2 * images)
+    options = {
+        "quantize": quantize.value,
+        # A file is judged on other images than those it was calibrated with.
+        "calibration": sample[::2],
+        "check_images": sample[1::2],
+        "input_type": input_type.value,
+        "output_type": output_type.value,
+        "batch_size": batch or None,
+        "class_names": classifier.class_names,
+        "resize": asked["resize"],
+        "tolerance": tolerance,
+    }
+    if as_c:
+        _export_c(model, classifier.model, out, options, as_json)
+        return
+    result = _litert_file(classifier.model, out, options)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_exported(result, model)
+
+
+def _export_c(name, model, out, options, as_json):
+    from keras_squeezenet.c_array import write_c_array
+
+    with tempfile.TemporaryDirectory() as folder:
+        litert = Path(folder) / f"{out.stem}.tflite"
+        result = _litert_file(model, litert, options)
+        written = write_c_array(litert, out)
+    result = replace(result, path=written.source, bytes=written.bytes)
+    if as_json:
+        arena = {"bytes": written.arena.bytes, **asdict(written.arena)}
+        header = str(written.header)
+        print_json({**result.to_dict(), "header": header, "tensor_arena": arena})
+    else:
+        print_exported(result, name)
+        print_arena(written)
+
+
+def _sample(classifier, asked, count):
+    from keras_squeezenet.data import sample_images
+
+    sample = list(
+        sample_images(
+            asked["source"],
+            image_size=classifier.image_size,
+            resize=asked["resize"],
+            max_broken_share=asked["max_broken_share"],
+            count=count,
+        )
+    )
+    if len(sample) < LEAST_IMAGES_TO_COMPARE:
+        raise InputError(
+            f"A comparison needs at least {LEAST_IMAGES_TO_COMPARE} images. "
+            f"Received: {len(sample)} in {asked['source']}"
+        )
+    return sample
+
+
+def _litert_file(model, path, options):
+    from keras_squeezenet.export import ExportError, export_litert
+
+    with bad_input(ExportError):
+        return export_litert(model, path, **options)

@@ -1,0 +1,213 @@
+"""What the commands are asked: options that several have, which model, which images, which file."""
+
+import os
+import sys
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from keras_squeezenet.errors import InputError
+
+DEFAULT_BROKEN_SHARE = 0.05
+
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        help="Short side before the centre crop, or stretch. Default: as in the model's run or "
+        "as its file says, else the model's size; stretch for the published networks."
+    ),
+]
+PUBLISHED = "1.0 or 1.1, the published ImageNet networks, or a"
+KERAS_MODEL = f"{PUBLISHED} .keras or .sqz file."
+ANY_MODEL = f"{PUBLISHED} .keras, .sqz or .tflite file."
+MaxBrokenShare = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Share of images that may be unreadable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+class NumberType(StrEnum):
+    float32 = "float32"
+    uint8 = "uint8"
+    int8 = "int8"
+
+
+@contextmanager
+def bad_input(*kinds):
+    """As an InputError, what the functions that a command hands its options to say of them."""
+    try:
+        yield
+    except (ValueError, *kinds) as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
+def model_path(model):
+    """The path of a model file, which is there; None of a published network."""
+    from keras_squeezenet.classifiers import PUBLISHED_VERSIONS, check_model_path
+
+    return None if model in PUBLISHED_VERSIONS else check_model_path(model)
+
+
+def keras_model_path(model):
+    """As `model_path`, but not of a .tflite file, which holds no Keras model."""
+    path = model_path(model)
+    if path and path.suffix == ".tflite":
+        raise InputError(f"Expected 1.0, 1.1, a .keras or .sqz file. Received: {model}")
+    return path
+
+
+def open_model(model):
+    from keras_squeezenet.classifiers import open_classifier, open_published
+
+    path = model_path(model)
+    if path:
+        return open_classifier(path)
+    with bad_input():
+        return open_published(model)
+
+
+def run_recipe(model):
+    """The recipe beside a model; None where the model is of no run."""
+    from keras_squeezenet.recipe import load_recipe
+
+    recipe_path = model and model.with_name("recipe.yaml")
+    return load_recipe(recipe_path) if recipe_path and recipe_path.exists() else None
+
+
+def resize_of(model):
+    """As a file itself says, or as in the model's run; the published networks take it whole."""
+    if model is None:
+        return "stretch"
+    said = _resize_inside(model)
+    if said:
+        return said
+    recipe = run_recipe(model)
+    return recipe and recipe.data.resize
+
+
+def _resize_inside(model):
+    if model.suffix == ".tflite":
+        from keras_squeezenet.litert import read_resize
+
+        with bad_input():
+            return read_resize(model)
+    if model.suffix == ".sqz":
+        from keras_squeezenet.compression.sqz_files import read_network
+
+        return read_network(model).resize
+    return None
+
+
+def asked_of_data(model, source, resize, max_broken_share, option="--calibration"):
+    """Arguments for reading data: what was asked for, then the recipe of the model's run.
+
+    Raises:
+        InputError: neither `option`, which `source` comes from, nor a recipe says which data.
+    """
+    recipe = run_recipe(model)
+    section = recipe and recipe.data
+    if source is None and section is None:
+        raise InputError(
+            f"{option} is needed: real images to run the file on. Without it those of the "
+            "training are taken, by the recipe.yaml beside the model. "
+            f"Received: {model or 'a published network'} without {option}"
+        )
+    if section is None:
+        defaults = {"source": source, "max_broken_share": DEFAULT_BROKEN_SHARE}
+        of_the_run = False
+    else:
+        defaults = section.model_dump(include={"source", "max_broken_share", "val_fraction"})
+        of_the_run = source is None or os.path.abspath(source) == os.path.abspath(section.source)
+        defaults |= {"source": source or section.source, "seed": section.split_seed}
+    return {
+        **defaults,
+        "resize": parse_resize(resize) or resize_of(model),
+        "max_broken_share": (
+            defaults["max_broken_share"] if max_broken_share is None else max_broken_share
+        ),
+        "held_out": of_the_run,
+    }
+
+
+def parse_resize(text):
+    if text is None or text == "stretch":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--resize takes a number of pixels or stretch. Received: {text}")
+    return int(text)
+
+
+def track(items, task, total):
+    """The same items, with a bar on standard error where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(
+        items, task, total, console=console, transient=True, disable=not console.is_terminal
+    )
+
+
+def check_output(out, endings, *inputs):
+    """Refuse a name for a file to be written.
+
+    Args:
+        out: the path.
+        endings: those that it may have.
+        inputs: paths that it must not be; None of what is no file.
+
+    Raises:
+        InputError: one line.
+    """
+    if out.suffix not in endings:
+        raise InputError(f"The output must end in {', '.join(endings)}. Received: {out}")
+    if out.is_dir():
+        raise InputError(f"The output must be a file. Received: {out}, a folder")
+    if any(path and os.path.realpath(path) == os.path.realpath(out) for path in inputs):
+        raise InputError(f"The output must be another file than the input. Received: {out}")
+
+
+def check_names_beside(path, class_names):
+    """Refuse a folder for a .keras file whose class_names.json is of other classes.
+
+    Raises:
+        InputError: one line that names both.
+    """
+    from keras_squeezenet.classifiers import CLASS_NAMES_FILE, read_class_names
+
+    names_path = path.with_name(CLASS_NAMES_FILE)
+    if names_path.exists() and read_class_names(names_path) != class_names:
+        raise InputError(
+            "A .keras file has the classes in the class_names.json beside it, and there are others "
+            f"in {names_path}: choose another folder. Received: {path}"
+        )
+
+
+def save_keras(model, path, class_names):
+    """Write a .keras file, once it was read back and is the same, and its class names beside it.
+
+    Raises:
+        InputError: see `check_names_beside`. Nothing is written then.
+        OSError: a file cannot be written.
+    """
+    import keras
+    import numpy as np
+
+    from keras_squeezenet.classifiers import CLASS_NAMES_FILE
+    from keras_squeezenet.files import replacing, write_json
+
+    check_names_beside(path, class_names)
+    with replacing(path) as temporary:
+        model.save(temporary, include_optimizer=False)
+        saved = keras.saving.load_model(temporary, compile=False)
+        for ours, theirs in zip(model.get_weights(), saved.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    if class_names is not None:
+        write_json(path.with_name(CLASS_NAMES_FILE), list(class_names))
+
+
+def say(message):
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,362 @@
+"""The commands that train a network while they compress it: prune, cluster, quantize.
+
+Under `horovodrun` every rank runs the command with its share of the images; rank 0 alone writes.
+"""
+
+import importlib.util
+import logging
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_squeezenet.cli.options import (
+    KERAS_MODEL,
+    AsJson,
+    MaxBrokenShare,
+    NumberType,
+    Resize,
+    asked_of_data,
+    bad_input,
+    check_names_beside,
+    check_output,
+    keras_model_path,
+    open_model,
+    run_recipe,
+    save_keras,
+)
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import print_json, print_retrained
+
+DEFAULT_BATCH_SIZE = 32
+MEASURED_BATCH = 32
+
+KerasFile = Annotated[Path, typer.Argument(help="The .keras file to write.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="What to train on, and to validate with: digits, cifar10, cifar100, tfds:NAME, or a "
+        "folder with train/ and val/ or of class folders. Default: the data of the model's run."
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Default: 10 to prune, else 3.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(help="Of the first step; falls to 0. Default: 0.003 to prune, else 0.0003."),
+]
+Momentum = Annotated[float, typer.Option(min=0, help="Of SGD, below 1.")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Per rank. Default: that of the model's run, or 32.")
+]
+
+
+class Structure(StrEnum):
+    two_of_four = "2:4"
+
+
+class Preserve(StrEnum):
+    none = "none"
+    sparsity = "sparsity"
+    clusters = "clusters"
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
+    out: KerasFile,
+    data: Data = None,
+    sparsity: Annotated[
+        str | None,
+        typer.Option(
+            help="Share of zeros in each kernel, or deep_compression: layer by layer that of the "
+            "paper's SqueezeNet 1.0. Default: 0.67."
+        ),
+    ] = None,
+    structure: Annotated[
+        Structure | None,
+        typer.Option(help="2:4: of four neighbouring input channels two are zeros."),
+    ] = None,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    momentum: Momentum = 0.9,
+    batch_size: BatchSize = None,
+    resize: Resize = None,
+    max_broken_share: MaxBrokenShare = None,
+    as_json: AsJson = False,
+):
+    """Prune a network's kernels while it trains on; the zeros stay zeros."""
+    from keras_squeezenet.compression.recipe import PruneSection
+
+    asked = _section(
+        PruneSection, "prune", epochs=epochs, learning_rate=learning_rate, sparsity=sparsity
+    )
+    if structure and sparsity:
+        raise InputError(f"--structure fixes the sparsity. Received: --sparsity {sparsity}")
+    with _prepared(model, out, ".keras", data, batch_size, resize, max_broken_share) as prepared:
+        from keras_squeezenet.compression.pruning import prune as prune_model
+
+        result = prune_model(
+            prepared.classifier.model,
+            prepared.train_batches(),
+            retraining=prepared.retraining(asked, momentum),
+            # A structure has a sparsity of its own.
+            sparsity=None if structure else asked.sparsity,
+            structure=structure and structure.value,
+            validation_data=prepared.val_batches(),
+        )
+        prepared.save(result, out, as_json)
+
+
+def cluster(
+    model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
+    out: KerasFile,
+    data: Data = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(help="2**BITS shared values in each kernel, from 2 to 8. Default: 5."),
+    ] = None,
+    preserve_sparsity: Annotated[
+        bool, typer.Option(help="Whether zeros of a pruned network stay zeros.")
+    ] = True,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    momentum: Momentum = 0.9,
+    batch_size: BatchSize = None,
+    resize: Resize = None,
+    max_broken_share: MaxBrokenShare = None,
+    as_json: AsJson = False,
+):
+    """Let the weights of each kernel share a few values, and train those."""
+    from keras_squeezenet.compression.recipe import ClusterSection
+
+    asked = _section(
+        ClusterSection, "cluster", epochs=epochs, learning_rate=learning_rate, bits=bits
+    )
+    with _prepared(model, out, ".keras", data, batch_size, resize, max_broken_share) as prepared:
+        from keras_squeezenet.compression.clustering import cluster as cluster_model
+
+        result = cluster_model(
+            prepared.classifier.model,
+            prepared.train_batches(),
+            retraining=prepared.retraining(asked, momentum),
+            bits=asked.bits,
+            preserve_sparsity=preserve_sparsity,
+            validation_data=prepared.val_batches(),
+        )
+        prepared.save(result, out, as_json)
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
+    out: Annotated[Path, typer.Argument(help="The .tflite file to write, of integers only.")],
+    data: Data = None,
+    preserve: Annotated[
+        Preserve,
+        typer.Option(
+            help="sparsity: zeros of a pruned network stay zeros. clusters: weights that share a "
+            "value go on sharing one."
+        ),
+    ] = Preserve.none,
+    input_type: Annotated[NumberType, typer.Option()] = NumberType.float32,
+    output_type: Annotated[NumberType, typer.Option()] = NumberType.float32,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    momentum: Momentum = 0.9,
+    batch_size: BatchSize = None,
+    resize: Resize = None,
+    max_broken_share: MaxBrokenShare = None,
+    as_json: AsJson = False,
+):
+    """Train a network on in 8 bits and write it as a LiteRT file of integers.
+
+    Its accuracy is that of the file, which is run on the validation images.
+    """
+    from keras_squeezenet.compression.recipe import QuantizeSection
+
+    asked = _section(QuantizeSection, "quantize", epochs=epochs, learning_rate=learning_rate)
+    with _prepared(model, out, ".tflite", data, batch_size, resize, max_broken_share) as prepared:
+        from keras_squeezenet.compression.quantization_aware import quantize_aware
+        from keras_squeezenet.export import ExportError
+
+        result = quantize_aware(
+            prepared.classifier.model,
+            prepared.train_batches(),
+            retraining=prepared.retraining(asked, momentum),
+            preserve=None if preserve is Preserve.none else preserve.value,
+            validation_data=prepared.val_batches(),
+        )
+        if prepared.rank == 0:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with bad_input(ExportError):
+                result.write_litert(
+                    out,
+                    input_type=input_type.value,
+                    output_type=output_type.value,
+                    class_names=prepared.class_names,
+                    resize=prepared.resize,
+                )
+            prepared.show(result, out, prepared.top1_of_file(out), as_json)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A classifier, and this rank's share of what it is trained on and measured with."""
+
+    model: str
+    classifier: object
+    dataset: object
+    augmentation: object
+    resize: int | str | None
+    batch_size: int
+    seed: int
+    rank: int
+    ranks: int
+
+    @property
+    def class_names(self):
+        return self.classifier.class_names or self.dataset.class_names
+
+    def train_batches(self):
+        return self.dataset.train.train_batches(
+            self.batch_size,
+            augmentation=self.augmentation,
+            seed=self.seed,
+            rank=self.rank,
+            ranks=self.ranks,
+        )
+
+    def val_batches(self):
+        return self.dataset.val.val_batches(MEASURED_BATCH, rank=self.rank, ranks=self.ranks)
+
+    def retraining(self, section, momentum):
+        from keras_squeezenet.compression.retraining import Retraining
+
+        return Retraining(
+            epochs=section.epochs,
+            steps_per_epoch=self.dataset.train.steps_per_epoch(self.batch_size, self.ranks),
+            learning_rate=section.learning_rate,
+            momentum=momentum,
+        )
+
+    def top1_of_file(self, path):
+        from keras_squeezenet import evaluation
+        from keras_squeezenet.classifiers import open_classifier
+
+        predictions = evaluation.predict_batches(
+            open_classifier(path).predict, self.dataset.val.indexed_val_batches(MEASURED_BATCH)
+        )
+        return evaluation.evaluate_predictions(predictions, self.class_names).top1
+
+    def save(self, result, out, as_json):
+        """A `Compressed` as a .keras file, on rank 0."""
+        if self.rank == 0:
+            save_keras(result.model, out, self.class_names)
+            self.show(result, out, result.after, as_json)
+
+    def show(self, result, out, after, as_json):
+        nonzero = sum(layer.nonzero for layer in result.layers)
+        measured = {
+            "model": self.model,
+            "path": str(out),
+            "bytes": out.stat().st_size,
+            "data": self.dataset.name,
+            "validation_images": self.dataset.val.count,
+            "before": result.before,
+            "after": after,
+            "density": nonzero / sum(layer.weights for layer in result.layers),
+            "layers": [asdict(layer) for layer in result.layers],
+        }
+        if as_json:
+            print_json(measured)
+        else:
+            print_retrained(measured)
+
+
+@contextmanager
+def _prepared(model, out, ending, data, batch_size, resize, max_broken_share):
+    """All that is refused before the training, then a `_Prepared` to train with."""
+    path = keras_model_path(model)
+    check_output(out, (ending,), path)
+    _require_tfmot()
+    asked = asked_of_data(path, data, resize, max_broken_share, "--data")
+    of_the_run = asked.pop("held_out")
+    recipe = run_recipe(path)
+
+    from keras_squeezenet import distributed
+
+    with bad_input(distributed.RankError):
+        distributed.start()
+        with distributed.together():
+            classifier = open_model(model)
+            dataset = _dataset(classifier, asked)
+            if ending == ".keras":
+                check_names_beside(out, classifier.class_names or dataset.class_names)
+    import keras
+
+    from keras_squeezenet.data import Augmentation
+
+    seed = recipe.seed if recipe else 0
+    keras.utils.set_random_seed(seed + distributed.rank())
+    own_batch_size = recipe.training.batch_size if recipe else DEFAULT_BATCH_SIZE
+    with dataset.clear_errors(), _progress(distributed.rank()):
+        yield _Prepared(
+            model=model,
+            classifier=classifier,
+            dataset=dataset,
+            augmentation=Augmentation.from_mapping(recipe.data.augmentation if of_the_run else {}),
+            resize=asked["resize"],
+            batch_size=batch_size or own_batch_size,
+            seed=seed,
+            rank=distributed.rank(),
+            ranks=distributed.size(),
+        )
+
+
+def _dataset(classifier, asked):
+    from keras_squeezenet.data import load_dataset
+
+    dataset = load_dataset(**asked, image_size=classifier.image_size)
+    expected = classifier.class_names or dataset.class_names
+    if dataset.class_names != expected or len(expected) != classifier.classes:
+        raise InputError(
+            f"Expected data of the model's {classifier.classes} classes. Received: "
+            f"{len(dataset.class_names)} classes in {asked['source']}, "
+            f"{dataset.class_names[0]!r} the first"
+        )
+    return dataset
+
+
+def _section(kind, command, **options):
+    """The options that were given, checked, and the defaults of the others."""
+    from keras_squeezenet.recipe import check_recipe
+
+    given = {name: value for name, value in options.items() if value is not None}
+    return check_recipe(kind, given, source=command)
+
+
+def _require_tfmot():
+    for name in ("tensorflow_model_optimization", "tf_keras"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(
+                f"This takes {name}, which is not installed: "
+                "pip install 'keras-squeezenet[compression]'"
+            )
+
+
+@contextmanager
+def _progress(rank):
+    """What the training logs, on rank 0's standard error."""
+    log = logging.getLogger("keras_squeezenet")
+    handler, level = logging.StreamHandler(sys.stderr), log.level
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    if rank == 0:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

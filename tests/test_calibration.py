@@ -1,0 +1,235 @@
+"""What convolutions take, against what they and their models give."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_squeezenet import Architecture, FireFilters, SqueezeNet
+from keras_squeezenet.architecture import preset
+from keras_squeezenet.compression import calibration
+from keras_squeezenet.compression.calibration import patches, pieces, run, sites
+from keras_squeezenet.pretrained import convolutions_of
+
+RNG = np.random.default_rng(5)
+SIDE = 25
+IMAGES = RNG.normal(0, 50, (6, SIDE, SIDE, 3)).astype(np.float32)
+ONE_SIDED = Architecture(
+    name="one_sided",
+    conv1_filters=6,
+    conv1_kernel_size=5,
+    fires=(FireFilters(3, 0, 6, "simple"), FireFilters(4, 7, 0, "complex"), FireFilters(5, 3, 4)),
+    pool_after=(1, 3),
+    last_conv_padding=1,
+)
+
+
+def network(images=IMAGES, seed=0, **options):
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    options = {"architecture": ONE_SIDED, "kernel_initializer": "he_normal", **options}
+    model = SqueezeNet(weights=None, input_shape=images.shape[1:], classes=4, **options)
+    for name, convolution in convolutions_of(model.layers).items():
+        # conv1 brings the images to the size of the other maps.
+        scale = 50 if name == "conv1" else 1
+        convolution.kernel.assign(convolution.kernel / scale)
+        convolution.bias.assign(rng.uniform(0, 0.5, convolution.bias.shape))
+    return model
+
+
+def copy_of(model):
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def recorded_inputs(model, images):
+    """What every convolution is called with while the whole model runs, by name."""
+    taken = {}
+
+    def recording(name, convolve):
+        def record_and_convolve(inputs, kernel):
+            taken[name] = keras.ops.convert_to_numpy(inputs)
+            return convolve(inputs, kernel)
+
+        return record_and_convolve
+
+    convolutions = convolutions_of(model.layers)
+    for name, convolution in convolutions.items():
+        convolution.convolution_op = recording(name, convolution.convolution_op)
+    model(images, training=False)
+    for convolution in convolutions.values():
+        del convolution.convolution_op
+    assert all(np.any(inputs) for inputs in taken.values()), "no layer is dead"
+    return taken
+
+
+def joined(inputs_by_batch):
+    return np.concatenate([keras.ops.convert_to_numpy(batch) for batch in inputs_by_batch])
+
+
+def patches_by_hand(inputs, convolution):
+    """Channels-last patches, in a loop over positions; float64 with a column of ones."""
+    (height, width), stride = convolution.kernel_size, convolution.strides[0]
+    if convolution.padding == "same":
+        assert stride == 1
+        around = ((height - 1) // 2, height // 2), ((width - 1) // 2, width // 2)
+        inputs = np.pad(inputs, ((0, 0), *around, (0, 0)))
+    rows = range(0, inputs.shape[1] - height + 1, stride)
+    columns = range(0, inputs.shape[2] - width + 1, stride)
+    found = [
+        np.append(image[row : row + height, column : column + width].ravel(), 1)
+        for image in inputs.astype(np.float64)
+        for row in rows
+        for column in columns
+    ]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    ("kernel_size", "strides", "padding"),
+    [(7, 2, "valid"), (3, 2, "valid"), (1, 1, "valid"), (3, 1, "same"), (1, 1, "same")],
+)
+@pytest.mark.parametrize("sides", [(16, 16), (13, 18)])
+def test_patches_times_the_kernel_are_the_output(kernel_size, strides, padding, data_format, sides):
+    convolution = keras.layers.Conv2D(
+        4,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        data_format=data_format,
+        bias_initializer="normal",
+    )
+    last = data_format == "channels_last"
+    inputs = RNG.normal(size=(2, *sides, 5) if last else (2, 5, *sides)).astype(np.float32)
+    outputs = keras.ops.convert_to_numpy(convolution(inputs))
+    outputs = outputs if last else outputs.transpose(0, 2, 3, 1)
+    kernel = convolution.kernel.numpy().reshape(-1, 4)
+    weights = np.concatenate([kernel, convolution.bias.numpy()[None]])
+    found = patches(inputs, convolution) @ weights
+    np.testing.assert_allclose(found, outputs.reshape(-1, 4), rtol=1e-4, atol=1e-5)
+
+
+VARIANTS = {
+    "1.0": {"architecture": None, "version": "1.0"},
+    "1.1 with simple bypass": {"architecture": None, "version": "1.1", "bypass": "simple"},
+    "1.1 with complex bypass": {"architecture": None, "version": "1.1", "bypass": "complex"},
+    "missing branches": {},
+    "preprocessing": {"include_preprocessing": "torch"},
+    "logits": {"classifier_activation": None, "last_activation": None},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sites_are_all_convolutions_with_what_they_take_in_the_whole_model(variant):
+    images = IMAGES
+    if "version" in VARIANTS[variant]:
+        least = preset(VARIANTS[variant]["version"]).min_input_size
+        images = np.resize(IMAGES, (2, least, least, 3))
+    model = network(images, **VARIANTS[variant])
+    taken = recorded_inputs(model, images)
+    found = {site.name: site for site in sites(model, model, images)}
+    assert found.keys() == convolutions_of(model.layers).keys()
+    layers = [name.partition("_")[0] for name in found]
+    names = [layer.name for layer in model.layers]
+    assert sorted(layers, key=names.index) == layers
+    for name, site in found.items():
+        assert site.original is site.copy is convolutions_of(model.layers)[name]
+        assert site.copy_inputs is site.original_inputs
+        np.testing.assert_allclose(
+            joined(site.original_inputs), taken[name], rtol=1e-4, atol=1e-4, err_msg=name
+        )
+
+
+def test_sites_are_found_in_channels_first():
+    images = np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2))
+    keras.config.set_image_data_format("channels_first")
+    model = network(images)
+    taken = recorded_inputs(model, images)
+    for site in sites(model, model, images):
+        np.testing.assert_allclose(
+            joined(site.original_inputs), taken[site.name], rtol=1e-4, atol=1e-4
+        )
+        rows = patches_by_hand(taken[site.name].transpose(0, 2, 3, 1), site.original)
+        np.testing.assert_allclose(
+            site.moments().own, rows.T @ rows / len(images), rtol=1e-3, atol=1e-2
+        )
+
+
+@pytest.mark.parametrize("batch", [4, 16])
+def test_moments_are_sums_over_positions_per_image(batch, monkeypatch):
+    monkeypatch.setattr(calibration, "BATCH", batch)
+    model = network()
+    taken = recorded_inputs(model, IMAGES)
+    for site in sites(model, model, IMAGES):
+        rows = patches_by_hand(taken[site.name], site.original)
+        expected = rows.T @ rows / len(IMAGES)
+        moments = site.moments()
+        assert moments.cross is None
+        assert moments.own.dtype == np.float64
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(moments.own, expected, rtol=1e-3, atol=tolerance)
+        assert moments.own[-1, -1] == pytest.approx(len(rows) / len(IMAGES))
+
+
+def test_moments_with_a_changed_copy_are_of_its_inputs_and_across():
+    model = network()
+    copy = copy_of(model)
+    copy.set_weights([weight * 1.3 for weight in model.get_weights()])
+    taken, taken_by_copy = recorded_inputs(model, IMAGES), recorded_inputs(copy, IMAGES)
+    for site in sites(model, copy, IMAGES):
+        moments = site.moments()
+        if site.name == "conv1":
+            assert moments.cross is None
+            continue
+        rows = patches_by_hand(taken[site.name], site.original)
+        rows_of_copy = patches_by_hand(taken_by_copy[site.name], site.copy)
+        own = rows_of_copy.T @ rows_of_copy / len(IMAGES)
+        cross = rows.T @ rows_of_copy / len(IMAGES)
+        np.testing.assert_allclose(moments.own, own, rtol=1e-3, atol=1e-4 * np.abs(own).max())
+        np.testing.assert_allclose(moments.cross, cross, rtol=1e-3, atol=1e-4 * np.abs(own).max())
+
+
+def test_layers_without_weights_do_not_part_a_model_and_its_copy():
+    model = network(include_preprocessing="caffe")
+    first = next(sites(model, copy_of(model), IMAGES))
+    assert first.name == "conv1"
+    assert first.copy_inputs is first.original_inputs
+    assert first.moments().cross is None
+
+
+def test_what_is_changed_on_the_way_reaches_every_later_site_and_no_original():
+    model, quieter = network(), 0.25
+    copy = copy_of(model)
+    taken = recorded_inputs(model, IMAGES)
+    found = {}
+    for site in sites(model, copy, IMAGES):
+        found[site.name] = joined(site.copy_inputs)
+        np.testing.assert_allclose(
+            joined(site.original_inputs), taken[site.name], rtol=1e-4, atol=1e-4
+        )
+        site.copy.kernel.assign(site.copy.kernel * quieter)
+        site.copy.bias.assign(site.copy.bias * quieter)
+    taken_by_copy = recorded_inputs(copy, IMAGES)
+    for name, inputs in found.items():
+        np.testing.assert_allclose(inputs, taken_by_copy[name], rtol=1e-4, atol=1e-4, err_msg=name)
+        if name != "conv1":
+            assert np.abs(inputs).sum() < 0.5 * np.abs(taken[name]).sum()
+
+
+@pytest.mark.parametrize("preprocessing", [False, "caffe"])
+def test_pieces_after_one_another_are_the_model_in_inference(preprocessing):
+    model = network(include_preprocessing=preprocessing, dropout_rate=0.9)
+    outputs = IMAGES
+    for piece in pieces(model):
+        weighted = [layer for layer in piece if layer.weights]
+        assert weighted in ([], piece[:1])
+        outputs = run(piece, outputs)
+    np.testing.assert_allclose(outputs, model(IMAGES, training=False), rtol=1e-4, atol=1e-6)
+
+
+def test_half_precision_does_not_overflow_the_moments():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = network()
+    for site in sites(model, copy_of(model), IMAGES):
+        assert np.isfinite(site.moments().own).all()
