@@ -202,6 +202,19 @@ class TestCompress:
         assert "positions" in sqz.bytes_spent(faithful.read_bytes())
         assert_same(read_network(faithful), read_network(best))
 
+    def test_a_network_that_was_trained_on_takes_the_values_of_its_base(
+        self, model_path, rounded_path, tmp_path
+    ):
+        base, out = tmp_path / "base.sqz", tmp_path / "later.sqz"
+        run("compress", rounded_path, base, "--calibration", "digits")
+        run("compress", model_path, out, "--base", base)
+        old, new = read_network(base), read_network(out)
+        for name, kernel in new.kernels.items():
+            assert set(np.unique(kernel.values)) <= set(old.kernels[name].codebook)
+        assert "Received: --target-size and --base" in refused(
+            *("compress", model_path, out, "--base", base, "--target-size", 9)
+        )
+
     def test_lines_for_people_say_what_was_measured(self, rounded_path, tmp_path):
         out = run("compress", rounded_path, tmp_path / "a.sqz", "--calibration", "digits")
         assert f"{(tmp_path / 'a.sqz').stat().st_size:,} bytes" in out

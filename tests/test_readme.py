@@ -21,6 +21,10 @@ MAKE_TARGETS = ["make demo", "make test"]
 # A recipe is for an hour of photos; the example is the line, not the hour.
 SHORT = "--set training.epochs=1 --set training.batch_size=4 --set training.precision=float32"
 SHORT_FINE_TUNING = "--set training.epochs=2 --set fine_tuning.frozen_epochs=1"
+SHORT_OPTIMIZATION = " ".join(
+    f"--set {stage}.epochs=1 --set {stage}.learning_rate=1e-4"
+    for stage in ("prune", "cluster", "quantize")
+)
 
 
 def blocks(language):
@@ -60,7 +64,7 @@ def checkout(tmp_path_factory):
     rng = np.random.default_rng(0)
     for colour in ("blue", "green", "red"):
         (folder / "photos" / colour).mkdir(parents=True)
-        for number in range(14):
+        for number in range(36):
             pixels = rng.integers(0, 90, (150, 170, 3), "uint8")
             pixels[..., ("red", "green", "blue").index(colour)] += 160
             Image.fromarray(pixels).save(folder / "photos" / colour / f"{number}.jpg")
@@ -103,6 +107,8 @@ def test_a_command_runs_in_the_order_of_the_readme(line, checkout):
         line = f"{line} {SHORT}"
     if "finetune" in line:
         line = f"{line} {SHORT_FINE_TUNING}"
+    if "train/optimize.py" in line:
+        line = f"{line} {SHORT_OPTIMIZATION}"
     run(shlex.split(line), checkout)
 
 
@@ -138,6 +144,12 @@ def test_the_horovod_example_runs_alone_and_on_two_ranks(launcher, tmp_path):
     (tmp_path / "example.py").write_text(PYTHON[3])
     out = run([*launcher, sys.executable, "example.py"], tmp_path)
     assert out.count("10/10") == 1, "one rank shows progress"
+
+
+def test_the_compression_example_reads_what_it_wrote(tmp_path):
+    (tmp_path / "example.py").write_text(PYTHON[4] + "assert same.count_params() > 700_000\n")
+    run([sys.executable, "example.py"], tmp_path)
+    assert 300_000 < (tmp_path / "six_bits.sqz").stat().st_size < 600_000
 
 
 def results(name):

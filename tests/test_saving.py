@@ -15,10 +15,10 @@ from keras_squeezenet.compression.saving import (
     load_compressed,
     model_of,
     network_of,
-    read_compressed,
     save_compressed,
     settings_of,
 )
+from keras_squeezenet.compression.sqz_files import read_network
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.layers import CeilMaxPooling2D, Fire
 from keras_squeezenet.pretrained import convolutions_of
@@ -121,9 +121,7 @@ def test_the_published_paddings_come_back(tmp_path):
     save_compressed(model, tmp_path / "model.sqz", bits=2)
     loaded = load_compressed(tmp_path / "model.sqz")
     assert loaded.get_layer("pad10").padding == ((1, 1), (1, 1))
-    assert read_compressed(tmp_path / "model.sqz").architecture == replace(
-        architecture, input_size=64
-    )
+    assert read_network(tmp_path / "model.sqz").architecture == replace(architecture, input_size=64)
 
 
 def test_a_model_in_channels_first_comes_back_in_either_format(tmp_path):
@@ -230,7 +228,7 @@ def test_bits_out_of_range_are_refused(bits):
 def test_class_names_and_framing_are_kept(tmp_path):
     names = ["kék", "red, or so", "", "猫", "a" * 300]
     save_compressed(network(), tmp_path / "model.sqz", class_names=names, resize=256)
-    read = read_compressed(tmp_path / "model.sqz")
+    read = read_network(tmp_path / "model.sqz")
     assert read.class_names == tuple(names)
     assert read.resize == 256
 

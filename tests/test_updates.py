@@ -16,7 +16,7 @@ def base():
 
 
 def moved(network, distance):
-    """The model of a network, each of its weights moved by up to a share of a codebook's spacing."""
+    """The model of a network, its weights moved by up to a share of a codebook's spacing."""
     model = model_of(network)
     rng = np.random.default_rng(0)
     for name, convolution in convolutions_of(model.layers).items():

@@ -14,10 +14,10 @@ tuning; their labels are not used either. Of each set of weights there are rows 
 - files of a wanted size (`fit_to_size`).
 
 Every row but the compressors' was measured on its file, read back. `lost_top1` is in points, with
-the standard error of the paired difference. Times are medians on one core. With --runs, the stages
-of `python train/optimize.py RUN` are appended, from RUN/compressed/compression.csv, and the size of
-an update after the packed network has been trained for another epoch. Files are kept in --work, and
-those that are there are not made again. About half an hour on 2 cores.
+the standard error of the paired difference. Times are medians on one core. With --runs there are
+rows for networks of train/train.py: the stages of `python train/optimize.py RUN`, where it was run,
+codebooks without training, and an update after the packed network was trained for another epoch.
+Files are kept in --work, and those that are there are not made again. About 40 minutes on 2 cores.
 """
 
 import argparse
@@ -61,6 +61,7 @@ SIZES = {
 BITS = (6, 5)
 DENSITIES = {"1.0 deep-compressed": None, "1.0 float32": 0.6, "1.1": 0.6}  # None: as they are
 TIMED = 5
+RUN_BITS, RUN_DENSITY, RUN_IMAGES = 4, 0.55, 400  # for the networks of runs
 UPDATE_RATE = 1e-4  # of the further training before an update
 UPDATE_SEED = 1  # another than the runs'
 
@@ -98,7 +99,8 @@ def main():
             rows.append({"network": f"SqueezeNet {weights}", **measured})
             print(rows[-1], file=sys.stderr, flush=True)
     for run in asked.runs:
-        rows += [*rows_of_run(run), update_of_run(run)]
+        rows += study_run(run, study.work)
+        print(rows[-1], file=sys.stderr, flush=True)
     write_csv(asked.output, with_equal_keys(rows))
 
 
@@ -233,71 +235,123 @@ def binomial(found):
     return round(math.sqrt(found["top1"] * (1 - found["top1"]) / found["images"]), 4)
 
 
-def rows_of_run(run):
-    """The stages that train/optimize.py has measured on the validation images of a run."""
+def study_run(run, work):
+    """Rows of a run's network: stages of train/optimize.py, codebooks, an update."""
+    data = RunData(run)
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    float32 = 4 * model.count_params()
+    before = data.evaluate(model)
+    rows = [run_row(run, "float32", (run / "model.keras").stat().st_size, float32, before)]
+    rows += optimized(run, before)
+    network = kept(
+        work / f"{run.name} {RUN_BITS} bits.sqz",
+        lambda: post_training.share_weights(
+            model, data.tuning_images(), bits=RUN_BITS, density=RUN_DENSITY, progress=say
+        ),
+    )
+    form = f"codebooks of {RUN_BITS} bits, density {RUN_DENSITY}"
+    for mode in ("faithful", "best"):
+        content = sqz.encode(network, mode)
+        measured = data.evaluate(model_of(sqz.decode(content)))
+        rows.append(run_row(run, f"{form}, {mode}", len(content), float32, measured, before))
+    packed = measured
+    update, whole, measured = update_of(content, data)
+    form = f"update of that after another epoch, instead of {whole} bytes"
+    rows.append(run_row(run, form, update, float32, measured, packed))
+    return rows
+
+
+class RunData:
+    """The images that a run was trained and is measured on."""
+
+    def __init__(self, run):
+        self.recipe = load_recipe(run / "recipe.yaml")
+        self.dataset = load_data(self.recipe)
+        self.batch_size = self.recipe.training.batch_size
+
+    def tuning_images(self):
+        """Some of the training images, without labels and as they are."""
+        batches = self.dataset.train.val_batches(RUN_IMAGES)
+        every = np.concatenate([images for images, _ in batches])
+        return np.random.default_rng(0).permutation(every)[:RUN_IMAGES]
+
+    def train_another_epoch(self, model):
+        model.compile(
+            keras.optimizers.SGD(UPDATE_RATE, momentum=0.9),
+            "sparse_categorical_crossentropy",
+            jit_compile=False,
+        )
+        model.fit(
+            self.dataset.train.train_batches(
+                self.batch_size,
+                augmentation=Augmentation.from_mapping(self.recipe.data.augmentation),
+                seed=UPDATE_SEED,
+            ),
+            steps_per_epoch=self.dataset.train.steps_per_epoch(self.batch_size),
+            shuffle=False,
+            verbose=0,
+        )
+
+    def evaluate(self, model):
+        predictions = predict_batches(
+            model.predict_on_batch, self.dataset.val.indexed_val_batches(self.batch_size)
+        )
+        return evaluate_predictions(predictions, self.dataset.class_names)
+
+
+def optimized(run, before):
+    """The stages that train/optimize.py has measured on the same images, where it was run."""
     path = run / "compressed" / "compression.csv"
+    if not path.exists():
+        return
     with path.open(newline="", encoding="utf-8") as file:
         stages = list(csv.DictReader(file))
-    before = stages[0]
-    for stage in stages:
-        lost = {
-            f"lost_{kind}": round(100 * (float(before[kind]) - float(stage[kind])), 2)
-            for kind in ("top1", "top5")
-        }
+    for stage in stages[1:]:
         yield {
             "network": run.name,
-            "form": stage["stage"],
+            "form": f"trained: {stage['stage']}",
             "bytes": int(stage["bytes"]),
             "times_smaller": float(stage["times_smaller"]),
-            "images": int(stage["images"]),
+            "images": before.count,
             "top1": float(stage["top1"]),
             "top1_standard_error": float(stage["top1_standard_error"]),
+            "lost_top1": round(100 * (before.top1 - float(stage["top1"])), 2),
             "top5": float(stage["top5"]),
-            **lost,
+            "lost_top5": round(100 * (before.top5 - float(stage["top5"])), 2),
         }
 
 
-def update_of_run(run):
-    """The update to a network that was trained on from its .sqz file for another epoch."""
-    base = (run / "compressed" / "model-best.sqz").read_bytes()
-    network = sqz.decode(base)
-    recipe = load_recipe(run / "recipe.yaml")
-    dataset = load_data(recipe)
-    batch_size = recipe.training.batch_size
+def update_of(content, data):
+    """The update to a packed network that was trained on for another epoch.
+
+    Returns:
+        (bytes of the update, bytes of the new file, its `Evaluation`).
+    """
+    network = sqz.decode(content)
     model = model_of(network)
-    model.compile(
-        keras.optimizers.SGD(UPDATE_RATE, momentum=0.9),
-        "sparse_categorical_crossentropy",
-        jit_compile=False,
-    )
-    model.fit(
-        dataset.train.train_batches(
-            batch_size,
-            augmentation=Augmentation.from_mapping(recipe.data.augmentation),
-            seed=UPDATE_SEED,
-        ),
-        steps_per_epoch=dataset.train.steps_per_epoch(batch_size),
-        shuffle=False,
-        verbose=2,
-    )
-    updated = network_of(
-        model, base=network, class_names=network.class_names, resize=network.resize
-    )
-    content = sqz.encode(updated)
-    update = sqz.diff(base, content)
-    patched = model_of(sqz.decode(sqz.patch(base, update)))
-    predictions = predict_batches(
-        patched.predict_on_batch, dataset.val.indexed_val_batches(batch_size)
-    )
-    measured = evaluate_predictions(predictions, dataset.class_names)
+    data.train_another_epoch(model)
+    new = sqz.encode(network_of(model, base=network))
+    update = sqz.diff(content, new)
+    return len(update), len(new), data.evaluate(model_of(sqz.decode(sqz.patch(content, update))))
+
+
+def run_row(run, form, size, float32, measured, before=None):
+    lost = {}
+    if before:
+        lost = {
+            "lost_top1": round(100 * (before.top1 - measured.top1), 2),
+            "lost_top5": round(100 * (before.top5 - measured.top5), 2),
+        }
     return {
         "network": run.name,
-        "form": f"update of model-best.sqz after another epoch, instead of {len(content)} bytes",
-        "bytes": len(update),
+        "form": form,
+        "bytes": size,
+        "times_smaller": round(float32 / size, 1),
         "images": measured.count,
         "top1": round(measured.top1, 4),
         "top1_standard_error": round(measured.top1_standard_error, 4),
         "top5": round(measured.top5, 4),
+        **lost,
     }
 
 

@@ -76,6 +76,13 @@ def compress(
             "change. These images choose the size: on yet others the loss may be larger.",
         ),
     ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .sqz file that the model was trained on from: every weight takes the nearest "
+            "of its values, so that `diff` has little to say."
+        ),
+    ] = None,
     mode: Annotated[
         Mode,
         typer.Option(
@@ -93,13 +100,14 @@ def compress(
     A network that is clustered already, or comes from a .sqz file, is packed as it is unless an
     option says otherwise.
     """
-    aim = _Aim(mode, bits, density, target_size, max_drop)
+    aim = _Aim(mode, bits, density, target_size, max_drop, base)
     path = keras_model_path(model)
-    check_output(out, (".sqz",), path)
+    check_output(out, (".sqz",), path, *([base] if base else []))
     framing = parse_resize(resize) or resize_of(path)
     data = (path, calibration, resize, max_broken_share)
     # To pack a network as it is takes no images; those of its run, if any, judge the file.
-    asked = asked_of_data(*data) if aim.is_given or calibration or run_recipe(path) else None
+    needs_images = aim.is_given and base is None
+    asked = asked_of_data(*data) if needs_images or calibration or run_recipe(path) else None
     classifier = open_model(model)
     from keras_squeezenet.compression.saving import model_of
     from keras_squeezenet.compression.sqz_files import write_network
@@ -201,12 +209,13 @@ class _Aim:
     density: float | None
     target_size: float | None
     max_drop: float | None
+    base: Path | None
 
     def __post_init__(self):
         asked = self._asked
         if len(asked) > 1:
             raise InputError(f"One of these is enough. Received: {' and '.join(asked)}")
-        if self.mode is Mode.faithful and asked and asked[0] != _SHARING:
+        if self.mode is Mode.faithful and asked and asked[0] not in (_SHARING, "--base"):
             raise InputError(f"--mode faithful goes with {_SHARING}. Received: {asked[0]}")
         # A NaN fails the comparison.
         if self.target_size is not None and not 0 < self.target_size < math.inf:
@@ -218,6 +227,7 @@ class _Aim:
             _SHARING: (self.bits, self.density),
             "--target-size": (self.target_size,),
             "--max-drop": (self.max_drop,),
+            "--base": (self.base,),
         }
         return [name for name, values in options.items() if any(v is not None for v in values)]
 
@@ -230,6 +240,11 @@ class _Aim:
         from keras_squeezenet.compression.drop_search import fit_to_drop
         from keras_squeezenet.compression.post_training import fit_to_size, share_weights
 
+        if self.base is not None:
+            from keras_squeezenet.compression.saving import network_of
+            from keras_squeezenet.compression.sqz_files import read_network
+
+            return network_of(classifier.model, base=read_network(self.base))
         model, images, held_out = classifier.model, samples.calibration, samples.held_out
         if self.target_size is not None:
             size = _size_without_names(self.target_size, classifier.class_names)

@@ -125,7 +125,8 @@ class Layer:
         Args:
             codebook: float `[k]`, ascending, with a 0.
             rate_weight: what a bit costs, in units of E[(x·W − x·Q)²] summed over patches.
-            kept: bool of the kernel's shape: all others become 0. None: all may be anything.
+            kept: bool of the kernel's shape: all others become 0. None: those that were not 0 in
+                the original, so that a pruned kernel stays pruned.
 
         Returns:
             (codes int64 of the kernel's shape, bias float32 `[filters]`).
@@ -133,8 +134,8 @@ class Layer:
         codebook = np.asarray(codebook, np.float64)
         zero = int(np.searchsorted(codebook, 0))
         borders = (codebook[1:] + codebook[:-1]) / 2
-        if kept is not None:
-            kept = kept.reshape(-1, self.shape[-1])[self._order[:-1]]
+        kept = self.nonzero if kept is None else kept
+        kept = kept.reshape(-1, self.shape[-1])[self._order[:-1]]
         codes = np.searchsorted(borders, self._weights[:-1])
         for _ in range(ENTROPY_ROUNDS if rate_weight else 1):
             costs = rate_weight * _code_lengths(codes, len(codebook))
@@ -155,8 +156,7 @@ class Layer:
                 cost = stiffness[row] * (weights[row] - codebook[candidates]) ** 2
                 best = (cost + costs[candidates]).argmin(axis=0)
                 chosen = np.take_along_axis(candidates, best[None], axis=0)[0]
-                if kept is not None:
-                    chosen = np.where(kept[row], chosen, zero)
+                chosen = np.where(kept[row], chosen, zero)
                 codes[row] = chosen
                 errors[row - start] = self._spread(weights, row, stop, codebook[chosen])
             self._spread_on(weights, start, stop, errors)

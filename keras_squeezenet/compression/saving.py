@@ -7,17 +7,13 @@ import keras
 import numpy as np
 
 from keras_squeezenet.architecture import FIRST_FIRE, Architecture, FireFilters
-from keras_squeezenet.compression import sqz
 from keras_squeezenet.compression.codebooks import nearest_values, share_values
 from keras_squeezenet.compression.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
+from keras_squeezenet.compression.sqz_files import read_network, write_network
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.files import replacing
 from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.models import SqueezeNet
 from keras_squeezenet.pretrained import convolutions_of, padding_name
-
-# More bytes than any .sqz that its reader would take: the largest network it allows is smaller.
-MAX_FILE_BYTES = 1 << 30
 
 
 class NotASqueezeNetError(InputError):
@@ -57,10 +53,8 @@ def save_compressed(
         OSError: the file cannot be written.
     """
     network = network_of(model, bits=bits, base=base, class_names=class_names, resize=resize)
-    content = sqz.encode(network, mode)
-    with replacing(Path(path)) as temporary:
-        temporary.write_bytes(content)
-    return len(content)
+    write_network(network, path, mode)
+    return Path(path).stat().st_size
 
 
 def load_compressed(path):
@@ -70,22 +64,7 @@ def load_compressed(path):
         InputError: the file is none, or broken; the text is one line and names it.
         OSError: it cannot be read.
     """
-    return model_of(read_compressed(path))
-
-
-def read_compressed(path):
-    """The `CompressedNetwork` in a .sqz file: the model's arrays, class names and framing.
-
-    Raises:
-        As `load_compressed`.
-    """
-    path = Path(path)
-    with path.open("rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    try:
-        return sqz.decode(content)
-    except sqz.SqzError as error:
-        raise sqz.SqzError(f"{path}: {error}") from error
+    return model_of(read_network(path))
 
 
 def network_of(model, *, bits=None, base=None, class_names=None, resize=None):
