@@ -105,21 +105,40 @@ def test_a_generous_size_is_not_filled_for_nothing(trained):
     assert agreement(trained, model_of(network)) > 0.97
 
 
-def test_a_size_is_found_where_small_changes_of_the_price_give_the_same(trained, monkeypatch):
-    prices, sizes = [], iter([301, 301, 301, 301, 301, 290])
+@pytest.mark.parametrize("ratio", [0.9, 1.03, 1.2])
+def test_a_size_is_reached_where_layers_in_order_take_more_than_alone(trained, monkeypatch, ratio):
+    attempts = []
 
     def network(self, price):
-        prices.append(price)
-        return next(sizes)
+        attempts.append(price)
+        return round(ratio / price)
 
     monkeypatch.setattr(post_training.Rounding, "__init__", lambda *args: None)
     monkeypatch.setattr(post_training.Rounding, "_say", lambda self, line: None, raising=False)
-    monkeypatch.setattr(post_training.Rounding, "price_for", lambda self, size: 1e-8)
+    monkeypatch.setattr(post_training.Rounding, "price_for", lambda self, size: 1 / size)
     monkeypatch.setattr(post_training.Rounding, "network", network)
     monkeypatch.setattr(post_training.sqz, "encode", lambda size: b"0" * size)
-    assert fit_to_size(trained, IMAGES, 300) == 290
-    assert prices == sorted(prices)
-    assert prices[-1] > 3 * prices[0]
+    assert 0.975 * 30_000 <= fit_to_size(trained, IMAGES, 30_000) <= 30_000
+    assert len(attempts) == 2
+
+
+def test_the_price_for_a_size_is_found_again_without_looking(trained, monkeypatch):
+    looked = []
+
+    def quick_size(self, price):
+        looked.append(price)
+        return 1e-3 / price
+
+    rounding = object.__new__(post_training.Rounding)
+    rounding._quick_sizes = {}
+    monkeypatch.setattr(post_training.Rounding, "_quick_size", quick_size)
+    price = rounding.price_for(50_000)
+    assert price == pytest.approx(1e-3 / 50_000, rel=0.01)
+    first = len(looked)
+    assert rounding.price_for(50_000) == price
+    assert len(looked) == first
+    assert rounding.price_for(49_000) == pytest.approx(1e-3 / 49_000, rel=0.01)
+    assert len(looked) < first + 5
 
 
 def test_a_size_that_no_rounding_gives_is_refused_with_what_was_reached(trained):

@@ -55,10 +55,10 @@ TUNING_IMAGES = 200
 OTHER_IMAGES = 60  # of the photos of other things, beside those, where layers are calibrated
 SIZES = {
     "1.0 deep-compressed": (470_000, 400_000, 350_000, 300_000),
-    "1.0 float32": (470_000, 400_000),
-    "1.1": (600_000, 450_000, 400_000, 350_000),
+    "1.0 float32": (470_000,),
+    "1.1": (600_000, 400_000),
 }
-BITS = (6, 5)
+BITS = {"1.0 deep-compressed": (6, 5), "1.0 float32": (6,), "1.1": (6,)}
 DENSITIES = {"1.0 deep-compressed": None, "1.0 float32": 0.6, "1.1": 0.6}  # None: as they are
 TIMED = 5
 RUN_BITS, RUN_DENSITY, RUN_IMAGES = 4, 0.55, 400  # for the networks of runs
@@ -139,7 +139,7 @@ def study_weights(study, weights, version, source):
         for mode in ("faithful", "best"):
             yield measured(".sqz of the weights as they are", exact, mode)
         yield from general_purpose("weights as they are", exact, float32)
-    for bits in BITS:
+    for bits in BITS[weights]:
         network = kept(
             study.work / f"{weights} {bits} bits.sqz",
             lambda bits=bits: post_training.share_weights(
@@ -155,7 +155,7 @@ def study_weights(study, weights, version, source):
             lambda size=size: rounding().fit_to_size(size),
         )
         yield measured(f"fit to {size // 1000} kB", network, "best")
-        if size == SIZES[weights][1]:
+        if size == SIZES[weights][-1]:
             yield from general_purpose(f"fit to {size // 1000} kB", network, float32)
 
 

@@ -17,20 +17,21 @@ from keras_squeezenet.compression.allocation import (
     rate_weight,
 )
 from keras_squeezenet.compression.calibration import sites
-from keras_squeezenet.compression.codebooks import share_values
+from keras_squeezenet.compression.codebooks import MAX_BITS, share_values
 from keras_squeezenet.compression.network import CompressedNetwork, SharedValues
 from keras_squeezenet.compression.reconstruction import Layer
 from keras_squeezenet.compression.saving import settings_of
 from keras_squeezenet.errors import InputError
 
 MEASURED_IMAGES = 48  # on which layers are measured one by one
-PRICES = (1e-10, 1e-4)  # nats per bit, between which any useful one is
-PRICE_STEPS = 12
-SIZE_ATTEMPTS = 4
-AIMED_SHARE_OF_TARGET = 0.99
+PRICES = (1e-10, 1e-3)  # nats per bit, between which any useful one is
+PRICE_PRECISION = 0.01  # of its logarithm: about 0.2 % of the size
+FINEST_PRICE = 2 * PRICES[0]  # at or below which layers are as fine as they were measured
+SIZE_ATTEMPTS = 6
+AIMED_SHARE_OF_TARGET = 0.992
 LEAST_SHARE_OF_TARGET = 0.975  # below which another attempt may fill what is left
-STRIDE = 2.0  # factor of the price where smaller changes do not help
-PRICE_PER_SIZE = 1.5  # per cent that the price rises where the size falls by one; the first guess
+BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
+FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanish, theory asks more
 
 
 def share_weights(model, images, *, bits, density=None, progress=None):
@@ -39,7 +40,7 @@ def share_weights(model, images, *, bits, density=None, progress=None):
     Args:
         model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
         images: float32 array, as the model takes them; a hundred or more.
-        bits: of the codebook of each kernel: 2**bits values, 1 to 12; an integer or a dict by the
+        bits: of the codebook of each kernel: 2**bits values, 1 to 16; an integer or a dict by the
             names of `Architecture.kernel_shapes`.
         density: share of the weights of each kernel that are kept, those that are hardest to do
             without; a number, a dict by name, or None for those that are not 0 already.
@@ -52,11 +53,15 @@ def share_weights(model, images, *, bits, density=None, progress=None):
         InputError: an argument is none of these.
     """
     say = progress or _silent
+    settings = settings_of(model)
+    names = settings["architecture"].kernel_shapes(settings["classes"])
+    bits_of = {name: _checked_bits(_of_layer("bits", bits, name)) for name in names}
+    density_of = {name: _checked_density(_of_layer("density", density, name)) for name in names}
 
-    def quantize(name, layer, bias_step):
-        kept = _kept(layer, _of_layer("density", density, name))
+    def quantize(name, layer):
+        kept = _kept(layer, density_of[name])
         kernel, _ = layer.pruned(kept)
-        codebook = share_values(kernel, _of_layer("bits", bits, name)).codebook
+        codebook = share_values(kernel, bits_of[name]).codebook
         if 0 not in codebook:
             codebook[np.abs(codebook).argmin()] = 0
         codes, bias = layer.assign(codebook, kept=kept)
@@ -84,24 +89,6 @@ def fit_to_size(model, images, target_size, *, progress=None):
     return Rounding(model, images, progress).fit_to_size(target_size)
 
 
-def _price_change(seen, target_size):
-    """The factor from the last price that was seen to the next that is worth a look."""
-    size, ratio = seen[-1][0], seen[-1][0] / (AIMED_SHARE_OF_TARGET * target_size)
-    if len(seen) == 1:
-        return ratio**PRICE_PER_SIZE
-    if len(seen) >= SIZE_ATTEMPTS or size == seen[-2][0]:
-        # A small network has few sizes.
-        return STRIDE if size > target_size else 1 / STRIDE
-    return ratio ** _price_per_size(seen[-2], seen[-1])
-
-
-def _price_per_size(previous, last):
-    """By how many per cent the price changes where the size changes by one, within reason."""
-    (size, price, _), (last_size, last_price, _) = previous, last
-    slope = np.log(price / last_price) / np.log(last_size / size)
-    return float(np.clip(slope, PRICE_PER_SIZE / 2, 2 * PRICE_PER_SIZE))
-
-
 class Rounding:
     """A network, what its layers take, and how sensitive it is to the rounding of each.
 
@@ -113,6 +100,7 @@ class Rounding:
         self._say = say = progress or _silent
         self._model, self._images = model, images
         self._settings = settings_of(model)
+        self._quick_sizes = {}  # by the logarithm of the price
         self._layers = {}
         for site in sites(model, model, images):
             kernel, bias = _arrays(site.original)
@@ -131,31 +119,37 @@ class Rounding:
         Raises:
             InputError: the size cannot be reached.
         """
-        price, seen, fits = self.price_for(target_size), [], False
-        while len(seen) < SIZE_ATTEMPTS or (not fits and price < PRICES[1]):
+        aimed, seen = target_size, []
+        for _ in range(SIZE_ATTEMPTS):
+            price = self.price_for(aimed)
             network = self.network(price)
             size = len(sqz.encode(network))
             self._say(f"price {price:.3g} nats a bit: {size} bytes of {target_size}")
-            seen.append((size, price, network))
-            fits = fits or size <= target_size
-            nothing_is_finer = fits and price <= STRIDE * PRICES[0]
+            seen.append((size, network))
+            nothing_is_finer = size <= target_size and price <= FINEST_PRICE
             if nothing_is_finer or LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
                 break
-            price *= _price_change(seen, target_size)
+            aimed *= AIMED_SHARE_OF_TARGET * target_size / size
         fitting = [found for found in seen if found[0] <= target_size]
         if not fitting:
             raise InputError(
                 f"`target_size` must be a size that can be reached. Received: {target_size} bytes, "
-                f"where {min(size for size, _, _ in seen)} were reached"
+                f"where {min(size for size, _ in seen)} were reached"
             )
-        return max(fitting, key=lambda found: found[0])[2]
+        return max(fitting, key=lambda found: found[0])[1]
 
     def price_for(self, target_size):
-        """The price per bit at which a file has about this size."""
+        """The lowest price per bit at which a file has about this size or less."""
         low, high = np.log(PRICES)
-        for _ in range(PRICE_STEPS):
+        for known, size in self._quick_sizes.items():
+            if size > target_size:
+                low = max(low, known)
+            else:
+                high = min(high, known)
+        while high - low > PRICE_PRECISION:
             middle = (low + high) / 2
-            if self._quick_size(np.exp(middle)) > target_size:
+            self._quick_sizes[middle] = self._quick_size(np.exp(middle))
+            if self._quick_sizes[middle] > target_size:
                 low = middle
             else:
                 high = middle
@@ -165,29 +159,27 @@ class Rounding:
         """The network rounded at a price per bit, each layer after those before it."""
         steps = allocate(self._curves, price)
 
-        def quantize(name, layer, bias_step):
-            step = float(np.float32(steps[name]))
-            levels, bias = _round(layer, step)
-            return levels, _uniform(np.rint(bias / bias_step(step)).astype(int), bias_step(step))
-
-        return _in_order(self._model, self._images, quantize)
+        return _in_order(
+            self._model, self._images, lambda name, layer: _rounded(layer, steps[name])
+        )
 
     def _quick_size(self, price):
         """As `network`, but each layer as if all others were the original: ten times faster."""
         steps = allocate(self._curves, price)
         kernels, biases = {}, {}
         for name, layer in self._layers.items():
-            step = float(np.float32(steps[name]))
-            kernels[name], bias = _round(layer, step)
-            bias_step = _bias_step(layer, step)
-            biases[name] = _uniform(np.rint(bias / bias_step).astype(int), bias_step)
+            kernels[name], biases[name] = _rounded(layer, steps[name])
         return len(sqz.encode(_network(self._settings, kernels, biases)))
 
 
-def _round(layer, step):
+def _rounded(layer, step):
+    """A layer's kernel and bias as `SharedValues`, the kernel in multiples of a step."""
+    step = float(np.float32(step))  # as it stands in the file
     codebook = grid(layer, step)
     codes, bias = layer.assign(codebook, rate_weight(layer, step))
-    return _uniform(codes - len(codebook) // 2, step), bias
+    bias_step = _bias_step(layer, step)
+    levels = np.rint(bias / bias_step).astype(int)
+    return _uniform(codes - len(codebook) // 2, step), _uniform(levels, bias_step)
 
 
 def _uniform(levels, step):
@@ -195,10 +187,6 @@ def _uniform(levels, step):
     lowest, highest = int(levels.min()), int(levels.max())
     codebook = np.float32(step) * np.arange(lowest, highest + 1, dtype=np.float32)
     return SharedValues((levels - lowest).astype(np.uint16), codebook + np.float32(0))
-
-
-BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
-FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanish, theory asks more
 
 
 def _bias_step(layer, step):
@@ -216,7 +204,7 @@ def _in_order(model, images, quantize):
     kernels, biases = {}, {}
     for site in sites(model, copy, images):
         layer = Layer(*_arrays(site.original), site.moments())
-        kernel, bias = quantize(site.name, layer, lambda step, layer=layer: _bias_step(layer, step))
+        kernel, bias = quantize(site.name, layer)
         site.copy.kernel.assign(kernel.values)
         site.copy.bias.assign(bias.values)
         kernels[site.name], biases[site.name] = kernel, bias
@@ -241,12 +229,26 @@ def _arrays(convolution):
 def _kept(layer, density):
     if density is None:
         return layer.nonzero
-    if isinstance(density, bool) or not 0 < density <= 1:
-        raise InputError(f"`density` must be above 0 and at most 1. Received: density={density}")
     saliency = layer.saliency
     count = max(1, round(density * saliency.size))
     threshold = np.partition(saliency.ravel(), saliency.size - count)[saliency.size - count]
     return saliency >= threshold
+
+
+def _checked_bits(bits):
+    if type(bits) is not int or not 1 <= bits <= MAX_BITS:
+        raise InputError(f"`bits` must be an integer from 1 to {MAX_BITS}. Received: bits={bits}")
+    return bits
+
+
+def _checked_density(density):
+    is_number = isinstance(density, int | float) and not isinstance(density, bool)
+    if density is not None and not (is_number and 0 < density <= 1):
+        raise InputError(
+            "`density` must be a number above 0 and at most 1, or None. "
+            f"Received: density={density}"
+        )
+    return density
 
 
 def _of_layer(name, value, layer):
