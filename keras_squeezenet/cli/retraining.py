@@ -3,7 +3,6 @@
 Under `horovodrun` every rank runs the command with its share of the images; rank 0 alone writes.
 """
 
-import importlib.util
 import logging
 import sys
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from keras_squeezenet.cli.options import (
     run_recipe,
     save_keras,
 )
+from keras_squeezenet.compression.tfmot import require_tfmot
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import print_json, print_retrained
 
@@ -280,7 +280,7 @@ def _prepared(model, out, ending, data, batch_size, resize, max_broken_share):
     """All that is refused before the training, then a `_Prepared` to train with."""
     path = keras_model_path(model)
     check_output(out, (ending,), path)
-    _require_tfmot()
+    require_tfmot()
     asked = asked_of_data(path, data, resize, max_broken_share, "--data")
     of_the_run = asked.pop("held_out")
     recipe = run_recipe(path)
@@ -335,15 +335,6 @@ def _section(kind, command, **options):
 
     given = {name: value for name, value in options.items() if value is not None}
     return check_recipe(kind, given, source=command)
-
-
-def _require_tfmot():
-    for name in ("tensorflow_model_optimization", "tf_keras"):
-        if importlib.util.find_spec(name) is None:
-            raise InputError(
-                f"This takes {name}, which is not installed: "
-                "pip install 'keras-squeezenet[compression]'"
-            )
 
 
 @contextmanager

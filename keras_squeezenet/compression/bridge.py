@@ -6,13 +6,13 @@ as in `Architecture.kernel_shapes`, and a model within the model becomes its lay
 in the twin is a layer that tfmot and LiteRT's converter know.
 """
 
-import os
 from functools import partial
 
 import keras
 import numpy as np
 from keras import layers
 
+from keras_squeezenet.compression.tfmot import require_tfmot
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing, every_layer
 from keras_squeezenet.preprocessing import PREPROCESSINGS, fold
@@ -105,6 +105,7 @@ def to_tf_keras(model):
     Raises:
         BridgeError: names a layer that cannot be carried, and its class.
     """
+    require_tfmot()
     import tf_keras
 
     graph = _graph_of(model)
@@ -177,22 +178,6 @@ def kernels(model):
         for name, layer in sources(model).items()
         if type(layer) in WITH_KERNEL
     }
-
-
-def load_tfmot():
-    """The tfmot module.
-
-    Importing it tells the process, and all that it starts, that `tf.keras` is tf_keras. Keras 3
-    code has no use for that, so the setting is put back.
-    """
-    before = os.environ.get("TF_USE_LEGACY_KERAS")
-    import tensorflow_model_optimization
-
-    if before is None:
-        os.environ.pop("TF_USE_LEGACY_KERAS", None)
-    else:
-        os.environ["TF_USE_LEGACY_KERAS"] = before
-    return tensorflow_model_optimization
 
 
 def _graph_of(model):

@@ -7,7 +7,7 @@ together. With tfmot's sparsity-preserving clustering, zeros of a pruned kernel 
 
 import numpy as np
 
-from keras_squeezenet.compression.bridge import kernels, load_tfmot, to_tf_keras
+from keras_squeezenet.compression.bridge import kernels, to_tf_keras
 from keras_squeezenet.compression.codebooks import k_means
 from keras_squeezenet.compression.pruning import by_layer
 from keras_squeezenet.compression.retraining import (
@@ -17,6 +17,7 @@ from keras_squeezenet.compression.retraining import (
     retrain,
     top1,
 )
+from keras_squeezenet.compression.tfmot import load_tfmot
 
 # tfmot compares every weight with every shared value in every step: 256 of them take 1 KB a weight.
 MIN_BITS, MAX_BITS = 2, 8

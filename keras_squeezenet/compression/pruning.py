@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_squeezenet.architecture import preset
-from keras_squeezenet.compression.bridge import kernels, load_tfmot, to_tf_keras
+from keras_squeezenet.compression.bridge import kernels, to_tf_keras
 from keras_squeezenet.compression.retraining import (
     Compressed,
     RetrainingError,
@@ -19,6 +19,7 @@ from keras_squeezenet.compression.retraining import (
     retrain,
     top1,
 )
+from keras_squeezenet.compression.tfmot import load_tfmot
 
 DEFAULT_SPARSITY = 0.67  # Deep Compression's SqueezeNet keeps a third of its weights
 STRUCTURES = (None, "2:4")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_squeezenet._version import __version__
-from keras_squeezenet.compression.bridge import kernels, load_tfmot, to_tf_keras
+from keras_squeezenet.compression.bridge import kernels, to_tf_keras
 from keras_squeezenet.compression.clustering import MAX_BITS
 from keras_squeezenet.compression.retraining import (
     LayerStatistics,
@@ -25,6 +25,7 @@ from keras_squeezenet.compression.retraining import (
     retrain,
     top1,
 )
+from keras_squeezenet.compression.tfmot import load_tfmot
 from keras_squeezenet.export import (
     DEFAULT_TOLERANCE,
     LEAST_EQUAL_DECISIONS,
