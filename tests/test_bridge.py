@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_squeezenet import CeilMaxPooling2D, Fire, SqueezeNet
 from keras_squeezenet.architecture import preset
-from keras_squeezenet.compression import bridge
+from keras_squeezenet.compression import bridge, tfmot
 from keras_squeezenet.compression.bridge import BridgeError
 from tests.compression_digits import tiny_net
 
@@ -241,7 +241,7 @@ def test_a_copy_computes_the_same_and_shares_nothing():
 
 def test_keras_3_goes_on_as_before_after_tfmot_was_imported(tmp_path):
     before = os.environ.get("TF_USE_LEGACY_KERAS")
-    bridge.load_tfmot()
+    tfmot.load_tfmot()
     assert os.environ.get("TF_USE_LEGACY_KERAS") == before
     assert keras.version().startswith("3.")
     model = on_image(Fire(2, 3, 4), layers.GlobalAveragePooling2D())

@@ -211,6 +211,14 @@ class TestCompress:
         old, new = read_network(base), read_network(out)
         for name, kernel in new.kernels.items():
             assert set(np.unique(kernel.values)) <= set(old.kernels[name].codebook)
+        halved = tmp_path / "halved.sqz"
+        run(
+            *("compress", model_path, halved, "--calibration", "digits", "--images", 20),
+            *("--bits", 4, "--density", 0.3),
+        )
+        assert "`base` must be a network that the model was trained on from" in refused(
+            "compress", model_path, out, "--base", halved
+        )
         assert "Received: --target-size and --base" in refused(
             *("compress", model_path, out, "--base", base, "--target-size", 9)
         )
@@ -231,7 +239,7 @@ class TestCompress:
             (["--target-size", "nan"], "kilobytes above 0. Received: nan"),
             (["--target-size", 0.02, "--calibration", "digits"], "The class names alone take"),
             (["--target-size", 0.3, "--calibration", "digits"], "a size that can be reached"),
-            (["--density", 0, "--calibration", "digits"], "Received: density=0"),
+            (["--density", 0, "--calibration", "digits"], "--density must be above 0"),
             (["--bits", 4, "--calibration", "/nowhere"], "Received: source=/nowhere"),
         ],
     )

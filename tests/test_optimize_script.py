@@ -159,7 +159,7 @@ class TestWholeChain:
         page = Page(compressed / "report.html")
         assert page.sections() == ["stages", "bytes", "layers", "weights", "run"]
         assert len(page.images()) == 4
-        recipe = yaml.safe_load((compressed / "recipe.yaml").read_text())
+        recipe = yaml.safe_load((compressed / "compression.yaml").read_text())
         assert (recipe["prune"]["sparsity"], recipe["cluster"]["bits"]) == (0.6, 4)
 
     def test_nothing_temporary_is_left(self, compressed):

@@ -189,7 +189,7 @@ def test_deep_compression_is_the_published_networks_density_layer_by_layer():
     assert sparsities["conv10"] == pytest.approx(1 - 102323 / 512000)
     shapes = preset("1.0").kernel_shapes(1000)
     kept = sum((1 - sparsities[name]) * math.prod(shape) for name, shape in shapes.items())
-    assert kept == pytest.approx(415921)  # FACTS of the file: non-zero of 1,244,448 weights
+    assert kept == pytest.approx(415921)  # of 1,244,448 weights
 
 
 @pytest.mark.shared

@@ -22,7 +22,7 @@ for quantize in none float16 dynamic int8; do
 done
 $bin/keras-squeezenet report "$run"
 
-if [ ! -e "$run/compressed/report.html" ]; then
+if [ ! "$run/compressed/report.html" -nt "$run/model.keras" ]; then
   $bin/python train/optimize.py "$run"
 fi
 echo "the report of the compression: $run/compressed/report.html"

@@ -314,7 +314,7 @@ def optimized(run, before):
             "times_smaller": float(stage["times_smaller"]),
             "images": before.count,
             "top1": float(stage["top1"]),
-            "top1_standard_error": float(stage["top1_standard_error"]),
+            "top1_standard_error": float(stage["standard_error"]),
             "lost_top1": round(100 * (before.top1 - float(stage["top1"])), 2),
             "top5": float(stage["top5"]),
             "lost_top5": round(100 * (before.top5 - float(stage["top5"])), 2),

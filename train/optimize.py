@@ -150,6 +150,8 @@ class Stages:
 
     def save(self, name, file, model):
         if distributed.rank() == 0:
+            names = self.output / classifiers.CLASS_NAMES_FILE
+            files.write_json(names, list(self.dataset.class_names))
             with files.replacing(self.output / file) as temporary:
                 model.save(temporary)
             saved = keras.saving.load_model(self.output / file, compile=False)
@@ -195,7 +197,8 @@ class Stages:
         parameters = model.count_params()
         rows = [stage.row(4 * parameters) for stage in self.measured]
         files.write_csv(self.output / "compression.csv", rows)
-        files.write_text(self.output / "recipe.yaml", recipe.to_yaml())
+        # Not recipe.yaml, which says what a model beside it was trained on.
+        files.write_text(self.output / "compression.yaml", recipe.to_yaml())
         before, after = kernels(unshared), kernels(self.packed) if self.packed else {}
         return write_compression_report(
             self.output,

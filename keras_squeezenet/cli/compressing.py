@@ -1,10 +1,12 @@
 """The commands about .sqz files: compress, decompress, diff, patch."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +27,9 @@ from keras_squeezenet.cli.options import (
 )
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import print_compressed, print_json, printable, thousands
+
+if TYPE_CHECKING:
+    from keras_squeezenet.compression.network import CompressedNetwork
 
 KILOBYTE = 1000
 DEFAULT_BITS = 6  # Deep Compression's SqueezeNet of 0.47 MB
@@ -61,7 +66,7 @@ def compress(
     ] = None,
     density: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the weights of each kernel to keep."),
+        typer.Option(help="Share of the weights of each kernel to keep, above 0 and at most 1."),
     ] = None,
     target_size: Annotated[
         float | None,
@@ -100,9 +105,11 @@ def compress(
     A network that is clustered already, or comes from a .sqz file, is packed as it is unless an
     option says otherwise.
     """
-    aim = _Aim(mode, bits, density, target_size, max_drop, base)
+    from keras_squeezenet.compression.sqz_files import read_network
+
     path = keras_model_path(model)
     check_output(out, (".sqz",), path, *([base] if base else []))
+    aim = _Aim(mode, bits, density, target_size, max_drop, base and read_network(base))
     framing = parse_resize(resize) or resize_of(path)
     data = (path, calibration, resize, max_broken_share)
     # To pack a network as it is takes no images; those of its run, if any, judge the file.
@@ -113,7 +120,7 @@ def compress(
     from keras_squeezenet.compression.sqz_files import write_network
 
     network = None if aim.is_given else _as_it_is(path, classifier.model)
-    if network is None and asked is None:
+    if network is None and asked is None and base is None:
         asked = asked_of_data(*data)
     samples = asked and _samples(classifier, images, **asked)
     if network is None:
@@ -209,7 +216,7 @@ class _Aim:
     density: float | None
     target_size: float | None
     max_drop: float | None
-    base: Path | None
+    base: CompressedNetwork | None
 
     def __post_init__(self):
         asked = self._asked
@@ -217,7 +224,9 @@ class _Aim:
             raise InputError(f"One of these is enough. Received: {' and '.join(asked)}")
         if self.mode is Mode.faithful and asked and asked[0] not in (_SHARING, "--base"):
             raise InputError(f"--mode faithful goes with {_SHARING}. Received: {asked[0]}")
-        # A NaN fails the comparison.
+        # A NaN fails the comparisons.
+        if self.density is not None and not 0 < self.density <= 1:
+            raise InputError(f"--density must be above 0 and at most 1. Received: {self.density}")
         if self.target_size is not None and not 0 < self.target_size < math.inf:
             raise InputError(f"--target-size takes kilobytes above 0. Received: {self.target_size}")
 
@@ -242,9 +251,8 @@ class _Aim:
 
         if self.base is not None:
             from keras_squeezenet.compression.saving import network_of
-            from keras_squeezenet.compression.sqz_files import read_network
 
-            return network_of(classifier.model, base=read_network(self.base))
+            return network_of(classifier.model, base=self.base)
         model, images, held_out = classifier.model, samples.calibration, samples.held_out
         if self.target_size is not None:
             size = _size_without_names(self.target_size, classifier.class_names)

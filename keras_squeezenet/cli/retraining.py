@@ -43,10 +43,15 @@ Data = Annotated[
         "folder with train/ and val/ or of class folders. Default: the data of the model's run."
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Default: 10 to prune, else 3.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Default: 10 to prune, 3 to cluster and to quantize.")
+]
 LearningRate = Annotated[
     float | None,
-    typer.Option(help="Of the first step; falls to 0. Default: 0.003 to prune, else 0.0003."),
+    typer.Option(
+        help="Of the first step; falls to 0. Default: 0.003 to prune, 0.0003 to "
+        "cluster and to quantize."
+    ),
 ]
 Momentum = Annotated[float, typer.Option(min=0, help="Of SGD, below 1.")]
 BatchSize = Annotated[

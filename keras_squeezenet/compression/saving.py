@@ -15,6 +15,10 @@ from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.models import SqueezeNet
 from keras_squeezenet.pretrained import convolutions_of, padding_name
 
+# Of the weights, root mean square, that taking the values of a base may change: 4-bit codebooks of
+# the network itself change about 0.1, those of another that is pruned most of all.
+MAX_CHANGE_BY_BASE = 0.25
+
 
 class NotASqueezeNetError(InputError):
     """A model that the constructor `SqueezeNet` does not build; the text names the difference."""
@@ -52,9 +56,12 @@ def save_compressed(
         InputError: a kernel has more than 65,536 distinct values, or an argument is none of these.
         OSError: the file cannot be written.
     """
+    path = Path(path)
+    if path.suffix != ".sqz":
+        raise InputError(f"`path` must end in .sqz. Received: {path}")
     network = network_of(model, bits=bits, base=base, class_names=class_names, resize=resize)
     write_network(network, path, mode)
-    return Path(path).stat().st_size
+    return path.stat().st_size
 
 
 def load_compressed(path):
@@ -71,7 +78,11 @@ def network_of(model, *, bits=None, base=None, class_names=None, resize=None):
     """A model as a `CompressedNetwork`. Arguments and errors: see `save_compressed`."""
     if base is not None and bits is not None:
         raise InputError("One of `bits` and `base` is enough. Received: both")
+    if isinstance(class_names, str):
+        raise InputError(f"`class_names` must be a list of names. Received: {class_names}")
     settings = settings_of(model)
+    if isinstance(bits, dict) and (unknown := set(bits) - set(_shapes(settings))):
+        raise InputError(f"`bits` must name kernels of the model. Received: {min(unknown)}")
     kernels, biases = {}, {}
     for name, convolution in convolutions_of(model.layers).items():
         kernel = keras.ops.convert_to_numpy(convolution.kernel).astype(np.float32)
@@ -79,6 +90,7 @@ def network_of(model, *, bits=None, base=None, class_names=None, resize=None):
         if base is not None:
             _check_shape(base, name, kernel.shape)
             kernels[name] = nearest_values(kernel, base.kernels[name])
+            _check_change(name, kernel, kernels[name].values)
             biases[name] = nearest_values(bias, base.biases[name])
         else:
             kernels[name] = _shared(kernel, name, bits)
@@ -180,6 +192,15 @@ def settings_of(model):
         ) from error
     _check_equal(model, twin)
     return settings
+
+
+def _check_change(name, kernel, values):
+    change = np.linalg.norm(kernel - values) / max(np.linalg.norm(kernel), np.finfo(float).tiny)
+    if not change <= MAX_CHANGE_BY_BASE:
+        raise InputError(
+            "`base` must be a network that the model was trained on from: its values may change "
+            f"weights by {MAX_CHANGE_BY_BASE:.0%}. Received: {change:.0%} in {name}"
+        )
 
 
 def _shapes(settings):
