@@ -146,6 +146,17 @@ def test_a_size_that_no_rounding_gives_is_refused_with_what_was_reached(trained)
         fit_to_size(trained, IMAGES[:8], 100)
 
 
+@pytest.mark.parametrize("images", ["photos", IMAGES[0], IMAGES[:, :8], IMAGES.astype(str)])
+def test_images_that_the_model_does_not_take_are_refused_in_one_line(trained, images):
+    for compress in (
+        functools.partial(fit_to_size, target_size=1000),
+        functools.partial(share_weights, bits=4),
+    ):
+        with pytest.raises(InputError, match="`images` must be numbers of shape") as error:
+            compress(trained, images)
+        assert "\n" not in str(error.value)
+
+
 def test_no_images_are_refused(trained):
     for compress in (
         functools.partial(fit_to_size, target_size=1000),

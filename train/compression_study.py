@@ -9,7 +9,7 @@ no label is used, and the rest for the figures in the table. The photos of other
 tuning; their labels are not used either. Of each set of weights there are rows for
 
 - the weights as they are, in float32, and packed exactly where they are few distinct values,
-- the same shared weights under general-purpose compressors,
+- the same shared weights under general-purpose compressors (`pip install .[study]` for two),
 - Deep Compression without retraining: pruned weights in codebooks of 5 and 6 bits, Huffman coded,
 - files of a wanted size (`fit_to_size`).
 
@@ -98,10 +98,11 @@ def main():
         for measured in study_weights(study, weights, version, source):
             rows.append({"network": f"SqueezeNet {weights}", **measured})
             print(rows[-1], file=sys.stderr, flush=True)
+            write_csv(asked.output, rows)
     for run in asked.runs:
         rows += study_run(run, study.work)
         print(rows[-1], file=sys.stderr, flush=True)
-    write_csv(asked.output, with_equal_keys(rows))
+        write_csv(asked.output, with_equal_keys(rows))
 
 
 def read_study(asked):
@@ -197,13 +198,13 @@ def compressors():
 
         found["zstd"] = zstandard.ZstdCompressor(level=22).compress
     except ImportError:
-        say("going on without zstd: pip install zstandard")
+        say("going on without zstd: pip install .[study]")
     try:
         import brotli
 
         found["brotli"] = lambda data: brotli.compress(data, quality=11, lgwin=24)
     except ImportError:
-        say("going on without brotli: pip install brotli")
+        say("going on without brotli: pip install .[study]")
     return found
 
 

@@ -57,6 +57,7 @@ def share_weights(model, images, *, bits, density=None, progress=None):
     names = settings["architecture"].kernel_shapes(settings["classes"])
     bits_of = {name: _checked_bits(_of_layer("bits", bits, name)) for name in names}
     density_of = {name: _checked_density(_of_layer("density", density, name)) for name in names}
+    images = _checked_images(model, images)
 
     def quantize(name, layer):
         kept = _kept(layer, density_of[name])
@@ -98,8 +99,8 @@ class Rounding:
 
     def __init__(self, model, images, progress=None):
         self._say = say = progress or _silent
-        self._model, self._images = model, images
         self._settings = settings_of(model)
+        self._model, self._images = model, (images := _checked_images(model, images))
         self._quick_sizes = {}  # by the logarithm of the price
         self._layers = {}
         for site in sites(model, model, images):
@@ -233,6 +234,17 @@ def _kept(layer, density):
     count = max(1, round(density * saliency.size))
     threshold = np.partition(saliency.ravel(), saliency.size - count)[saliency.size - count]
     return saliency >= threshold
+
+
+def _checked_images(model, images):
+    images = np.asarray(images)
+    expected = tuple(model.input_shape[1:])
+    if images.dtype.kind not in "fiu" or images.shape[1:] != expected:
+        raise InputError(
+            f"`images` must be numbers of shape [n, {', '.join(map(str, expected))}]. "
+            f"Received: {images.dtype} of shape {images.shape}"
+        )
+    return images.astype(np.float32, copy=False)
 
 
 def _checked_bits(bits):

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from keras_squeezenet.compression import sqz
+from keras_squeezenet.compression.sqz import container
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.files import replacing
 
-# More bytes than any that the readers would take: the largest network they allow is smaller.
-MAX_FILE_BYTES = 1 << 30
+# 2**24 weights of 20 bits, with a gap of 20 bits each, take 80 MiB; 2**22 values of codebooks, with
+# their code lengths, less than 40.
+MAX_FILE_BYTES = 2**27
 
 
 def read_network(path):
@@ -32,13 +36,15 @@ def write_network(network, path, mode="best"):
         The `CompressedNetwork` that was read back.
 
     Raises:
-        InputError: for a network that no .sqz file holds.
+        InputError: for a network that no .sqz file holds, or whose weights did not come back.
         OSError: the file cannot be written.
     """
     content = sqz.encode(network, mode)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-        return read_network(temporary)
+        written = read_network(temporary)
+        _check_equal(written, network)
+        return written
 
 
 def bytes_spent(path):
@@ -83,18 +89,35 @@ def apply_update(old, update, path):
         The new file's size in bytes.
 
     Raises:
-        SqzError: the update is damaged, or was made for another file.
+        SqzError: the update is damaged, was made for another file, or gives none.
         OSError: a file cannot be read or written.
     """
     new = _naming(update, sqz.patch, _content(old), _content(update))
     with replacing(path) as temporary:
         temporary.write_bytes(new)
+        _naming(update, sqz.decode, temporary.read_bytes())
     return len(new)
 
 
 def _content(path):
     with Path(path).open("rb") as file:
-        return file.read(MAX_FILE_BYTES + 1)
+        start = file.read(len(container.MAGIC))
+        if start != container.MAGIC:
+            return start  # what reads it says so; the rest may be of any length
+        content = start + file.read(MAX_FILE_BYTES + 1 - len(start))
+    if len(content) > MAX_FILE_BYTES:
+        raise sqz.SqzError(f"{path}: a .sqz file has at most {MAX_FILE_BYTES} bytes")
+    return content
+
+
+def _check_equal(written, network):
+    """Bit by bit, so that nothing that is not the network takes an older file's place."""
+    for part in ("kernels", "biases"):
+        arrays, found = getattr(network, part), getattr(written, part)
+        for name, shared in arrays.items():
+            values = found[name].values.view(np.uint32)
+            if not np.array_equal(values, shared.values.view(np.uint32)):
+                raise InputError(f"The file does not give back the {part} of {name}")
 
 
 def _naming(path, function, *arguments):

@@ -93,7 +93,7 @@ class Contents:
         except SqzError:
             raise
         except InputError as error:
-            raise SqzError(f"the file holds no network: {error}") from error
+            raise SqzError(f"the file holds no network: {container.one_line(error)}") from error
 
     @classmethod
     def _of_sections(cls, mode, sections):
@@ -118,7 +118,7 @@ class Contents:
         except SqzError:
             raise
         except InputError as error:
-            raise SqzError(f"the file holds no network: {error}") from error
+            raise SqzError(f"the file holds no network: {container.one_line(error)}") from error
 
 
 def _alphabet_and_codes(shared):

@@ -12,6 +12,7 @@ from keras_squeezenet.architecture import Architecture, FireFilters
 from keras_squeezenet.compression.sqz.reading import Reader, SqzError, varint
 
 MAGIC = b"\x89SQZ"
+UPDATE_MAGIC = b"\x89SQZDELTA"
 VERSION = 1
 MODES = ("faithful", "best")
 CHECKSUM_BYTES = 4
@@ -20,8 +21,9 @@ MAX_HEADER = 2**16  # bytes, inflated
 MAX_CLASS_NAMES = 2**22  # bytes, inflated
 MAX_FIRES = 256
 MAX_WEIGHTS = 2**24
+MAX_DIGITS = 10  # of an integer in JSON, with its sign
 MAX_BIASES = 2**18
-MAX_SIDE = 2**16  # of an input, in pixels
+MAX_SIDE = 2**16  # of an input, of pictures and of padding, in pixels
 
 # What most headers are made of: raw deflate takes it as having come before.
 DICTIONARY = (
@@ -52,6 +54,9 @@ class Header:
             ("weights", sum(map(prod, shapes)), MAX_WEIGHTS),
             ("biases", sum(shape[-1] for shape in shapes), MAX_BIASES),
             ("pixels on a side", self.input_size, MAX_SIDE),
+            ("pixels on the architecture's side", self.architecture.input_size, MAX_SIDE),
+            ("pixels of padding", self.architecture.last_conv_padding, MAX_SIDE),
+            ("pixels to resize to", self.resize if isinstance(self.resize, int) else 0, MAX_SIDE),
         ):
             if value > limit:
                 raise SqzError(f"a .sqz file holds at most {limit} {name}. Received: {value}")
@@ -102,8 +107,12 @@ def with_checksum(data):
 
 def checked(data, magic, kind):
     """A reader of what stands between the magic bytes and the checksum, both checked."""
-    if bytes(data[: len(magic)]) != magic:
-        raise SqzError(f"a {kind} starts with {magic!r}. Received: {bytes(data[: len(magic)])!r}")
+    data = memoryview(data)
+    start = bytes(data[: len(UPDATE_MAGIC)])
+    if not start.startswith(magic):
+        raise SqzError(f"a {kind} starts with {magic!r}. Received: {start[: len(magic)]!r}")
+    if start == UPDATE_MAGIC != magic:
+        raise SqzError(f"expected a {kind}. Received: an update from one to another")
     if len(data) < len(magic) + 1 + CHECKSUM_BYTES:
         raise SqzError(f"the {kind} ends early. Received: {len(data)} bytes")
     body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
@@ -150,17 +159,24 @@ def _architecture(fields):
             name, filters, kernel_size, fires, tuple(pool_after), input_size, padding
         )
     except (TypeError, ValueError) as error:
-        raise SqzError(f"the header has no architecture: {_one_line(error)}") from error
+        raise SqzError(f"the header has no architecture: {one_line(error)}") from error
 
 
 def _json_list(data, what):
     try:
-        fields = json.loads(data.decode(errors="surrogatepass"))
+        fields = json.loads(data.decode(errors="surrogatepass"), parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise SqzError(f"the {what} must be JSON: {_one_line(error)}") from None
+        raise SqzError(f"the {what} must be JSON: {one_line(error)}") from None
     if not isinstance(fields, list):
         raise SqzError(f"the {what} must be a JSON list. Received: {type(fields).__name__}")
     return fields
+
+
+def _integer(digits):
+    # No number in a header is larger; thousands of digits would be slow, or an error, elsewhere.
+    if len(digits) > MAX_DIGITS or int(digits) > MAX_WEIGHTS:
+        raise SqzError(f"a number must be at most {MAX_WEIGHTS}. Received: {digits[:20]}")
+    return int(digits)
 
 
 def _deflate_json(fields, dictionary):
@@ -174,11 +190,11 @@ def _inflate(data, maximum, what, dictionary):
     try:
         inflated = inflater.decompress(data, maximum)
     except zlib.error as error:
-        raise SqzError(f"the {what} cannot be inflated: {_one_line(error)}") from None
+        raise SqzError(f"the {what} cannot be inflated: {one_line(error)}") from None
     if not inflater.eof or inflater.unused_data:
         raise SqzError(f"the {what} must be one deflated stream of at most {maximum} bytes")
     return inflated
 
 
-def _one_line(error):
+def one_line(error):
     return " ".join(str(error).split())[:200]

@@ -19,7 +19,6 @@ from keras_squeezenet.compression.sqz.context_model import (
 )
 from keras_squeezenet.compression.sqz.reading import Reader, SqzError
 
-MAGIC = b"\x89SQZDELTA"
 KINDS = ("whole file", "changes")
 HASH_BYTES = 32
 TEXT_SECTIONS = ("header", "class names", "predictors")
@@ -59,7 +58,7 @@ def patch(old, delta):
     Raises:
         SqzError: the update is damaged, or was made from another file.
     """
-    reader = container.checked(delta, MAGIC, ".sqz update")
+    reader = container.checked(delta, container.UPDATE_MAGIC, ".sqz update")
     kind = KINDS[reader.varint(len(KINDS) - 1)]
     base, result = bytes(reader.take(HASH_BYTES)), bytes(reader.take(HASH_BYTES))
     if _hash(old) != base:
@@ -80,12 +79,12 @@ def _hash(data):
 
 
 def _framed(old, new, kind, body):
-    head = MAGIC + bytes([container.VERSION, KINDS.index(kind)])
+    head = container.UPDATE_MAGIC + bytes([container.VERSION, KINDS.index(kind)])
     return container.with_checksum(head + _hash(old) + _hash(new) + body)
 
 
 def _body(delta):
-    return delta[len(MAGIC) + 2 + 2 * HASH_BYTES : -container.CHECKSUM_BYTES]
+    return delta[len(container.UPDATE_MAGIC) + 2 + 2 * HASH_BYTES : -container.CHECKSUM_BYTES]
 
 
 def _changes(before, after):

@@ -1,4 +1,4 @@
-"""Canonical Huffman codes. Decoding looks at every bit of the stream at once.
+"""Canonical Huffman codes. Decoding looks at all bits of a segment of the stream at once.
 
 Source: Huffman 1952; canonical: codes of a length ascend with their symbols, and a longer code is
 larger than the shorter ones before it (as in RFC 1951, section 3.2.2).
@@ -11,6 +11,7 @@ import numpy as np
 from keras_squeezenet.compression.sqz.reading import SqzError, pack_bits
 
 MAX_LENGTH = 20  # bits; 65,536 symbols need at least 16
+SEGMENT = 2**16  # bytes; decoding takes some 70 times this, whatever the stream has
 
 
 def code_lengths(counts):
@@ -52,15 +53,30 @@ def decode(data, lengths, count):
         if len(data) or (count and lengths[used[0]] != 1):
             raise SqzError("a stream of a single symbol takes no bits, and its code length is 1")
         return np.repeat(used, count) if count else np.zeros(0, np.int64)
+    longest = int(max(lengths, default=0))
+    if longest > MAX_LENGTH:
+        raise SqzError(f"a Huffman code has at most {MAX_LENGTH} bits. Received: {longest}")
+    least, most = -(-count // 8), -(-count * longest // 8)
+    if not least <= len(data) <= most:
+        raise SqzError(
+            f"{count} code words take from {least} to {most} bytes. Received: {len(data)}"
+        )
     symbols, word_lengths = _lookup(lengths, used)
-    if count > 8 * len(data):
-        raise SqzError(f"{count} code words take more than {len(data)} bytes")
-    windows = _windows(data, int(lengths.max()))
-    starts, end = _word_starts(word_lengths[windows].tobytes(), count)
-    spare = 8 * len(data) - end
+    decoded, done, position = np.empty(count, np.int64), 0, 0
+    while done < count:
+        first = position // 8
+        if first >= len(data):
+            raise SqzError(f"expected {count} code words. Received: {done}")
+        windows = _windows(data, first, longest)
+        starts, end = _word_starts(
+            word_lengths[windows].tobytes(), position - 8 * first, count - done
+        )
+        decoded[done : done + len(starts)] = symbols[windows[starts]]
+        done, position = done + len(starts), 8 * first + end
+    spare = 8 * len(data) - position
     if not 0 <= spare < 8 or data[-1] & (1 << spare) - 1:
-        raise SqzError(f"{count} code words end at bit {end} of {8 * len(data)}")
-    return symbols[windows[starts]]
+        raise SqzError(f"{count} code words end at bit {position} of {8 * len(data)}")
+    return decoded
 
 
 def _tree_depths(weights):
@@ -98,30 +114,35 @@ def _lookup(lengths, used):
     if not len(used):
         raise SqzError("a Huffman code must have a symbol")
     order, shares, longest = _ranked(lengths, used)
-    if longest > MAX_LENGTH or shares.sum() != 1 << longest:
+    if shares.sum() != 1 << longest:
         raise SqzError("the lengths of a Huffman code must make a complete code")
     return np.repeat(order, shares), np.repeat(lengths[order], shares)
 
 
-def _windows(data, width):
-    """The `width` bits that start at each bit of the data, zeros after its end: int32."""
-    padded = np.frombuffer(bytes(data) + bytes(4), np.uint8).astype(np.uint32)
-    words = padded[:-4] << 24 | padded[1:-3] << 16 | padded[2:-2] << 8 | padded[3:-1]
+def _windows(data, first, width):
+    """The `width` bits that start at each bit of a segment from byte `first` on: int32.
+
+    There are zeros after the end of the data.
+    """
+    size = min(SEGMENT, len(data) - first)
+    segment = bytes(data[first : first + size + 3]).ljust(size + 3, b"\0")
+    padded = np.frombuffer(segment, np.uint8).astype(np.uint32)
+    words = padded[:-3] << 24 | padded[1:-2] << 16 | padded[2:-1] << 8 | padded[3:]
     shifted = words[:, None] << np.arange(8, dtype=np.uint32)
     return (shifted >> np.uint32(32 - width)).ravel().view(np.int32)
 
 
-def _word_starts(lengths, count):
-    """Where `count` words start, and where the last one ends, in bits.
+def _word_starts(lengths, position, count):
+    """Where up to `count` words of a segment start, and where the last one ends, in bits.
 
     Only this has to go from word to word.
     """
-    starts = [0] * count
-    position = 0
+    starts = []
     try:
-        for i in range(count):
-            starts[i] = position
-            position += lengths[position]
-    except IndexError:
-        raise SqzError(f"expected {count} code words. Received: {i}") from None
+        for _ in range(count):
+            length = lengths[position]
+            starts.append(position)
+            position += length
+    except IndexError:  # the segment ends
+        pass
     return starts, position

@@ -5,6 +5,7 @@ import numpy as np
 from keras_squeezenet.errors import InputError
 
 MAX_VARINT_BYTES = 5
+NUMBERS_AT_ONCE = 2**14  # packed or unpacked: each of their bits takes some 40 bytes meanwhile
 
 
 class SqzError(InputError):
@@ -90,23 +91,38 @@ def pack_bits(values, widths):
         values: integers `[n]`.
         widths: integers `[n]` from 0 to 32.
     """
-    widths = np.asarray(widths, np.int64)
-    ends = np.cumsum(widths)
-    total = int(ends[-1]) if len(ends) else 0
-    # How many bits of the same number come after each bit.
-    after = np.repeat(ends, widths) - np.arange(1, total + 1)
-    bits = np.repeat(np.asarray(values, np.int64), widths) >> after & 1
-    return np.packbits(bits.astype(np.uint8)).tobytes()
+    values, widths = np.asarray(values, np.int64), np.asarray(widths, np.int64)
+    bits = [np.zeros(0, np.uint8)]
+    for some in _runs(len(widths)):
+        shifts = _bits_after(widths[some])
+        bits.append((np.repeat(values[some], widths[some]) >> shifts & 1).astype(np.uint8))
+    return np.packbits(np.concatenate(bits)).tobytes()
 
 
 def unpack_bits(data, widths):
     """The inverse of `pack_bits`: int64 `[n]`."""
     widths = np.asarray(widths, np.int64)
-    ends = np.cumsum(widths)
-    total = int(ends[-1]) if len(ends) else 0
-    bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    if len(data) != -(-total // 8) or bits[total:].any():
+    total = int(widths.sum())
+    spare = -total % 8
+    if len(data) != (total + spare) // 8 or (spare and data[-1] & (1 << spare) - 1):
         raise SqzError(f"expected {total} bits and zeros after them. Received: {len(data)} bytes")
-    after = np.repeat(ends, widths) - np.arange(1, total + 1)
-    sums = np.concatenate([[0], np.cumsum(bits[:total].astype(np.int64) << after)])
-    return sums[ends] - sums[ends - widths]
+    numbers, start = np.zeros(len(widths), np.int64), 0
+    for some in _runs(len(widths)):
+        end = start + int(widths[some].sum())
+        octets = np.frombuffer(bytes(data[start // 8 : -(-end // 8)]), np.uint8)
+        bits = np.unpackbits(octets)[start % 8 :][: end - start].astype(np.int64)
+        sums = np.concatenate([[0], np.cumsum(bits << _bits_after(widths[some]))])
+        ends = np.cumsum(widths[some])
+        numbers[some] = sums[ends] - sums[ends - widths[some]]
+        start = end
+    return numbers
+
+
+def _runs(count):
+    return [slice(at, at + NUMBERS_AT_ONCE) for at in range(0, count, NUMBERS_AT_ONCE)]
+
+
+def _bits_after(widths):
+    """How many bits of the same number come after each bit."""
+    ends = np.cumsum(widths)
+    return np.repeat(ends, widths) - np.arange(1, ends[-1] + 1)
