@@ -215,6 +215,32 @@ def test_the_readme_gives_the_dead_classes_that_were_counted():
             assert f"| {counted} | {min(accuracy):.2f} to {max(accuracy):.2f} |" in README
 
 
+def test_the_tables_of_compression_are_those_that_were_measured():
+    docs = (PROJECT / "docs" / "compression.md").read_text(encoding="utf-8")
+    for row in results("compression.csv"):
+        size, smaller = f"{int(row['bytes']):,}", float(row["times_smaller"])
+        name = row["network"].removeprefix("SqueezeNet ")
+        if not row["images"]:
+            assert f" {size} |" in docs
+            continue
+        accuracy = f"{float(row['top1']):.4f}"
+        if row["lost_top1_standard_error"]:
+            lost, error = float(row["lost_top1"]), float(row["lost_top1_standard_error"])
+            cells = [accuracy, f"{lost:.2f} ± {error:.2f}", f"{float(row['lost_top5']):.2f}"]
+            cells.append(row["decisions_changed"])
+        else:
+            cells = [f"{accuracy} ± {float(row['top1_standard_error']):.4f}"]
+        line = " | ".join([name, row["form"], size, f"{smaller:.1f}", *cells])
+        assert f"| {line} |" in docs
+    # The README has some of the same lines.
+    shared = [
+        line for line in README.splitlines() if re.match(r"\| 1\.[01].*, (best|faithful) \|", line)
+    ]
+    assert len(shared) == 8
+    for line in shared:
+        assert line in docs
+
+
 def test_every_file_the_readme_points_to_exists():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links

@@ -2,7 +2,7 @@
 
     python train/compression_study.py --images PATH/imagenet_dev --output results/compression.csv \
         --v1-0-float32 PATH/squeezenet_v1.0_fp32.npz --other-photos PATH/grocery/train \
-        --runs runs/demo runs/grocery
+        --runs runs/demo runs/grocery-1
 
 No ImageNet training set is needed. The labelled photos are divided once: 200 for tuning, of which
 no label is used, and the rest for the figures in the table. The photos of other things help the
