@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from keras_squeezenet.architecture import PRESETS, Architecture, FireFilters
 from keras_squeezenet.compression import sqz
 from keras_squeezenet.compression.network import SharedValues
-from keras_squeezenet.compression.sqz import SqzError, container, context_model, huffman, numbers
+from keras_squeezenet.compression.sqz import (
+    SqzError,
+    container,
+    context_model,
+    huffman,
+    numbers,
+    reading,
+)
 from keras_squeezenet.compression.sqz.reading import pack_bits, unpack_bits
 from keras_squeezenet.errors import InputError
 from tests.sqz_networks import (
@@ -192,12 +199,35 @@ def test_an_unknown_mode_is_named():
             "biases",
         ),
         ({"input_size": 10**6}, "65536 pixels on a side. Received: 1000000"),
+        ({"architecture": replace(TINY, input_size=65537)}, "65536 pixels on .* Received: 65537"),
+        ({"architecture": replace(TINY, last_conv_padding=65537)}, "65536 pixels of padding"),
+        ({"resize": 65537}, "65536 pixels to resize to. Received: 65537"),
     ],
 )
 def test_a_network_beyond_the_limits_is_refused(changes, complaint):
     header = container.Header.of(counted())
     with pytest.raises(SqzError, match=f"holds at most .*{complaint}"):
         replace(header, **changes)
+
+
+@pytest.mark.parametrize("number", ["16777217", "9" * 4200, "9" * 60_000])
+def test_a_number_beyond_all_limits_is_refused_as_it_is_read(number):
+    header = zlib.decompressobj(-15, container.DICTIONARY).decompress(
+        container.Header.of(counted()).encode()
+    )
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=container.DICTIONARY)
+    data = deflate.compress(header.replace(b"6", number.encode(), 1)) + deflate.flush()
+    with pytest.raises(SqzError, match=r"must be at most 16777216\. Received: [0-9]{8,20}$"):
+        container.Header.decode(data)
+
+
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=400), st.integers(1, 9), st.integers(0, 7))
+def test_huffman_codes_come_back_across_segments(symbols, segment, spare):
+    lengths = huffman.code_lengths(np.bincount([*symbols, *range(spare)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huffman, "SEGMENT", segment)
+        decoded = huffman.decode(huffman.encode(np.array(symbols), lengths), lengths, len(symbols))
+    assert decoded.tolist() == symbols
 
 
 @pytest.mark.parametrize(
@@ -252,10 +282,13 @@ def test_files_of_version_1_stay_readable(name):
 def test_bits_come_back(pairs):
     widths = [width for width, _ in pairs]
     values = [value % 2**width for width, value in pairs]
-    data = pack_bits(values, widths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "NUMBERS_AT_ONCE", 7)
+        data = pack_bits(values, widths)
+        unpacked = unpack_bits(data, widths).tolist()
     text = "".join(f"{value:0{w}b}" if w else "" for w, value in zip(widths, values, strict=True))
     assert data == bytes(int(text[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(text), 8))
-    assert unpack_bits(data, widths).tolist() == values
+    assert unpacked == values
 
 
 @given(st.lists(st.integers(0, 2000), min_size=2, max_size=60))

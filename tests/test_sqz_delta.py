@@ -73,8 +73,9 @@ def test_a_network_is_no_update_and_an_update_no_network():
     delta = sqz.diff(old, old)
     with pytest.raises(SqzError, match=r"a \.sqz update starts with"):
         sqz.patch(old, old)
-    with pytest.raises(SqzError):
-        sqz.decode(delta)
+    for read in (sqz.decode, sqz.bytes_spent):
+        with pytest.raises(SqzError, match=r"expected a \.sqz file. Received: an update from"):
+            read(delta)
 
 
 def test_updates_of_version_1_stay_applicable():

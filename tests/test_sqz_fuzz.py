@@ -4,6 +4,7 @@ Half of the changes mend the checksum afterwards, so that what is behind it is r
 """
 
 import random
+import re
 import tracemalloc
 import zlib
 
@@ -13,7 +14,9 @@ import pytest
 from keras_squeezenet.architecture import Architecture, FireFilters
 from keras_squeezenet.compression import sqz
 from keras_squeezenet.compression.network import CompressedNetwork
-from keras_squeezenet.compression.sqz import SqzError
+from keras_squeezenet.compression.sqz import SqzError, container, huffman
+from keras_squeezenet.compression.sqz.coding import SECTIONS
+from keras_squeezenet.compression.sqz.reading import unpack_bits
 from tests.sqz_networks import counted, made_by
 from tests.test_weight_files_fuzz import IN_PLACE, RESIZING, mutate, random_changes
 
@@ -68,6 +71,44 @@ def test_mutated_files_are_refused_or_sound(name):
     assert False in outcomes
 
 
+HOSTILE_JSON = (
+    *("9" * digits for digits in (9, 10, 20, 4200, 20_000)),
+    *("-1", "0", "16777216", "65537", "2.5", "1e400", "-0.0", "NaN", "Infinity"),
+    *("null", "true", "[]", "{}", "[" * 3000, '"\\n"', '"\\ud800"', f'"{"x" * 5000}"'),
+)
+
+
+def header_of(data):
+    _, sections = container.read_file(data, SECTIONS)
+    return zlib.decompressobj(-15, container.DICTIONARY).decompress(sections["header"])
+
+
+def with_header(data, header):
+    """The file with another JSON text as its header, deflated and with the right checksum."""
+    mode, sections = container.read_file(data, SECTIONS)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=container.DICTIONARY)
+    sections["header"] = deflate.compress(header) + deflate.flush()
+    return container.write_file(mode, list(sections.values()))
+
+
+@pytest.mark.parametrize("name", files())
+def test_mutated_headers_are_refused_or_sound(name):
+    """What deflate would hide from changes of the file's bytes."""
+    data, rng = files()[name], random.Random(name)
+    header = header_of(data)
+    assert is_sound(sqz.decode, with_header(data, header))
+    tokens = [match.span() for match in re.finditer(rb'"[^"]*"|[\d.]+|null', header)]
+    outcomes = set()
+    for start, end in tokens:
+        for value in HOSTILE_JSON:
+            changed = header[:start] + value.encode() + header[end:]
+            outcomes.add(is_sound(sqz.decode, with_header(data, changed)))
+    for _ in range(300):
+        changed = mutate(header, random_changes(rng, [0, 10, 60], IN_PLACE + RESIZING))
+        outcomes.add(is_sound(sqz.decode, with_header(data, changed)))
+    assert outcomes == {True, False}
+
+
 @pytest.mark.parametrize("name", ["changes", "whole file"])
 def test_mutated_updates_are_refused(name):
     old, deltas = updates()
@@ -109,3 +150,36 @@ def test_a_small_file_takes_bounded_memory(mode):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 500_000_000
+
+
+def peak_of(function, *arguments):
+    tracemalloc.start()
+    try:
+        function(*arguments)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_huffman_stream_that_is_too_long_is_refused_before_it_is_decoded():
+    data, lengths = bytes(50_000_000), np.full(4, 2, np.uint8)
+
+    def decode():
+        with pytest.raises(SqzError, match=r"words take from 13 to 25 bytes\. Received: 50000000"):
+            huffman.decode(data, lengths, 100)
+
+    assert peak_of(decode) < 1_000_000
+
+
+def test_decoding_takes_memory_for_the_symbols_and_little_for_the_stream():
+    lengths = np.array([1, 2, *range(3, 20), 20, 20], np.uint8)
+    symbols = np.full(1_000_000, 20)
+    data = huffman.encode(symbols, lengths)
+    assert len(data) == 2_500_000
+    assert peak_of(huffman.decode, data, lengths, len(symbols)) < 8 * len(symbols) + 30_000_000
+
+
+def test_unpacking_takes_memory_for_the_numbers_and_little_for_the_bits():
+    widths = np.full(500_000, 32)
+    data = bytes(4 * len(widths))
+    assert peak_of(unpack_bits, data, widths) < 8 * len(widths) + 40_000_000

@@ -115,8 +115,8 @@ def _check_equal(written, network):
     for part in ("kernels", "biases"):
         arrays, found = getattr(network, part), getattr(written, part)
         for name, shared in arrays.items():
-            values = found[name].values.view(np.uint32)
-            if not np.array_equal(values, shared.values.view(np.uint32)):
+            values = shared.values.view(np.uint32)
+            if name not in found or not np.array_equal(found[name].values.view(np.uint32), values):
                 raise InputError(f"The file does not give back the {part} of {name}")
 
 
