@@ -1,6 +1,7 @@
 """train/optimize.py as a user starts it: the whole chain, a part of it, on two ranks, mistakes."""
 
 import csv
+import importlib
 import os
 import subprocess
 import sys
@@ -17,12 +18,15 @@ from keras_squeezenet.compression.bridge import kernels
 from keras_squeezenet.compression.saving import load_compressed
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.recipe import load_recipe
 from tests.launching import horovodrun, needs_horovod
 from tests.test_report import Page
 from tests.test_train_script import RECIPE
 
 OPTIMIZE = Path(__file__).parents[1] / "train" / "optimize.py"
+sys.path.append(str(OPTIMIZE.parent))
+script = importlib.import_module("optimize")
 QUICKLY = [
     word
     for setting in (
@@ -180,10 +184,14 @@ class TestTwoRanks:
 
     def test_they_compress_as_one_does_with_their_batches_together(self, run, compressed, tmp_path):
         halves = ["--set", f"batch_size={RECIPE['training']['batch_size'] // 2}"]
-        done = horovodrun(OPTIMIZE, run, "--output", tmp_path, *QUICKLY, *halves, timeout=600)
+        # Quantization-aware training on two ranks has a test of its own.
+        stages = ("--stages", "prune,cluster,pack")
+        done = horovodrun(
+            OPTIMIZE, run, "--output", tmp_path, *stages, *QUICKLY, *halves, timeout=600
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         alone, together = table(compressed), table(tmp_path)
-        assert list(together) == list(alone)
+        assert list(together) == list(alone)[:-1]
         for name, row in together.items():
             if row["density"]:
                 assert float(row["density"]) == pytest.approx(
@@ -203,17 +211,19 @@ class TestRefusals:
             (["--output", "RUN"], "The output must be another folder than the run's"),
         ],
     )
-    def test_bad_input_is_one_line_and_changes_nothing(self, run, arguments, message):
+    def test_bad_input_is_one_line_and_changes_nothing(self, run, arguments, message, monkeypatch):
         before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
         arguments = [str(run) if word == "RUN" else word for word in arguments]
-        done = optimize(run, *arguments)
-        assert done.returncode == 2
-        last = done.stderr.splitlines()[-1]
-        assert last.startswith("optimize.py: ")
-        assert message in last
+        monkeypatch.setattr(sys, "argv", ["optimize.py", str(run), *arguments])
+        with pytest.raises(InputError) as refused:
+            script.main()
+        assert message in str(refused.value)
+        assert "\n" not in str(refused.value)
         assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
     def test_a_folder_without_a_run_is_named(self, tmp_path):
         done = optimize(tmp_path)
         assert done.returncode == 2
-        assert f"recipe.yaml is missing in {tmp_path}" in done.stderr.splitlines()[-1]
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("optimize.py: ")
+        assert f"recipe.yaml is missing in {tmp_path}" in last
