@@ -46,7 +46,7 @@ def rate_weight(layer, step):
 
     Where the grid is fine, distortion is stiffness·step²/12 and falls by a factor of 4 with each
     bit, so that a bit is worth 2·ln 2 of that. Taking all of it rounds too many weights to zero
-    before the others could answer; the share was found best on ImageNet weights.
+    before the others could answer; the share was chosen by trial.
     """
     return RATE_SHARE * 2 * np.log(2) * layer.stiffness * step**2 / 12
 
