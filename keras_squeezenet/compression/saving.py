@@ -15,8 +15,8 @@ from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.models import SqueezeNet
 from keras_squeezenet.pretrained import convolutions_of, padding_name
 
-# Of a kernel's norm, that taking the values of a base may change. Codebooks of 4 bits change 0.10 to
-# 0.17 of the published 1.1's; a network that was trained on from its base starts on the values.
+# Of a kernel's norm, that taking the values of a base may change. Codebooks of 4 bits change 0.10
+# to 0.17 of the published 1.1's; a network that was trained on from its base starts on the values.
 MAX_CHANGE_BY_BASE = 0.25
 
 
