@@ -34,9 +34,7 @@ def test_the_files_of_mpi_operator_name_the_workers_and_their_slots(hosts):
     assert lines(hosts.launcher.run(["cat", hosts_module.HOSTFILE])) == [
         f"{name} slots=3" for name in full
     ]
-    assert lines(hosts.launcher.run([hosts_module.DISCOVERY_SCRIPT])) == [
-        f"{name}:3" for name in full
-    ]
+    assert lines(hosts.launcher.run([hosts_module.DISCOVERY_SCRIPT])) == full
 
 
 @needs_hosts
@@ -106,7 +104,7 @@ def test_workers_come_and_go_and_the_discovery_script_follows(tmp_path):
         assert lines(hosts.launcher.run(["sh", "-c", ask])) == []
         hosts.remove_worker(first)
         assert lines(hosts.launcher.run([hosts_module.DISCOVERY_SCRIPT])) == [
-            "net-worker-1.net.default.svc:1"
+            "net-worker-1.net.default.svc"
         ]
         with pytest.raises(HostsError, match="net-worker-0 has ended"):
             first.run(["true"])

@@ -387,12 +387,12 @@ class Hosts:
         return f"{name}.{self.job}.default.svc"
 
     def _write_host_files(self):
-        """The files that mpi-operator writes for Open MPI and for elastic Horovod."""
+        """The files that mpi-operator writes: for Open MPI, and for elastic Horovod."""
         names = [self._full_name(worker.name) for worker in self.workers]
         folder = self._folder / "mpi"
         lines = "".join(f"{name} slots={self.slots}\n" for name in names)
         _replace(folder / "hostfile", lines, 0o644)
-        lines = "".join(f"echo {name}:{self.slots}\n" for name in names)
+        lines = "".join(f"echo {name}\n" for name in names)  # without slots, as the operator does
         _replace(folder / "discover_hosts.sh", f"#!/bin/sh\n{lines}", 0o755)
 
     def _await_sshd(self, host):
