@@ -364,8 +364,10 @@ class Hosts:
         shutil.copy(keys / "id_rsa.pub", keys / "authorized_keys")
         (keys / "config").write_text(self._ssh_config)
         (keys.parent / "sshd_config").write_text(self._sshd_config)
-        for path in (keys.parent, keys, *keys.iterdir()):
-            os.chown(path, USER_ID, USER_ID)
+        os.chown(keys.parent, USER_ID, USER_ID)
+        # As mpi-operator mounts them: root's, and readable. ssh minds only if its own user's are.
+        for path in keys.iterdir():
+            path.chmod(0o644)
         users = Path("/etc/passwd").read_text().splitlines()
         others = [
             line
