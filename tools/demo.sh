@@ -9,7 +9,7 @@ bin=.venv/bin
 export TF_CPP_MIN_LOG_LEVEL=3
 
 if [ -x "$bin/horovodrun" ]; then
-  launch="$bin/horovodrun -np $ranks"
+  launch="$bin/horovodrun --gloo -np $ranks"
 else
   echo "Horovod is not installed: training in one process" >&2
   launch=

@@ -6,6 +6,9 @@ collective operations inside XLA programs on GPUs; without it everything else bu
 This script takes the published source, leaves that one file out, builds a wheel with Gloo and
 keeps the wheel in a cache outside the checkout, so that a second checkout installs it in seconds.
 
+What a wheel contains is what was asked for, whatever else the machine has: Gloo alone, and with
+HOROVOD_WITH_MPI=1 also MPI (Open MPI, for example), whose `mpicxx` is then needed.
+
 Run it with the Python of the environment that Horovod is for, where TensorFlow is installed:
 
     .venv/bin/python tools/install_horovod.py
@@ -34,6 +37,7 @@ BUILD_SETTINGS = {
     "HOROVOD_WITH_GLOO": "1",
     "HOROVOD_WITH_TENSORFLOW": "1",
     "HOROVOD_WITHOUT_MXNET": "1",
+    "HOROVOD_WITHOUT_NVTX": "1",
     "HOROVOD_WITHOUT_PYTORCH": "1",
 }
 # Settings a user may add for another machine (NCCL, MPI); a wheel built with them is another wheel.
@@ -43,7 +47,6 @@ PASSED_SETTINGS = (
     "HOROVOD_GPU_OPERATIONS",
     "HOROVOD_NCCL_HOME",
     "HOROVOD_WITH_MPI",
-    "HOROVOD_WITHOUT_MPI",
 )
 MISSING_TOOLS = 3
 
@@ -57,15 +60,24 @@ def pip(*arguments, **keywords):
     subprocess.run(command, check=True, **keywords)
 
 
+def wants_mpi():
+    return os.environ.get("HOROVOD_WITH_MPI") == "1"
+
+
+def build_settings():
+    """All that the build is told. Left alone it would take in an MPI that it happens to find."""
+    passed = {name: os.environ[name] for name in PASSED_SETTINGS if os.environ.get(name)}
+    return {**BUILD_SETTINGS, **passed, "HOROVOD_WITHOUT_MPI": "0" if wants_mpi() else "1"}
+
+
 def wheel_folder():
     """The cache folder of the one wheel that fits this Python, TensorFlow, script and settings."""
-    settings = {name: os.environ.get(name, "") for name in PASSED_SETTINGS}
     identity = "\n".join(
         [
             sysconfig.get_platform(),
             sys.implementation.cache_tag,
             importlib.metadata.version("tensorflow"),
-            repr(sorted(settings.items())),
+            repr(sorted(build_settings().items())),
             hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         ]
     )
@@ -80,6 +92,8 @@ def missing_tools():
         missing.append("a C++ compiler (Debian, Ubuntu: apt-get install g++)")
     if not shutil.which("make"):
         missing.append("make (Debian, Ubuntu: apt-get install make)")
+    if wants_mpi() and not shutil.which("mpicxx"):
+        missing.append("mpicxx (Debian, Ubuntu: apt-get install libopenmpi-dev openmpi-bin)")
     return missing
 
 
@@ -116,7 +130,7 @@ def build_wheel(destination):
         folder = Path(name)
         source = unpack_source(folder)
         leave_out_unbuildable(source)
-        environment = {**os.environ, **BUILD_SETTINGS}
+        environment = {**os.environ, **build_settings()}
         # The build's own cmake, from BUILD_REQUIREMENTS, before one of the system.
         environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
         log = destination.parent / f"{destination.name}.log"
