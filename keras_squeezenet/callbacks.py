@@ -1,13 +1,12 @@
 """What happens between the epochs of a training run.
 
-Whether to stop rests on metrics that `AverageMetrics` and `ShardedValidation` have made equal on
-all ranks, so that the ranks decide alike. Their order is that of `train/train.py`: first the
+Whether to stop rests on metrics that the `Loop` and `ShardedValidation` have made equal on all
+ranks, so that the ranks decide alike. Their order is that of `train/train.py`: first the
 metrics, then what reads them, then what saves.
 """
 
 import logging
 import math
-import time
 import warnings
 
 import keras
@@ -18,26 +17,6 @@ from keras_squeezenet.data import DataError
 log = logging.getLogger(__name__)
 
 
-class Throughput(keras.callbacks.Callback):
-    """Adds `seconds` of each epoch's training and `images_per_second` of all ranks together.
-
-    Args:
-        images_per_epoch: images that all ranks together train on in an epoch.
-    """
-
-    def __init__(self, images_per_epoch):
-        super().__init__()
-        self.images_per_epoch = images_per_epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        seconds = time.perf_counter() - self.started
-        logs["seconds"] = seconds
-        logs["images_per_second"] = self.images_per_epoch / seconds
-
-
 class ShardedValidation(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy`: each rank evaluates its shard, every example counts once.
 
@@ -46,30 +25,51 @@ class ShardedValidation(keras.callbacks.Callback):
             precision and image size: what is kept is measured as it will be used.
         batches: this rank's finite `tf.data.Dataset` of images and labels; it may be empty.
         empty: whether it is.
+        after_batch: called after each batch, and at the end for those that others have more, so
+            that it is called `steps` times on every rank. It may have collective operations.
+        steps: the number of batches of the rank that has the most.
     """
 
     METRICS = ("loss", "accuracy")
 
-    def __init__(self, twin, batches, empty=False):
+    def __init__(self, twin, batches, empty=False, after_batch=None, steps=0):
         super().__init__()
         self.twin = twin
         self.batches = batches
         self.empty = empty
+        self.after_batch = after_batch or (lambda: None)
+        self.steps = steps
 
     def on_epoch_end(self, epoch, logs=None):
         sums, count = [0.0] * len(self.METRICS), 0.0
+        counted = _AfterBatch(self.after_batch)
         if not self.empty:
             self.twin.set_weights(self.model.get_weights())
             with warnings.catch_warnings():
                 # Broken pictures are left out on the way, so the batches have no known number.
                 warnings.filterwarnings("ignore", message="Your input ran out of data")
-                means = self.twin.evaluate(self.batches, verbose=0, return_dict=True)
+                means = self.twin.evaluate(
+                    self.batches, verbose=0, return_dict=True, callbacks=[counted]
+                )
             # Keras weighs the mean loss by batch sizes: its weight is the number of examples.
             count = float(self.twin.metrics[0].count)
             sums = [means[name] * count for name in self.METRICS]
+        for _ in range(counted.batches, self.steps):
+            self.after_batch()
         *sums, count = distributed.total([*sums, count]).tolist()
         for name, value in zip(self.METRICS, sums, strict=True):
             logs[f"val_{name}"] = value / count if count else math.nan
+
+
+class _AfterBatch(keras.callbacks.Callback):
+    def __init__(self, call):
+        super().__init__()
+        self.call = call
+        self.batches = 0
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.batches += 1
+        self.call()
 
 
 class BrokenPictures(keras.callbacks.Callback):
@@ -115,7 +115,12 @@ class History(keras.callbacks.Callback):
     @property
     def best_epoch(self):
         """Number of the first epoch with the highest validation accuracy."""
-        return max(self.rows, key=lambda row: row["val_accuracy"])["epoch"]
+        return best_epoch(self.rows)
+
+
+def best_epoch(rows):
+    """Number of the first epoch with the highest validation accuracy."""
+    return max(rows, key=lambda row: row["val_accuracy"])["epoch"]
 
 
 class StopEarly(keras.callbacks.Callback):

@@ -6,9 +6,14 @@ directly. Without Horovod, or outside `horovodrun`, every function here does wha
 single process, so that training code has one path.
 """
 
+import contextlib
+import hashlib
 import importlib
 import os
+import pickle
+import socket
 from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,10 +21,18 @@ import tensorflow as tf
 
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.machine import own_cores
+from keras_squeezenet.termination import LAUNCHER_VARIABLES
 
-# What launchers set for the processes they start: horovodrun with Gloo, Open MPI, MPICH.
-LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 COMPRESSIONS = (None, "fp16")
+# How long ranks wait for one that is starting, TensorFlow's import on a cold disk included. Gloo
+# ends the whole process after it, so it is no way to notice that a rank is gone:
+GLOO_TIMEOUT_SECONDS = 120
+# That the kernel does. A peer that answers nothing for so long is gone, be it cut off or dead.
+DEAD_PEER_SECONDS = 30
+
+# (rank, size) while this process works with others. Asked of Horovod once, for after the loss of a
+# rank it knows neither, and no rank may then take itself for the only one.
+_place = None
 
 
 class LauncherError(InputError):
@@ -30,18 +43,28 @@ class RankError(RuntimeError):
     """Another rank failed; its message is in the text."""
 
 
-def start():
+def start(elastic=False):
     """Join the other ranks, if a launcher started this process, and share the machine with them.
 
     Call it before TensorFlow does any work: it sets threads and visible GPUs. Each rank takes
     one GPU, or its share of the cores.
 
+    Args:
+        elastic: whether ranks come and go. The others may then be anywhere in their training, so
+            that this process stands alone, as rank 0 of 1, until `elastic.run` has it join.
+
     Raises:
         LauncherError: a launcher started this process and Horovod is not installed, or it started
-            more ranks on this machine than there are GPUs.
+            more ranks on this machine than there are GPUs; or none did, and `elastic` is true.
     """
     if not any(variable in os.environ for variable in LAUNCHER_VARIABLES):
+        if elastic:
+            raise LauncherError(
+                "An elastic run is started by: horovodrun --min-np … --max-np … "
+                "--host-discovery-script …. Received: elastic without a launcher"
+            )
         return
+    os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", str(GLOO_TIMEOUT_SECONDS))
     try:
         hvd = importlib.import_module("horovod.tensorflow")
     except ImportError as error:
@@ -61,18 +84,31 @@ def start():
     elif hvd.local_size() > 1:
         tf.config.threading.set_intra_op_parallelism_threads(own_cores())
         tf.config.threading.set_inter_op_parallelism_threads(own_cores())
+    if not elastic:
+        take_place()
+
+
+def take_place():
+    """Work with the ranks that Horovod has joined, from now on."""
+    global _place
+    hvd = _horovod()
+    _place = hvd.rank(), hvd.size()
+    _notice_dead_peers()
+
+
+def launched_rank():
+    """The rank that the launcher gave this process; in an elastic run it may change later."""
+    return next((int(os.environ[name]) for name in LAUNCHER_VARIABLES if name in os.environ), 0)
 
 
 def rank():
     """This process's number, from 0. Rank 0 alone writes files and shows progress."""
-    hvd = _horovod()
-    return hvd.rank() if hvd else 0
+    return _place[0] if _place else 0
 
 
 def size():
     """Number of ranks that train together; 1 without Horovod."""
-    hvd = _horovod()
-    return hvd.size() if hvd else 1
+    return _place[1] if _place else 1
 
 
 def gather(value):
@@ -81,6 +117,18 @@ def gather(value):
     The values come from our own ranks over Horovod's connections, not from files.
     """
     return _horovod().allgather_object(value) if size() > 1 else [value]
+
+
+def broadcast(value, root_rank=0):
+    """What one rank passed, on every rank. Picklable values only, as in `gather`."""
+    if size() == 1:
+        return value
+    hvd = _horovod()
+    mine = np.frombuffer(pickle.dumps(value) if rank() == root_rank else b"", "uint8")
+    length = int(hvd.broadcast(tf.constant(len(mine), tf.int64), root_rank))
+    if rank() != root_rank:
+        mine = np.zeros(length, "uint8")
+    return pickle.loads(hvd.broadcast(tf.constant(mine), root_rank).numpy().tobytes())
 
 
 def total(values):
@@ -198,6 +246,13 @@ def broadcast_weights(model, root_rank=0):
         _broadcast(model.weights, root_rank)
 
 
+def equal_ranks(model):
+    """How many ranks have bit for bit the weights of rank 0. All of them, if all went well."""
+    digest = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
+    digests = gather(digest.hexdigest())
+    return digests.count(digests[0])
+
+
 class AverageMetrics(keras.callbacks.Callback):
     """Replace each epoch's training metrics by their average over all ranks.
 
@@ -212,12 +267,33 @@ class AverageMetrics(keras.callbacks.Callback):
             logs.update(zip(names, averages.tolist(), strict=True))
 
 
+def _notice_dead_peers():
+    """Have the kernel end connections to hosts that no longer answer, those of Gloo among them.
+
+    Horovod offers no setting for it. Without it a rank waits for a host that was cut off until
+    Gloo's time is over, which has to be long.
+    """
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # not Linux
+        return
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile, or a socket that is not TCP's
+            if os.readlink(path).startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(path.name))) as connection:
+                    _expect_answers(connection)
+
+
+def _expect_answers(connection):
+    if connection.family in (socket.AF_INET, socket.AF_INET6):
+        # Questions even while nothing is sent, the first after a third of the time.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            connection.setsockopt(socket.IPPROTO_TCP, name, DEAD_PEER_SECONDS // 3)
+        milliseconds = 1000 * DEAD_PEER_SECONDS
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
 def _horovod():
-    """Horovod's TensorFlow module once `start` has joined the ranks, else None."""
-    if not any(variable in os.environ for variable in LAUNCHER_VARIABLES):
-        return None
-    hvd = importlib.import_module("horovod.tensorflow")
-    return hvd if hvd.is_initialized() else None
+    return importlib.import_module("horovod.tensorflow")
 
 
 def _broadcast(variables, root_rank):

@@ -1,7 +1,9 @@
 """A run's folder: what it was asked, its checkpoints, its model, and what was measured.
 
 recipe.yaml        what was asked, every default written out
-checkpoints/       the last epoch's and the best epoch's model, while it trains
+checkpoints/       the last epoch's and the best epoch's model, while it trains, and what an epoch
+                   that was left in its midst goes on from
+commits.jsonl      if asked for: which examples were trained on, commit by commit
 history.csv        a row per epoch
 model.keras        the trained model, without the optimizer
 class_names.json   its classes, in the order of its outputs
@@ -9,6 +11,7 @@ metrics.json       what was measured, on the files named in it
 *.png, report.html for people
 """
 
+import base64
 import contextlib
 import importlib.metadata
 import json
@@ -21,10 +24,12 @@ import keras
 import numpy as np
 
 from keras_squeezenet import distributed, evaluation, figures, files, machine, report
+from keras_squeezenet.callbacks import best_epoch
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.profile import profile_model
 from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.state import TrainingState
 from keras_squeezenet.training import load_data
 
 MODEL_FILE = "model.keras"
@@ -48,10 +53,11 @@ class Run:
         recipe: the `Recipe`.
         class_names: of the data, in the order of the model's outputs.
         resume: whether to go on from the folder's last checkpoint, if it has one.
+        journal: whether to write commits.jsonl.
 
     Attributes:
-        history: rows of the epochs that are behind the checkpoint.
-        epoch: number of epochs that are behind it.
+        state: the `TrainingState` at the last commit; `begin` makes the first.
+        epoch: number of epochs that are behind the checkpoint.
         finished: whether nothing of what was asked is left to do.
 
     Raises:
@@ -59,18 +65,19 @@ class Run:
             other classes, or what it holds is damaged.
     """
 
-    def __init__(self, folder, recipe, class_names, resume=False):
+    def __init__(self, folder, recipe, class_names, resume=False, journal=False):
         self.folder = Path(folder)
         self.checkpoints = self.folder / "checkpoints"
         self.recipe = recipe
         self.class_names = list(class_names)
+        self.journal = journal
+        self.state = None
         self.started = datetime.now(UTC)
         checkpoint, finished = None, False
         with distributed.together():
             if distributed.rank() == 0:
                 checkpoint, finished = self._open(resume)
         self._checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
-        self.history = self._checkpoint["history"] if self._checkpoint else []
         self.epoch = self._checkpoint["epoch"] if self._checkpoint else 0
         self.resumed_from_epoch = self.epoch or None
 
@@ -98,7 +105,8 @@ class Run:
         path = self.checkpoints / CHECKPOINT_FILE
         try:
             checkpoint = json.loads(path.read_text(encoding="utf-8"))
-            kept = [self.checkpoints / checkpoint[key] for key in ("last", "best")]
+            names = (checkpoint["last"], checkpoint["best"])
+            kept = [self.checkpoints / name for name in names if name]
             int(checkpoint["epoch"])
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
@@ -128,26 +136,85 @@ class Run:
                 f"Received: {self.class_names}"
             )
 
-    def restore(self, model, stage, steps_per_epoch):
-        """Give a model compiled for a stage what the last checkpoint holds for it.
+    def begin(self, model, examples):
+        """Set `state` to the last checkpoint's, or to a beginning with the model's weights.
 
-        In the midst of the stage that is weights and optimizer; at its beginning the optimizer is
-        new. On rank 0 only; `BroadcastState` hands them on when training starts. Another number of
-        ranks makes other steps of an epoch: the count of updates, which the learning rate follows,
-        is set to that of the epoch.
+        On rank 0 alone it is what training goes on from; hand it on to the others.
+
+        Args:
+            model: the network.
+            examples: number of training examples.
+
+        Raises:
+            RunError: the checkpoint was left within an epoch of another number of examples.
         """
-        if self._checkpoint is None or distributed.rank() != 0 or self.epoch < stage.start:
+        checkpoint = self._checkpoint
+        if checkpoint is None or distributed.rank() != 0:
+            self.state = TrainingState(np.zeros(examples, bool), tuple(model.get_weights()))
             return
-        saved = keras.saving.load_model(self.checkpoints / self._checkpoint["last"])
-        model.set_weights(saved.get_weights())
-        if self.epoch == stage.start:
+        saved = keras.saving.load_model(self.checkpoints / checkpoint["last"])
+        within = checkpoint.get("within_epoch") or _start_of_epoch(checkpoint, examples)
+        if within["count"] != examples:
+            raise RunError(
+                f"A run that was left within an epoch is resumed with the {within['count']} "
+                f"training examples that it began with. Received: {examples}"
+            )
+        packed = np.frombuffer(base64.b64decode(within["trained"]), "uint8")
+        self.state = TrainingState(
+            trained=np.unpackbits(packed, count=examples).astype(bool),
+            weights=tuple(saved.get_weights()),
+            optimizer=tuple(variable.numpy() for variable in saved.optimizer.variables),
+            ranks=int(within["ranks"]),
+            epoch=self.epoch,
+            examples=int(within["examples"]),
+            metric_sums=within["metric_sums"],
+            seconds=float(within["seconds"]),
+            history=tuple(checkpoint["history"]),
+        )
+
+    def save_within_epoch(self, model):
+        """Save a model, its optimizer and `state`, which is theirs. On rank 0 only."""
+        state = self.state
+        best = best_epoch(state.history) if state.history else None
+        _write_checkpoint(
+            self.checkpoints,
+            model,
+            {
+                "epoch": state.epoch,
+                "last": _checkpoint_name(state.epoch + 1, state.examples),
+                "best": best and _checkpoint_name(best),
+                "class_names": self.class_names,
+                "history": state.history,
+                "within_epoch": {
+                    "count": len(state.trained),
+                    "trained": base64.b64encode(np.packbits(state.trained)).decode("ascii"),
+                    "examples": state.examples,
+                    "metric_sums": state.metric_sums,
+                    "seconds": state.seconds,
+                    "ranks": state.ranks,
+                },
+            },
+        )
+
+    def keep_journal(self, parts):
+        """Note a commit, if a journal was asked for; rank 0 writes it.
+
+        A run that goes back writes on from there: a line takes the place of all earlier ones that
+        begin where it begins, or later.
+
+        Args:
+            parts: as in `TrainingState.after_steps`.
+        """
+        if not self.journal or distributed.rank() != 0:
             return
-        optimizer = model.optimizer
-        optimizer.build(model.trainable_variables)
-        for variable, value in zip(optimizer.variables, saved.optimizer.variables, strict=True):
-            variable.assign(value)
-        updates_per_epoch = steps_per_epoch / self.recipe.training.accumulation_steps
-        optimizer.iterations.assign(round((self.epoch - stage.start) * updates_per_epoch))
+        line = {
+            "epoch": self.state.epoch + 1,
+            "after": self.state.examples - sum(len(indices) for indices, _ in parts),
+            "ranks": self.state.ranks,
+            "examples": [indices.tolist() for indices, _ in parts],
+        }
+        with (self.folder / "commits.jsonl").open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(line) + "\n")
 
     def restore_best(self, model):
         """Give the model the weights of the best epoch. On rank 0 only."""
@@ -166,7 +233,7 @@ class Run:
         files.write_json(self.folder / CLASS_NAMES_FILE, self.class_names)
         return path
 
-    def write_metrics(self, model, dataset, measured, history, warnings=()):
+    def write_metrics(self, model, dataset, measured, history, equal_ranks, warnings=()):
         """Write metrics.json.
 
         Args:
@@ -174,6 +241,7 @@ class Run:
             dataset: the `Dataset`.
             measured: the `Evaluation` of the model.
             history: rows of all epochs.
+            equal_ranks: ranks that ended with the same weights.
             warnings: what the user should know, a sentence each.
         """
         profile = profile_model(model)
@@ -198,6 +266,7 @@ class Run:
             "training": {
                 "epochs": len(history),
                 "ranks": history[-1]["ranks"],
+                "ranks_with_equal_weights": equal_ranks,
                 "batch_size": self.recipe.training.batch_size,
                 "seconds": sum(row["seconds"] for row in history),
                 "images_per_second": float(np.median(paces)),
@@ -237,25 +306,28 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if distributed.rank() != 0:
             return
-        names = {
-            "last": _checkpoint_name(epoch + 1),
-            "best": _checkpoint_name(self.history.best_epoch),
-        }
-        with files.replacing(self.folder / names["last"]) as temporary:
-            self.model.save(temporary)
-        files.write_json(
-            self.folder / CHECKPOINT_FILE,
+        _write_checkpoint(
+            self.folder,
+            self.model,
             {
                 "epoch": epoch + 1,
-                **names,
+                "last": _checkpoint_name(epoch + 1),
+                "best": _checkpoint_name(best_epoch(self.history.rows)),
                 "class_names": self.class_names,
                 "history": self.history.rows,
             },
         )
-        # Also what an earlier process was writing when it was killed.
-        for path in (*self.folder.glob("epoch-*.keras"), *self.folder.glob(".epoch-*.keras")):
-            if path.name not in names.values():
-                path.unlink()
+
+
+def _write_checkpoint(folder, model, checkpoint):
+    names = checkpoint["last"], checkpoint["best"]
+    with files.replacing(folder / checkpoint["last"]) as temporary:
+        model.save(temporary)
+    files.write_json(folder / CHECKPOINT_FILE, checkpoint)
+    # Also what an earlier process was writing when it was killed.
+    for path in (*folder.glob("epoch-*.keras"), *folder.glob(".epoch-*.keras")):
+        if path.name not in names:
+            path.unlink(missing_ok=True)
 
 
 def draw(folder, history, measured, predictions, split):
@@ -362,5 +434,18 @@ def _file_row(path, measured):
     }
 
 
-def _checkpoint_name(epoch):
-    return f"epoch-{epoch:04d}.keras"
+def _start_of_epoch(checkpoint, examples):
+    """What `save_within_epoch` would have written when an epoch had just ended."""
+    return {
+        "count": examples,
+        "trained": base64.b64encode(np.packbits(np.zeros(examples, bool))),
+        "examples": 0,
+        "metric_sums": {},
+        "seconds": 0.0,
+        "ranks": checkpoint["history"][-1]["ranks"],
+    }
+
+
+def _checkpoint_name(epoch, examples=None):
+    """Of the model after an epoch, or after some of its examples."""
+    return f"epoch-{epoch:04d}.keras" if examples is None else f"epoch-{epoch:04d}-{examples}.keras"

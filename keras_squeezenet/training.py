@@ -135,6 +135,31 @@ def compile_model(model, stage, steps_per_epoch):
     )
 
 
+def restore_state(model, state, stage, steps_per_epoch, examples_per_step):
+    """Give a model that was compiled for a stage the weights and the optimizer of a state.
+
+    At the beginning of a stage the optimizer is new. On another number of ranks than before, its
+    count of updates, which the learning rate follows, becomes that of the same share of training.
+
+    Args:
+        model: of the run.
+        state: a `TrainingState`.
+        stage: a `Stage` in which the state is, or at its beginning.
+        steps_per_epoch: steps of each rank in a whole epoch.
+        examples_per_step: of all ranks together.
+    """
+    model.set_weights(state.weights)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    if state.epoch < stage.start or (state.epoch, state.examples) == (stage.start, 0):
+        return
+    for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
+        variable.assign(value)
+    if state.ranks != distributed.size():
+        steps = (state.epoch - stage.start) * steps_per_epoch + state.examples / examples_per_step
+        model.optimizer.iterations.assign(round(steps / stage.recipe.training.accumulation_steps))
+
+
 def compile_for_validation(model, recipe):
     """Let a model measure the recipe's loss and the accuracy; it learns nothing."""
     model.compile(

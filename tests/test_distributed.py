@@ -1,5 +1,7 @@
 """Horovod for Keras 3, on real processes."""
 
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -154,3 +156,21 @@ class TestOneProcess:
         monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
         with pytest.raises(distributed.LauncherError, match="install_horovod"):
             distributed.start()
+
+    def test_connections_are_told_to_notice_dead_peers(self):
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname()) as connection,
+        ):
+            before = len(os.listdir("/proc/self/fd"))
+            distributed._notice_dead_peers()
+            assert len(os.listdir("/proc/self/fd")) == before
+            milliseconds = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert milliseconds == 1000 * distributed.DEAD_PEER_SECONDS
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    def test_an_elastic_run_without_a_launcher_is_an_error(self, monkeypatch):
+        for variable in distributed.LAUNCHER_VARIABLES:
+            monkeypatch.delenv(variable, raising=False)
+        with pytest.raises(distributed.LauncherError, match="host-discovery-script"):
+            distributed.start(elastic=True)

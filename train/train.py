@@ -2,13 +2,19 @@
 
     python train/train.py --recipe train/recipes/digits.yaml
     horovodrun -np 2 python train/train.py --recipe train/recipes/digits.yaml
+    horovodrun --gloo -np 2 --min-np 1 --max-np 4 --host-discovery-script ./hosts.sh \\
+        python train/train.py --elastic --recipe train/recipes/digits.yaml
 
 Every rank runs this script from top to bottom. Rank 0 alone shows progress and writes the run's
 folder: model.keras, metrics.json, history.csv, report.html (see keras_squeezenet/runs.py).
+
+SIGTERM, or the end of the launcher, makes all ranks save where they are, within an epoch too, and
+end with status 143. With --resume the same command goes on from there, on any number of ranks.
 """
 
 import argparse
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -26,11 +32,12 @@ from keras_squeezenet.callbacks import (
     LossWatch,
     ShardedValidation,
     StopEarly,
-    Throughput,
 )
 from keras_squeezenet.data import Augmentation
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.loop import Loop
 from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.termination import STATUS, Terminated, TerminationRequest
 
 
 def main():
@@ -38,15 +45,12 @@ def main():
     recipe = load_recipe(asked.recipe, asked.set)
 
     # Ranks: the same recipe, different data, different random numbers.
-    distributed.start()
-    rank, ranks = distributed.rank(), distributed.size()
-    keras.utils.set_random_seed(recipe.seed + rank)
+    distributed.start(elastic=asked.elastic)
+    keras.utils.set_random_seed(recipe.seed + distributed.launched_rank())
 
-    # Data: batches of RGB 0…255, this rank's shard. Validation keeps every example.
-    batch_size = recipe.training.batch_size
+    # Data: pictures of RGB 0…255.
     with distributed.together():
         dataset = training.load_data(recipe)
-        steps = dataset.train.steps_per_epoch(batch_size, ranks)
         augmentation = Augmentation.from_mapping(recipe.data.augmentation)
 
     # Two networks of the same weights: the one in training is as the recipe says, its twin is
@@ -57,75 +61,102 @@ def main():
     keras.config.set_dtype_policy("float32")
     twin = training.build_model(recipe.model, dataset.image_size, len(class_names))
     training.compile_for_validation(twin, recipe)
-    stages = training.stages(recipe)
-    run = runs.Run(asked.output or Path("runs") / recipe.name, recipe, class_names, asked.resume)
-    if run.finished:
-        return say(f"{run.folder}: finished already, nothing was done")
-
-    # Training: first the metrics, equal on all ranks, then what reads them, then what saves.
-    history = History(run.folder / "history.csv", run.history)
-    val_batches = dataset.val.val_batches(batch_size, rank=rank, ranks=ranks)
     watch = LossWatch(len(class_names), recipe.optimizer.warmup_epochs)
-    callbacks = [
-        distributed.BroadcastState(),
-        distributed.AverageMetrics(),
-        Throughput(steps * batch_size * ranks),
-        ShardedValidation(twin, val_batches, empty=dataset.val.local_count(rank, ranks) == 0),
-        BrokenPictures(dataset),
-        watch,
-        history,
-        runs.Checkpoint(run.checkpoints, history, class_names),
-    ]
-    if recipe.training.early_stopping:
-        callbacks.append(StopEarly(history, recipe.training.early_stopping, stages[-1].start))
-    if rank == 0:
-        callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
+
+    def open_run():
+        """The run as rank 0 finds it in its folder."""
+        folder = asked.output or Path("runs") / recipe.name
+        run = runs.Run(folder, recipe, class_names, asked.resume, asked.journal)
+        if not run.finished:
+            with distributed.together():
+                run.begin(model, dataset.train.count)
+        return distributed.broadcast(run)
+
+    def train(run, membership=None):
+        """From where the run stands to its result; again whenever ranks have come or gone."""
+        if run.finished:
+            return say(f"{run.folder}: finished already, nothing was done")
+        rank, ranks = distributed.rank(), distributed.size()
+        batch_size = recipe.training.batch_size
+        stages = training.stages(recipe)  # with fine_tuning the last layer alone, then all
+        history = History(run.folder / "history.csv", run.state.history)
+        loop = Loop(
+            run,
+            model,
+            dataset.train,
+            augmentation,
+            history,
+            request,
+            membership,
+            asked.commit_steps,
+        )
+
+        # First the metrics, equal on all ranks, then what reads them, then what saves. Each rank
+        # validates its shard; over all of them every example counts once.
+        val_batches = dataset.val.val_batches(batch_size, rank=rank, ranks=ranks)
+        callbacks = [
+            ShardedValidation(
+                twin,
+                val_batches,
+                empty=dataset.val.local_count(rank, ranks) == 0,
+                after_batch=loop.meet_when_due,
+                steps=math.ceil(dataset.val.local_count(0, ranks) / batch_size),
+            ),
+            BrokenPictures(dataset),
+            watch,
+            history,
+            runs.Checkpoint(run.checkpoints, history, class_names),
+        ]
+        if recipe.training.early_stopping:
+            callbacks.append(StopEarly(history, recipe.training.early_stopping, stages[-1].start))
+        if rank == 0:
+            board = keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False)
+            callbacks.append(board)
         say(
             f"{dataset.name}: {dataset.train.count} training and {dataset.val.count} validation "
-            f"images of {len(class_names)} classes; {ranks} rank(s), {steps} steps an epoch"
+            f"images of {len(class_names)} classes; {ranks} rank(s), "
+            f"{dataset.train.steps_per_epoch(batch_size, ranks)} steps an epoch"
         )
-    for stage in stages:  # with fine_tuning the last layer alone, then all
-        if run.epoch >= stage.end:
-            continue
-        training.compile_model(model, stage, steps)
-        run.restore(model, stage, steps)
-        start = max(run.epoch, stage.start)
-        batches = dataset.train.train_batches(
-            batch_size,
-            augmentation=augmentation,
-            seed=recipe.seed,
-            rank=rank,
-            ranks=ranks,
-            start_epoch=start,
-        )
+        model.set_weights(run.state.weights)  # should only the result be left to do
         with dataset.clear_errors():
-            model.fit(
-                batches,
-                steps_per_epoch=steps,
-                epochs=stage.end,
-                initial_epoch=start,
-                callbacks=callbacks,
-                shuffle=False,  # the data set shuffles itself
-                verbose=(1 if sys.stdout.isatty() else 2) if rank == 0 else 0,
-            )
+            for stage in stages:
+                if run.state.epoch < stage.end:
+                    loop.train(stage, callbacks, verbose if rank == 0 else 0)
 
-    # Result: all ranks measure the weights that are kept.
+        keep_result(run, model, dataset, history, watch.warnings)
+
+    verbose = 1 if sys.stdout.isatty() else 2
+    with TerminationRequest() as request:
+        if asked.elastic:
+            from keras_squeezenet import elastic  # Horovod is a matter of such runs alone
+
+            elastic.run(open_run, train, request)
+        else:
+            train(open_run())
+
+
+def keep_result(run, model, dataset, history, warnings):
+    """All ranks measure the weights that are kept; rank 0 writes them and what was found."""
+    recipe = run.recipe
+    equal_ranks = distributed.equal_ranks(model)
     if recipe.training.early_stopping:
         run.restore_best(model)
     distributed.broadcast_weights(model)
-    result = training.build_model(recipe.model, dataset.image_size, len(class_names))
+    result = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
     result.set_weights(model.get_weights())
     with dataset.clear_errors():
         shard = evaluation.predict_batches(
             result.predict_on_batch,
-            dataset.val.indexed_val_batches(batch_size, rank=rank, ranks=ranks),
+            dataset.val.indexed_val_batches(
+                recipe.training.batch_size, rank=distributed.rank(), ranks=distributed.size()
+            ),
         )
     shards = distributed.gather(shard)
-    if rank == 0:
+    if distributed.rank() == 0:
         predictions = evaluation.Predictions.concatenate([part for part in shards if part])
-        measured = evaluation.evaluate_predictions(predictions, class_names)
+        measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
         run.save_model(result)
-        run.write_metrics(result, dataset, measured, history.rows, watch.warnings)
+        run.write_metrics(result, dataset, measured, history.rows, equal_ranks, warnings)
         page = runs.draw(run.folder, history.rows, measured, predictions, dataset.val)
         say(
             f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}, "
@@ -147,6 +178,23 @@ def parse_arguments():
     parser.add_argument(
         "--resume", action="store_true", help="go on from the folder's last checkpoint, if any"
     )
+    parser.add_argument(
+        "--elastic",
+        action="store_true",
+        help="ranks may come and go; with horovodrun --host-discovery-script",
+    )
+    parser.add_argument(
+        "--commit-steps",
+        type=int,
+        default=20,
+        metavar="N",
+        help="elastic: steps between commits, which are what a lost rank costs (default: 20)",
+    )
+    parser.add_argument(
+        "--journal",
+        action="store_true",
+        help="write to commits.jsonl which examples were trained on, commit by commit",
+    )
     return parser.parse_args()
 
 
@@ -159,6 +207,9 @@ if __name__ == "__main__":
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         main()
+    except Terminated:
+        say("train.py: asked to end; the run is saved. Go on with the same command and --resume")
+        sys.exit(STATUS)
     except (InputError, OSError, DivergedError, distributed.RankError) as error:
         # Horovod's launcher ends the other ranks when one ends with an error.
         print(f"train.py: {error}", file=sys.stderr, flush=True)

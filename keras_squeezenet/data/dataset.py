@@ -118,21 +118,25 @@ class Split:
         _check_rank(rank, ranks)
         return len(range(rank, self.count, ranks))
 
-    def steps_per_epoch(self, batch_size: int, ranks: int = 1) -> int:
+    def steps_per_epoch(self, batch_size: int, ranks: int = 1, done: int = 0) -> int:
         """Full batches that every one of `ranks` takes from an epoch.
+
+        Args:
+            batch_size: Examples per batch on each rank.
+            ranks: How many.
+            done: Examples of the epoch that are trained on already, over all ranks.
 
         Raises:
             DataError: There are not enough examples for one batch on each rank.
         """
         require_positive("batch_size", batch_size)
         require_positive("ranks", ranks)
-        steps = self.count // (batch_size * ranks)
-        if steps == 0:
+        if self.count < batch_size * ranks:
             raise DataError(
                 f"`batch_size` is too large: {self.count} examples do not fill one batch on each "
                 f"of {ranks} rank(s). Received: batch_size={batch_size}"
             )
-        return steps
+        return max(0, self.count - done) // (batch_size * ranks)
 
     def file_name(self, index: int) -> str | None:
         """The file of an example; None where it has none of its own."""
@@ -174,16 +178,17 @@ class Split:
         """
         return _clear_errors(self)
 
-    def train_batches(
-        self,
-        batch_size: int,
-        *,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        rank: int = 0,
-        ranks: int = 1,
-        start_epoch: int = 0,
-    ) -> tf.data.Dataset:
+    def train_batches(self, batch_size: int, **options) -> tf.data.Dataset:
+        """As `indexed_train_batches`, which see for `options`, without the examples' indices."""
+        return (
+            self._train_batches(batch_size, **options)
+            .map(_image_and_label)
+            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+            .prefetch(PREFETCHED_BATCHES)
+            .with_options(_fixed_parallelism())
+        )
+
+    def indexed_train_batches(self, batch_size: int, **options) -> tf.data.Dataset:
         """Batches without end, `steps_per_epoch(batch_size, ranks)` of them per epoch.
 
         An epoch is one permutation of all examples, drawn from (`seed`, epoch) and so the same on
@@ -192,6 +197,9 @@ class Split:
         is used up does a rank repeat some of its own. Thus epochs never drift, and `start_epoch`
         resumes exactly.
 
+        An epoch that was left in its midst goes on, on as many ranks or others, with what is left
+        of its permutation, for `steps_per_epoch(batch_size, ranks, done)` batches.
+
         Args:
             batch_size: Examples per batch on this rank.
             augmentation: Random changes, drawn from (`seed`, epoch, example) whatever the threads
@@ -199,24 +207,59 @@ class Split:
             seed: A non-negative integer, the same on every rank.
             rank, ranks: Which share of how many.
             start_epoch: The first epoch's number.
+            trained: bool `[count]`: the examples that the first epoch was trained on already, by
+                any rank. By default none.
+            done: How many that were, repeated ones included. By default those in `trained`.
 
         Returns:
-            (images, labels): float32 `[batch_size, image_size, image_size, 3]` RGB 0…255 and int32
-            `[batch_size]`.
+            (images, labels, indices): float32 `[batch_size, image_size, image_size, 3]` RGB 0…255,
+            int32 `[batch_size]` and int64 `[batch_size]`.
 
         Raises:
             DataError: An argument is out of range. While iterating, TensorFlow raises an error of
                 its own when too many pictures are broken; `Dataset.failure` then says so in one
                 line.
         """
+        return (
+            self._train_batches(batch_size, **options)
+            .map(lambda *batch: (*_image_and_label(*batch), batch[2]))
+            .prefetch(PREFETCHED_BATCHES)
+            .with_options(_fixed_parallelism())
+        )
+
+    def _train_batches(
+        self,
+        batch_size: int,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        start_epoch: int = 0,
+        trained: np.ndarray | None = None,
+        done: int | None = None,
+    ) -> tf.data.Dataset:
         _check_rank(rank, ranks)
         _require_natural("seed", seed)
         _require_natural("start_epoch", start_epoch)
-        wanted = self.steps_per_epoch(batch_size, ranks) * batch_size
+        trained = np.zeros(self.count, bool) if trained is None else trained
+        if trained.shape != (self.count,):
+            raise DataError(
+                f"`trained` must say of each of {self.count} examples whether it is done. "
+                f"Received: trained of shape {trained.shape}"
+            )
+        done = int(trained.sum()) if done is None else done
+        left = np.int64(self.steps_per_epoch(batch_size, ranks, done) * batch_size)
+        wanted = np.int64(self.steps_per_epoch(batch_size, ranks) * batch_size)
         augmentation = augmentation or Augmentation()
 
         def order(epoch):
-            return np.random.default_rng((seed, epoch)).permutation(self.count)[rank::ranks]
+            permutation = np.random.default_rng((seed, epoch)).permutation(self.count)
+            own = permutation[rank::ranks]
+            if epoch > start_epoch or not done:
+                return own
+            # Its own ones again, should none of those that are left be readable.
+            return np.append(permutation[~trained[permutation]][rank::ranks], own)
 
         def read(epoch, index):
             rng = np.random.default_rng((seed, epoch, 1 + index))
@@ -230,18 +273,11 @@ class Split:
                 .repeat(wanted)
                 .map(lambda index: self._load(read, epoch, index), own_cores())
                 .filter(lambda image, label, index, readable: readable)
-                .take(wanted)
+                .take(tf.where(epoch > start_epoch, wanted, left))
                 .batch(batch_size, drop_remainder=True)
             )
 
-        return (
-            tf.data.Dataset.counter(start_epoch)
-            .flat_map(one_epoch)
-            .map(_image_and_label)
-            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-            .prefetch(PREFETCHED_BATCHES)
-            .with_options(_fixed_parallelism())
-        )
+        return tf.data.Dataset.counter(start_epoch).flat_map(one_epoch)
 
     def val_batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1) -> tf.data.Dataset:
         """Every readable example once over all ranks, in order; the last batch may be smaller.

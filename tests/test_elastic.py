@@ -1,0 +1,196 @@
+"""Ranks that come and go while train/train.py --elastic runs, on this machine's own addresses."""
+
+import itertools
+import math
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_squeezenet import distributed
+from keras_squeezenet.termination import Terminated
+from tests.interrupted_runs import (
+    EXAMPLES,
+    commits,
+    evaluation,
+    examples_by_epoch,
+    history,
+    in_midst_of,
+    launcher,
+    started,
+    write_recipe,
+)
+from tests.launching import needs_horovod
+
+TRAINING = Path(__file__).parent / "ranks" / "training.py"
+EPOCHS = 30
+BATCH = 16
+HOSTS = ("localhost", "127.0.0.1")
+
+
+def write_hosts(path, *hosts):
+    # Renamed, so that the launcher never reads half a list.
+    path.with_suffix(".new").write_text("".join(f"{host}:1\n" for host in hosts))
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.fixture(scope="module")
+def elastic_run(tmp_path_factory):
+    """A run whose rank 0 was killed in an epoch's midst, and that another rank joined later.
+
+    Then it was asked to end, and resumed.
+    """
+    folder = tmp_path_factory.mktemp("elastic")
+    write_hosts(folder / "hosts", *HOSTS)
+    script = folder / "hosts.sh"
+    script.write_text(f"#!/bin/sh\ncat {folder}/hosts\n")
+    script.chmod(0o755)
+    command = launcher(
+        *("-np", 2, "--min-np", 1, "--max-np", 4, "--host-discovery-script", script),
+        *("--blacklist-cooldown-range", 1, 2, sys.executable, TRAINING, folder),
+        *("--recipe", write_recipe(folder, epochs=EPOCHS), "--output", folder / "run"),
+        *("--elastic", "--commit-steps", 4, "--journal"),
+    )
+    run = folder / "run"
+    with started(command, folder / "output.txt") as job:
+        job.wait_until(lambda: in_midst_of(run, 3))
+        victim = job.ranks()[0]
+        host = victim.environ()["HOROVOD_HOSTNAME"]
+        write_hosts(folder / "hosts", *(name for name in HOSTS if name != host))
+        victim.send_signal(signal.SIGKILL)
+        job.wait_until(lambda: history(run) and history(run)[-1]["ranks"] == 1)
+        write_hosts(folder / "hosts", *HOSTS)
+        job.wait_until(lambda: history(run)[-1]["ranks"] == 2)
+        job.process.terminate()
+        # Not its status: Horovod's elastic driver loses the ranks' now and then, and ends with 0.
+        job.wait()
+        assert "asked to end; the run is saved" in job.text
+        assert not (run / "metrics.json").exists()
+    with started([*command, "--resume"], folder / "output2.txt") as job:
+        assert job.wait() == 0, job.text[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = launcher(
+        *("-np", 2, sys.executable, TRAINING, folder),
+        *("--recipe", write_recipe(folder, epochs=EPOCHS), "--output", folder / "run"),
+    )
+    with started(command, folder / "output.txt") as job:
+        assert job.wait() == 0, job.text[-3000:]
+    return folder
+
+
+@pytest.mark.slow
+class TestARankIsKilledAndAnotherOneJoins:
+    pytestmark = needs_horovod
+
+    def test_there_were_two_ranks_then_one_then_two(self, elastic_run):
+        counts = [row["ranks"] for row in history(elastic_run / "run")]
+        changes = [count for count, _ in itertools.groupby(counts)]
+        assert changes == [2, 1, 2]
+        assert len(counts) == EPOCHS
+
+    def test_an_epoch_that_two_ranks_began_was_ended_by_one(self, elastic_run):
+        ranks = {}
+        for commit in commits(elastic_run / "run"):
+            ranks.setdefault(commit["epoch"], []).append(commit["ranks"])
+        assert any(counts[0] == 2 and counts[-1] == 1 for counts in ranks.values())
+
+    def test_each_example_was_trained_on_once_in_each_epoch(self, elastic_run):
+        epochs = examples_by_epoch(elastic_run / "run")
+        assert sorted(epochs) == list(range(1, EPOCHS + 1))
+        for examples in epochs.values():
+            assert len(set(examples)) == len(examples)
+            # All but those that fill no step of two ranks.
+            assert EXAMPLES - len(examples) < 2 * BATCH
+
+    def test_the_learning_rate_follows_the_number_of_ranks(self, elastic_run):
+        for row in history(elastic_run / "run"):
+            assert row["learning_rate"] == pytest.approx(0.0015 * row["ranks"])
+
+    def test_all_ranks_end_with_the_same_weights(self, elastic_run):
+        one, other = (np.load(elastic_run / f"rank{rank}.npz") for rank in range(2))
+        assert one.files == other.files
+        assert len(one.files) > 10
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], other[name])
+
+    def test_it_learns_as_much_as_an_undisturbed_run(self, elastic_run, undisturbed_run):
+        ours, theirs = evaluation(elastic_run / "run"), evaluation(undisturbed_run / "run")
+        assert theirs["top1"] > 0.9
+        error = math.hypot(ours["top1_standard_error"], theirs["top1_standard_error"])
+        assert abs(ours["top1"] - theirs["top1"]) <= 2 * error
+
+
+class TestAgreement:
+    """What needs no second process: stand-ins for the collective operations of the others."""
+
+    pytestmark = needs_horovod
+
+    @pytest.fixture
+    def elastic(self):
+        return pytest.importorskip("keras_squeezenet.elastic")
+
+    @pytest.fixture
+    def request_to_end(self):
+        return SimpleNamespace(received=False)
+
+    def lost_rank(self):
+        return tf.errors.UnknownError(
+            None, None, "Graph execution error:\n[gloo/transport/tcp/pair.cc] Connection closed"
+        )
+
+    def test_training_begins_again_after_the_loss_of_a_rank(
+        self, elastic, request_to_end, monkeypatch
+    ):
+        rejoined, attempts = [], []
+        monkeypatch.setattr(elastic, "_rejoin", lambda: rejoined.append(1))
+        monkeypatch.setattr(distributed, "take_place", lambda: None)
+
+        def train(run, membership):
+            attempts.append(run)
+            if len(attempts) == 1:
+                raise self.lost_rank()
+            return "done"
+
+        run = SimpleNamespace(state=SimpleNamespace(commits=0))
+        assert elastic.run(lambda: run, train, request_to_end) == "done"
+        assert (attempts, rejoined) == ([run, run], [1])
+
+    def test_who_was_asked_to_end_does_not_look_for_the_others(
+        self, elastic, request_to_end, monkeypatch
+    ):
+        monkeypatch.setattr(distributed, "take_place", lambda: None)
+        request_to_end.received = True
+
+        def train(run, membership):
+            raise self.lost_rank()
+
+        with pytest.raises(Terminated):
+            elastic.run(lambda: SimpleNamespace(state=None), train, request_to_end)
+
+    def test_other_errors_of_tensorflow_go_on(self, elastic, request_to_end, monkeypatch):
+        monkeypatch.setattr(distributed, "take_place", lambda: None)
+
+        def train(run, membership):
+            raise tf.errors.UnknownError(None, None, "the disk is full")
+
+        with pytest.raises(tf.errors.UnknownError, match="disk"):
+            elastic.run(lambda: SimpleNamespace(state=None), train, request_to_end)
+
+    def test_the_newest_commit_counts_wherever_it_is(self, elastic, monkeypatch):
+        monkeypatch.setattr(distributed, "take_place", lambda: None)
+        monkeypatch.setattr(distributed, "gather", lambda mine: [-1, mine, 9, 9])
+        asked = []
+        monkeypatch.setattr(distributed, "broadcast", lambda run, root: asked.append(root) or run)
+        membership = elastic.Membership(open_run=None)
+        membership.run = SimpleNamespace(state=SimpleNamespace(commits=8))
+        membership.sync()
+        assert asked == [2]

@@ -1,0 +1,367 @@
+"""The training loop, what it goes on from, and where in an epoch that is. One process, seconds."""
+
+import math
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from keras_squeezenet import distributed, loop, training
+from keras_squeezenet.callbacks import History, ShardedValidation
+from keras_squeezenet.data import DataError, load_dataset
+from keras_squeezenet.loop import Loop, Meetings
+from keras_squeezenet.recipe import Recipe
+from keras_squeezenet.runs import Run, RunError
+from keras_squeezenet.state import TrainingState
+from keras_squeezenet.termination import Terminated
+
+COUNT = 26
+
+
+def write_pictures(folder, broken=()):
+    rng = np.random.default_rng(0)
+    for number in range(COUNT):
+        path = folder / "train" / f"class{number % 2}" / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number in broken:
+            path.write_bytes(b"no picture")
+        else:
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), "uint8")).save(path)
+    for label in range(2):
+        path = folder / "val" / f"class{label}" / "one.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), "uint8")).save(path)
+    return load_dataset(str(folder), image_size=8, max_broken_share=0.9)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "set")
+
+
+def train_segment(split, ranks, batch_size, trained, steps, epoch=2):
+    """Indices that each of some ranks takes in a few steps of an epoch of which some is done."""
+    parts = []
+    for rank in range(ranks):
+        batches = split.indexed_train_batches(
+            batch_size, seed=5, rank=rank, ranks=ranks, start_epoch=epoch, trained=trained
+        )
+        parts.append([batch[2].numpy() for batch in batches.take(steps)])
+    return parts
+
+
+class TestAnEpochInParts:
+    @settings(max_examples=6)
+    @given(
+        st.integers(1, 4),
+        st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=4),
+    )
+    def test_no_example_comes_twice_and_only_an_incomplete_step_is_left(
+        self, pictures, batch_size, segments
+    ):
+        split = pictures.train
+        trained = np.zeros(COUNT, bool)
+        for number, (ranks, steps) in enumerate(segments):
+            left = split.steps_per_epoch(batch_size, ranks, int(trained.sum()))
+            steps = left if number == len(segments) - 1 else min(steps, left)
+            for indices in np.ravel(train_segment(split, ranks, batch_size, trained, steps)):
+                assert not trained[int(indices)]
+                trained[int(indices)] = True
+        assert COUNT - trained.sum() < batch_size * segments[-1][0]
+
+    def test_on_as_many_ranks_it_goes_on_with_the_very_next_batches(self, pictures):
+        split = pictures.train
+        nothing = np.zeros(COUNT, bool)
+        whole = train_segment(split, 2, 3, nothing, steps=4)
+        trained = nothing.copy()
+        trained[np.ravel([batches[:2] for batches in whole])] = True
+        rest = train_segment(split, 2, 3, trained, steps=2)
+        np.testing.assert_array_equal(rest, [batches[2:] for batches in whole])
+
+    def test_the_next_epoch_is_whole(self, pictures):
+        trained = np.arange(COUNT) < 20
+        batches = pictures.train.indexed_train_batches(2, start_epoch=4, trained=trained)
+        indices = [indices.numpy() for _, _, indices in batches.take(3 + COUNT // 2)]
+        assert set(np.ravel(indices[:3])) == set(range(20, COUNT))
+        assert sorted(np.ravel(indices[3:])) == list(range(COUNT))
+
+    def test_readable_pictures_come_again_when_only_broken_ones_are_left(self, tmp_path):
+        # Of 26 examples the last four of the epoch cannot be read; a step of four is left.
+        order = np.random.default_rng((0, 0)).permutation(COUNT)
+        names = sorted(range(COUNT), key=lambda number: (number % 2, number))
+        broken = [names[index] for index in order[-4:]]
+        split = write_pictures(tmp_path / "set", broken).train
+        trained = np.ones(COUNT, bool)
+        trained[order[-4:]] = False
+        _, _, indices = next(iter(split.indexed_train_batches(4, trained=trained)))
+        assert set(indices.numpy()) < set(order[:-4])
+        assert len(split.broken) == 4
+
+    def test_repeated_examples_do_not_lengthen_the_epoch(self, pictures):
+        # Twenty steps of one were taken, on eighteen different examples.
+        trained = np.arange(COUNT) < 18
+        split = pictures.train
+        assert split.steps_per_epoch(1, done=20) == 6
+        batches = split.indexed_train_batches(1, start_epoch=0, trained=trained, done=20)
+        first = [int(indices[0]) for _, _, indices in batches.take(6)]
+        assert set(first) < set(range(18, COUNT))
+        seventh = [int(indices[0]) for _, _, indices in batches.take(6 + COUNT)][6:]
+        assert sorted(seventh) == list(range(COUNT))
+
+    def test_a_mask_of_another_data_set_is_refused(self, pictures):
+        with pytest.raises(DataError, match="Received: trained of shape"):
+            pictures.train.indexed_train_batches(2, trained=np.zeros(3, bool))
+
+
+class TestState:
+    def test_commits_add_up_what_all_ranks_did(self):
+        start = TrainingState(np.zeros(6, bool), (np.zeros(2),))
+        after = start.after_steps(
+            [(np.array([4, 1]), {"loss": 3.0}), (np.array([0, 5]), {"loss": 5.0})],
+            weights=[np.ones(2)],
+            optimizer=[np.array(1)],
+            ranks=2,
+            seconds=1.5,
+        ).after_steps(
+            [(np.array([2]), {"loss": 2.0})], [np.ones(2)], [np.array(2)], ranks=1, seconds=0.5
+        )
+        assert after.trained.tolist() == [True, True, True, False, True, True]
+        assert after.metrics == {"loss": 10.0 / 5}
+        assert (after.examples, after.seconds, after.ranks, after.commits) == (5, 2.0, 1, 2)
+        assert not start.trained.any()  # a commit that fails elsewhere is undone by forgetting it
+
+    def test_an_epoch_ends_with_nothing_done_of_the_next(self):
+        state = TrainingState(np.ones(3, bool), (), examples=3, metric_sums={"loss": 1.0})
+        after = state.after_epoch([{"epoch": 1}])
+        assert not after.trained.any()
+        assert (after.epoch, after.examples, after.metric_sums) == (1, 0, {})
+
+
+def recipe_with(**training_section):
+    return Recipe.model_validate(
+        {
+            "name": "loop",
+            "data": {"source": "digits", "image_size": 8},
+            "model": {
+                "metaparameters": {
+                    "base_e": 8,
+                    "incr_e": 8,
+                    "fires": 1,
+                    "pool_after": [1],
+                    "conv1_filters": 4,
+                    "conv1_kernel_size": 3,
+                },
+                "dropout_rate": 0.0,
+                "kernel_initializer": "he_normal",
+            },
+            "optimizer": {"name": "sgd", "learning_rate": 0.4, "schedule": "polynomial"},
+            "training": {"epochs": 2, "batch_size": 4, **training_section},
+        }
+    )
+
+
+def on_ranks(monkeypatch, size):
+    monkeypatch.setattr(distributed, "_place", (0, size))
+
+
+class TestLearningRate:
+    """0.4, falling linearly to 0 over 4 epochs of 100 examples; scaled by ranks; batches of 5."""
+
+    RECIPE = recipe_with(epochs=4, batch_size=5)
+
+    def rate(self, state, ranks):
+        [stage] = training.stages(self.RECIPE)
+        model = training.build_model(self.RECIPE.model, 8, 2)
+        steps = 100 // (5 * ranks)
+        training.compile_model(model, stage, steps)
+        training.restore_state(model, state, stage, steps, 5 * ranks)
+        return float(model.optimizer.learning_rate)
+
+    def state(self, ranks, updates):
+        model = training.build_model(self.RECIPE.model, 8, 2)
+        [stage] = training.stages(self.RECIPE)
+        training.compile_model(model, stage, 1)
+        model.optimizer.build(model.trainable_variables)
+        optimizer = [np.zeros_like(variable.numpy()) for variable in model.optimizer.variables]
+        optimizer[0] += updates  # Keras keeps the count of updates first
+        return TrainingState(
+            np.arange(100) < 50,
+            tuple(model.get_weights()),
+            tuple(optimizer),
+            ranks=ranks,
+            epoch=1,
+            examples=50,
+        )
+
+    @pytest.mark.parametrize("ranks", [1, 2, 4])
+    def test_after_a_change_of_ranks_it_is_that_of_the_same_share_of_training(
+        self, monkeypatch, ranks
+    ):
+        # An epoch and a half of four by one rank: 30 updates of 80.
+        state = self.state(ranks=1, updates=30)
+        on_ranks(monkeypatch, ranks)
+        expected = 0.4 * ranks * (1 - 1.5 / 4)
+        # Half an epoch of 5 steps is no whole number of them.
+        assert self.rate(state, ranks) == pytest.approx(expected, rel=0.05)
+
+    def test_on_as_many_ranks_the_count_of_updates_is_what_it_was(self):
+        assert self.rate(self.state(ranks=1, updates=28), 1) == pytest.approx(0.4 * (1 - 28 / 80))
+
+
+class Request(SimpleNamespace):
+    """Asked to end after a number of looks."""
+
+    looks = 0
+
+    @property
+    def received(self):
+        self.looks += 1
+        return self.looks > self.after
+
+
+def never():
+    return Request(after=math.inf)
+
+
+def begin(folder, recipe, model, dataset, resume=False):
+    run = Run(folder, recipe, dataset.class_names, resume)
+    run.begin(model, dataset.train.count)
+    return run
+
+
+def train(run, model, dataset, request, callbacks=()):
+    history = History(run.folder / "history.csv", run.state.history)
+    training_loop = Loop(run, model, dataset.train, None, history, request)
+    add = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(val_accuracy=0.5)
+    )
+    [stage] = training.stages(run.recipe)
+    training_loop.train(stage, [*callbacks, add, history])
+    return history.rows
+
+
+class TestLoop:
+    @pytest.fixture
+    def model(self):
+        keras.utils.set_random_seed(1)
+        return training.build_model(recipe_with().model, 8, 2)
+
+    def test_it_does_what_fit_does(self, model, pictures, tmp_path):
+        reference = keras.models.clone_model(model)
+        reference.set_weights(model.get_weights())
+        recipe = recipe_with()
+        run = begin(tmp_path / "run", recipe, model, pictures)
+        rows = train(run, model, pictures, never())
+        [stage] = training.stages(recipe)
+        steps = pictures.train.steps_per_epoch(4)
+        training.compile_model(reference, stage, steps)
+        fitted = reference.fit(
+            pictures.train.train_batches(4),
+            epochs=2,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+        )
+        for ours, theirs in zip(model.get_weights(), reference.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        for name in ("loss", "accuracy"):
+            assert [row[name] for row in rows] == pytest.approx(fitted.history[name], rel=1e-5)
+
+    @pytest.mark.parametrize("accumulation_steps", [1, 2])
+    def test_left_in_an_epoch_it_goes_on_as_if_nothing_had_been(
+        self, model, pictures, tmp_path, monkeypatch, accumulation_steps
+    ):
+        monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)  # one after each step
+        recipe = recipe_with(accumulation_steps=accumulation_steps)
+        start = model.get_weights()
+        whole = begin(tmp_path / "whole", recipe, model, pictures)
+        expected_rows = train(whole, model, pictures, never())
+        expected = model.get_weights()
+
+        model.set_weights(start)
+        left = begin(tmp_path / "left", recipe, model, pictures)
+        with pytest.raises(Terminated):
+            train(left, model, pictures, Request(after=1))
+        assert 0 < left.state.examples < COUNT
+        model.set_weights([np.zeros_like(value) for value in start])
+        again = begin(tmp_path / "left", recipe, model, pictures, resume=True)
+        assert again.epoch == 0
+        for name in ("examples", "metric_sums", "ranks", "seconds"):
+            assert getattr(again.state, name) == getattr(left.state, name)
+        np.testing.assert_array_equal(again.state.trained, left.state.trained)
+        rows = train(again, model, pictures, never())
+        for ours, theirs in zip(model.get_weights(), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        for row, other in zip(rows, expected_rows, strict=True):
+            assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+    def test_left_while_it_validates_it_trains_on_nothing_twice(
+        self, model, pictures, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        history = History(run.folder / "history.csv", run.state.history)
+        steps = COUNT // 4
+        training_loop = Loop(run, model, pictures.train, None, history, Request(after=steps))
+        twin = keras.models.clone_model(model)
+        training.compile_for_validation(twin, run.recipe)
+        validation = ShardedValidation(
+            twin, pictures.val.val_batches(1), after_batch=training_loop.meet_when_due, steps=2
+        )
+        [stage] = training.stages(run.recipe)
+        with pytest.raises(Terminated):
+            training_loop.train(stage, [validation, history])
+        weights = model.get_weights()
+        again = begin(tmp_path / "run", run.recipe, model, pictures, resume=True)
+        assert (again.state.epoch, again.state.examples) == (0, 4 * steps)
+        for ours, theirs in zip(again.state.weights, weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        rows = train(again, model, pictures, never())
+        assert [row["epoch"] for row in rows] == [1, 2]
+
+    def test_a_run_left_in_an_epoch_is_not_resumed_with_other_examples(
+        self, model, pictures, tmp_path
+    ):
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        with pytest.raises(Terminated):
+            train(run, model, pictures, Request(after=0))
+        again = Run(tmp_path / "run", recipe_with(), pictures.class_names, resume=True)
+        with pytest.raises(RunError, match=f"{COUNT} training examples .* Received: 5"):
+            again.begin(model, 5)
+
+
+class TestMeetings:
+    def test_they_are_about_a_second_apart_and_the_first_ones_closer(self, monkeypatch):
+        clock = SimpleNamespace(now=0.0)
+        monkeypatch.setattr(loop.time, "perf_counter", lambda: clock.now)
+        meetings = Meetings()
+        met_at = []
+        for step in range(1, 60):
+            clock.now += 0.1
+            if meetings.step(False) is not None:
+                met_at.append(step)
+        assert met_at == [1, 3, 7, 15, 25, 35, 45, 55]
+
+    def test_they_tell_what_any_rank_was_told(self, monkeypatch):
+        monkeypatch.setattr(distributed, "total", lambda values: np.add(values, [0, 1, 0]))
+        assert Meetings().step(False, False) == [False, True]
+
+
+def test_waiting_ranks_count_the_batches_that_only_others_have():
+    twin = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
+    twin.compile(loss=training.SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False)
+    features, labels = np.zeros((5, 3), "float32"), np.zeros(5, int)
+    batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(2)
+    calls = []
+    for empty in (False, True):
+        validation = ShardedValidation(
+            twin, batches, empty, after_batch=lambda: calls.append(1), steps=4
+        )
+        validation.set_model(twin)
+        validation.on_epoch_end(0, {})
+    assert len(calls) == 2 * 4

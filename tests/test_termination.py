@@ -1,0 +1,224 @@
+"""Asked to end in an epoch's midst: what is saved, how soon, and what goes on from there."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.interrupted_runs import (
+    EXAMPLES,
+    TRAIN,
+    commits,
+    evaluation,
+    examples_by_epoch,
+    history,
+    launcher,
+    started,
+    write_recipe,
+)
+from tests.launching import needs_horovod
+
+EPOCHS = 12
+BATCH = 16
+SECONDS = 30.0  # Kubernetes' patience between SIGTERM and SIGKILL
+
+
+def checkpoint(folder):
+    return json.loads((folder / "checkpoints" / "checkpoint.json").read_text())
+
+
+def within_an_epoch(folder, epoch):
+    """Whether the epoch before is behind, so that a signal now comes within this one."""
+    return len(history(folder)) >= epoch - 1
+
+
+def told_to_end(job, signal_processes):
+    """Seconds and status of a job between a signal and its end."""
+    began = time.monotonic()
+    signal_processes()
+    status = job.wait(timeout=60)
+    return time.monotonic() - began, status
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run on two ranks that is ended twice, and then ended by its launcher's death; ends alone.
+
+    Returns the folder, and what was seen at each interruption: (seconds, status, checkpoint).
+    """
+    folder = tmp_path_factory.mktemp("interrupted")
+    run = folder / "run"
+    training = [
+        *(sys.executable, TRAIN, "--recipe", write_recipe(folder, epochs=EPOCHS)),
+        *("--output", run, "--journal", "--resume"),
+    ]
+    seen = {}
+    with started(launcher("-np", 2, *training), folder / "0.txt") as job:
+        job.wait_until(lambda: within_an_epoch(run, 2))
+        seen["launcher"] = (*told_to_end(job, job.process.terminate), checkpoint(run))
+    with started(launcher("-np", 3, *training), folder / "1.txt") as job:
+        done = len(history(run))
+        job.wait_until(lambda: within_an_epoch(run, done + 2))
+        rank = job.ranks()[1]
+        seen["rank"] = (*told_to_end(job, rank.terminate), checkpoint(run))
+    with started(launcher("-np", 2, *training), folder / "2.txt") as job:
+        done = len(history(run))
+        job.wait_until(lambda: within_an_epoch(run, done + 2))
+        ranks = list(job.ranks().values())
+        began = time.monotonic()
+        job.process.kill()
+        job.process.wait()
+        _, alive = psutil.wait_procs(ranks, timeout=60)
+        assert not alive
+        seen["launcher's death"] = time.monotonic() - began, -9, checkpoint(run)
+    with started(training, folder / "3.txt") as job:
+        assert job.wait() == 0, job.text[-3000:]
+    return folder, seen
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    recipe = write_recipe(folder, epochs=EPOCHS)
+    with started(
+        [sys.executable, TRAIN, "--recipe", recipe, "--output", folder / "run"],
+        folder / "output.txt",
+    ) as job:
+        assert job.wait() == 0, job.text[-3000:]
+    return folder
+
+
+@pytest.mark.slow
+class TestRanks:
+    pytestmark = needs_horovod
+
+    @pytest.mark.parametrize("who", ["launcher", "rank", "launcher's death"])
+    def test_the_job_ends_in_time_with_a_status_that_lets_it_be_restarted(self, interrupted, who):
+        seconds, status, _ = interrupted[1][who]
+        assert seconds < SECONDS
+        assert status != 0
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_one_line_says_how_to_go_on(self, interrupted, number):
+        said = (interrupted[0] / f"{number}.txt").read_text()
+        assert said.count("Go on with the same command and --resume") == 1
+        assert "Exit code: 143" in said
+
+    @pytest.mark.parametrize("who", ["launcher", "rank", "launcher's death"])
+    def test_what_is_saved_is_in_the_midst_of_an_epoch(self, interrupted, who):
+        saved = interrupted[1][who][2]["within_epoch"]
+        assert 0 < saved["examples"] <= EXAMPLES
+
+    def test_epochs_that_some_ranks_began_were_ended_by_others(self, interrupted):
+        ranks = {}
+        for commit in commits(interrupted[0] / "run"):
+            ranks.setdefault(commit["epoch"], set()).add(commit["ranks"])
+        assert {2, 3} in ranks.values()
+        assert {row["ranks"] for row in history(interrupted[0] / "run")} == {1, 2, 3}
+
+    def test_no_example_is_lost_or_repeated_whatever_the_number_of_ranks(self, interrupted):
+        epochs = examples_by_epoch(interrupted[0] / "run")
+        assert sorted(epochs) == list(range(1, EPOCHS + 1))
+        for examples in epochs.values():
+            assert len(set(examples)) == len(examples)
+            assert EXAMPLES - len(examples) < 3 * BATCH
+
+    def test_it_learns_as_much_as_an_uninterrupted_run(self, interrupted, uninterrupted):
+        ours, theirs = evaluation(interrupted[0] / "run"), evaluation(uninterrupted / "run")
+        assert theirs["top1"] > 0.9
+        error = math.hypot(ours["top1_standard_error"], theirs["top1_standard_error"])
+        assert abs(ours["top1"] - theirs["top1"]) <= 2 * error
+
+
+@pytest.mark.slow
+class TestOneProcess:
+    def test_it_is_saved_and_ends_where_an_uninterrupted_run_ends(self, uninterrupted, tmp_path):
+        run = tmp_path / "run"
+        command = [
+            *(sys.executable, TRAIN, "--recipe", write_recipe(tmp_path, epochs=EPOCHS)),
+            *("--output", run, "--resume"),
+        ]
+        with started(command, tmp_path / "0.txt") as job:
+            job.wait_until(lambda: within_an_epoch(run, 2))
+            seconds, status = told_to_end(job, job.process.terminate)
+        assert seconds < SECONDS
+        assert status == 143, job.text
+        assert checkpoint(run)["within_epoch"]["examples"] > 0
+        with started(command, tmp_path / "1.txt") as job:
+            assert job.wait() == 0, job.text[-3000:]
+        rows, whole = history(run), history(uninterrupted / "run")
+        assert len(rows) == EPOCHS
+        # The same examples in the same steps: only float rounding differs.
+        assert rows[1]["loss"] == pytest.approx(whole[1]["loss"], rel=0.02)
+        assert rows[1]["val_loss"] == pytest.approx(whole[1]["val_loss"], rel=0.05)
+
+    def test_a_run_of_which_only_the_result_is_missing_gets_it(self, uninterrupted, tmp_path):
+        run = tmp_path / "run"
+        shutil.copytree(uninterrupted / "run", run)
+        (run / "metrics.json").unlink()
+        (run / "model.keras").unlink()
+        recipe = uninterrupted / "recipe.yaml"
+        command = [sys.executable, TRAIN, "--recipe", recipe, "--output", run, "--resume"]
+        with started(command, tmp_path / "output.txt") as job:
+            assert job.wait() == 0, job.text[-3000:]
+        assert evaluation(run)["top1"] == evaluation(uninterrupted / "run")["top1"]
+        assert len(history(run)) == EPOCHS
+
+
+WAITS = """
+import os, sys, time
+from keras_squeezenet.termination import TerminationRequest
+with TerminationRequest(seconds_to_agree=float(sys.argv[1])) as request:
+    print("ready", flush=True)
+    end = time.monotonic() + 20
+    while time.monotonic() < end and not request.received:
+        time.sleep(0.01)
+    if float(sys.argv[1]) < 1:
+        time.sleep(20)  # waits for a rank that never answers
+    os.write(2, b"saved")
+    sys.exit(143)
+"""
+
+
+class TestRequest:
+    def start(self, seconds_to_agree, **environment):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WAITS, str(seconds_to_agree)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        )
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    def test_sigterm_asks_and_leaves_time_to_save(self):
+        process = self.start(20)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.read().endswith(b"saved")
+        assert process.wait() == 143
+
+    def test_a_process_that_cannot_agree_is_ended(self):
+        process = self.start(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
+        assert b"saved" not in process.stderr.read()
+
+    def test_the_death_of_the_launcher_asks_too(self):
+        process = self.start(20, HOROVOD_RANK="0")
+        process.stdout.close()
+        assert process.wait(10) == 143
+
+    def test_a_closed_output_means_nothing_without_a_launcher(self):
+        process = self.start(20)
+        process.stdout.close()
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
