@@ -181,7 +181,7 @@ def what_is_read_and_written_is_mounted(setup):
 @check
 def the_ranks_command_is_understood(setup):
     launch, asked = setup.launch, setup.horovod
-    if launch.command[0] != "horovodrun" or asked.command[:2] != ["python", "train/train.py"]:
+    if asked.command[:2] != ["python", "train/train.py"]:
         yield f"horovodrun … python train/train.py … Received: {shlex.join(launch.command)}"
         return
     try:
@@ -195,8 +195,23 @@ def the_ranks_command_is_understood(setup):
         yield str(error)
     if not rank.resume:
         yield "without --resume a restarted launcher trains from the beginning, or refuses to"
-    if getattr(rank, "elastic", False) != (asked.host_discovery_script is not None):
+    if rank.elastic != (asked.host_discovery_script is not None):
         yield "--host-discovery-script and train.py's --elastic go together"
+
+
+@check
+def an_elastic_launcher_succeeds_by_its_result(setup):
+    # Horovod's elastic driver may end with 0 where ranks were asked to end: a job half done.
+    launch, asked = setup.launch, setup.horovod
+    if asked.host_discovery_script is None:
+        return
+    result = f"{train_arguments(asked.command).output}/metrics.json"
+    if launch.command[:2] != ["/usr/local/bin/until_written", result]:
+        yield f"until_written {result} horovodrun … Received: {shlex.join(launch.command)}"
+    seen = [mount for mount in launch.launcher_mounts if mount.claim]
+    written = [mount for mount in launch.worker_mounts if mount.claim and not mount.read_only]
+    if [(m.path, m.claim) for m in seen] != [(m.path, m.claim) for m in written]:
+        yield f"the launcher looks for {result} where the workers write. Received: {seen}"
 
 
 @check

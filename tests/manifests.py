@@ -322,7 +322,18 @@ def _horovodrun():
 
 def horovodrun_arguments(command):
     """What a command line asks of horovodrun; `command` is what each rank runs."""
-    return _horovodrun().parse_args(command[1:])
+    return _horovodrun().parse_args(horovodrun_part(command)[1:])
+
+
+def horovodrun_part(command):
+    """A launcher's command line from horovodrun on, without what waits for its end.
+
+    Raises:
+        LookupError: it does not run horovodrun.
+    """
+    if "horovodrun" not in command[:3]:
+        raise LookupError(f"the launcher must run horovodrun. Received: {shlex.join(command)}")
+    return command[command.index("horovodrun") :]
 
 
 @cache

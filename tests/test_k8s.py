@@ -20,6 +20,7 @@ from tests.manifests import (
     build,
     containers,
     horovodrun_arguments,
+    horovodrun_part,
     launch,
     launcher_command,
     main_container,
@@ -254,6 +255,21 @@ MUTATIONS = [
     ("the_ranks_command_is_understood", OVERLAYS, flag("train/train.py", "train.py")),
     ("the_ranks_command_is_understood", ELASTIC, flag("--elastic")),
     ("the_ranks_command_is_understood", STATIC, flag("--resume", "--resume", "--elastic")),
+    (
+        "an_elastic_launcher_succeeds_by_its_result",
+        ELASTIC,
+        put(f"{LAUNCHER}/{MAIN}/command", ["horovodrun"]),
+    ),
+    (
+        "an_elastic_launcher_succeeds_by_its_result",
+        ELASTIC,
+        option("--output", "/runs/another"),
+    ),
+    (
+        "an_elastic_launcher_succeeds_by_its_result",
+        ELASTIC,
+        put(f"{LAUNCHER}/spec/volumes/-1/persistentVolumeClaim/claimName", "squeezenet-data"),
+    ),
     ("the_image_has_what_is_run", OVERLAYS, put(f"{LAUNCHER}/{MAIN}/command", ["mpirun"])),
     ("the_image_has_what_is_run", OVERLAYS, put(f"{WORKER}/{MAIN}/command", ["/sbin/sshd"])),
     ("the_image_has_what_is_run", OVERLAYS, put(f"{WORKER}/{MAIN}/workingDir", "/srv")),
@@ -475,7 +491,7 @@ def test_horovods_own_parser_reads_the_launchers_command_as_we_do(overlay, monke
     horovod_launch = pytest.importorskip("horovod.runner.launch", reason=NO_HOROVOD)
 
     command = launcher_command(overlay)
-    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "argv", horovodrun_part(command))
     theirs, ours = horovod_launch.parse_args(), horovodrun_arguments(command)
     assert theirs.command == ours.command
     assert (theirs.num_proc, theirs.use_gloo, theirs.disable_cache) == (
