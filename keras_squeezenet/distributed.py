@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.machine import own_cores
+from keras_squeezenet.machine import keep_to_own_cores, own_cores
 from keras_squeezenet.termination import LAUNCHER_VARIABLES
 
 COMPRESSIONS = (None, "fp16")
@@ -47,7 +47,8 @@ def start(elastic=False):
     """Join the other ranks, if a launcher started this process, and share the machine with them.
 
     Call it before TensorFlow does any work: it sets threads and visible GPUs. Each rank takes
-    one GPU, or its share of the cores.
+    one GPU, or keeps to its share of the cores; TF_NUM_INTRAOP_THREADS, where it is set, says how
+    many threads compute instead.
 
     Args:
         elastic: whether ranks come and go. The others may then be anywhere in their training, so
@@ -72,8 +73,10 @@ def start(elastic=False):
             "This process was started by horovodrun or mpirun, and Horovod cannot be imported "
             f"({error}). Build it with: python tools/install_horovod.py"
         ) from error
-    hvd.init()
     gpus = tf.config.list_physical_devices("GPU")
+    if not gpus and not elastic:  # where ranks come and go, so would their cores
+        keep_to_own_cores()
+    hvd.init()
     if gpus and hvd.local_size() > len(gpus):
         raise LauncherError(
             f"Each rank takes one GPU, and this machine has {len(gpus)}. "
@@ -81,7 +84,7 @@ def start(elastic=False):
         )
     if gpus:
         tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
-    elif hvd.local_size() > 1:
+    elif hvd.local_size() > 1 and "TF_NUM_INTRAOP_THREADS" not in os.environ:
         tf.config.threading.set_intra_op_parallelism_threads(own_cores())
         tf.config.threading.set_inter_op_parallelism_threads(own_cores())
     if not elastic:
