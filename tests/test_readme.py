@@ -212,6 +212,20 @@ def test_the_readme_gives_the_accuracy_of_the_published_networks():
                 assert row["decisions_changed"] == "0"
 
 
+def test_the_readme_gives_what_a_second_rank_brings():
+    for row in results("scaling.csv"):
+        speed, times, least, most, step, busy, waiting = (
+            float(row[name])
+            for name in (
+                *("images_per_second", "times_one", "lower_quartile", "upper_quartile"),
+                *("step_ms", "busy_ms", "waiting_percent"),
+            )
+        )
+        gain = "1" if row["case"] == "one" else f"{times:.2f} ({least:.2f} to {most:.2f})"
+        cells = f"| {speed:.0f} | {gain} | {step:.0f} | {busy:.0f} | {waiting:.1f} % |"
+        assert cells in README, row["case"]
+
+
 def test_the_readme_gives_what_int8_loses():
     rows = results("int8.csv")
     for change in ("as exported", "neither"):
