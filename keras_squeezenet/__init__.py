@@ -11,6 +11,7 @@ import sys
 from keras_squeezenet._version import __version__ as __version__
 
 _MODULE_OF = {
+    "AlexNet": "baselines",
     "Architecture": "architecture",
     "FireFilters": "architecture",
     "CeilMaxPooling2D": "layers",

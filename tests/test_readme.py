@@ -212,6 +212,24 @@ def test_the_readme_gives_the_accuracy_of_the_published_networks():
                 assert row["decisions_changed"] == "0"
 
 
+def test_the_readme_gives_what_communication_costs():
+    rows = {tuple(row[name] for name in list(row)[:5]): row for row in results("communication.csv")}
+    networks = dict.fromkeys(key[0] for key in rows)
+    assert len(networks) == 5
+    for network in networks:
+        alone = rows[network, "1", "unlimited", "none", "1"]
+        two = [rows[network, "2", link, "none", "1"] for link in ("100", "1000", "unlimited")]
+        two.append(rows[network, "2", "100", "fp16", "4"])
+        cells = [network, f"{int(alone['parameters']):,}", f"{int(two[0]['sent_bytes']):,}"]
+        for row in two:
+            seconds, share = float(row["seconds_per_step"]), float(row["allreduce_share"])
+            cells.append(f"{seconds:.3f} ({100 * share:.0f} %)")
+        cells.append(f"{float(alone['seconds_per_step']):.3f}")
+        assert f"| {' | '.join(cells)} |" in README
+    ratios = [float(row["sent_over_ring"]) for row in rows.values() if row["sent_over_ring"]]
+    assert 1.00 <= min(ratios) <= max(ratios) < 1.06
+
+
 def test_the_readme_gives_what_a_second_rank_brings():
     for row in results("scaling.csv"):
         speed, times, least, most, step, busy, waiting = (
