@@ -4,6 +4,7 @@
 check rests on what mpi-operator, Horovod or Kubernetes do, it says so.
 """
 
+import ipaddress
 import shlex
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -123,6 +124,8 @@ def ranks_are_workers_times_slots(setup):
         yield f"--min-np ≤ -np ≤ --max-np and ≤ {places} places. Received: -np {asked.np}"
     if asked.blacklist_cooldown_range is None:
         yield "without --blacklist-cooldown-range a worker that failed once is never used again"
+    if asked.reset_limit is None:
+        yield "without --reset-limit a worker that fails again and again never ends the job"
     if setup.job["spec"].get("launcherCreationPolicy") == "WaitForWorkersReady":
         yield "an elastic launcher does not wait for all workers: launcherCreationPolicy AtStartup"
 
@@ -200,14 +203,23 @@ def the_ranks_command_is_understood(setup):
 
 
 @check
+def the_launcher_waits_for_the_workers_that_it_begins_with(setup):
+    # The DNS knows a worker when it is ready; horovodrun tries each worker once.
+    launch = setup.launch
+    needed = str(-(-setup.horovod.np // launch.slots))
+    if launch.command[:2] != ["/usr/local/bin/until_reachable", needed]:
+        yield f"until_reachable {needed} … Received: {shlex.join(launch.command)}"
+
+
+@check
 def an_elastic_launcher_succeeds_by_its_result(setup):
     # Horovod's elastic driver may end with 0 where ranks were asked to end: a job half done.
     launch, asked = setup.launch, setup.horovod
     if asked.host_discovery_script is None:
         return
-    result = f"{train_arguments(asked.command).output}/metrics.json"
-    if launch.command[:2] != ["/usr/local/bin/until_written", result]:
-        yield f"until_written {result} horovodrun … Received: {shlex.join(launch.command)}"
+    result = f"{train_arguments(asked.command).output}/report.html"  # written last
+    if launch.command[2:5] != ["/usr/local/bin/until_written", result, "horovodrun"]:
+        yield f"… until_written {result} horovodrun … Received: {shlex.join(launch.command)}"
     seen = [mount for mount in launch.launcher_mounts if mount.claim]
     written = [mount for mount in launch.worker_mounts if mount.claim and not mount.read_only]
     if [(m.path, m.claim) for m in seen] != [(m.path, m.claim) for m in written]:
@@ -224,8 +236,11 @@ def the_image_has_what_is_run(setup):
     for role in ("Launcher", "Worker"):
         pod, container = template(job, role), main_container(template(job, role))
         hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
-        ranks = setup.horovod.command if role == "Launcher" else []
-        for command in (*container["command"][:1], *hook[:1], *ranks[:1]):
+        started = container["command"][:1]
+        if role == "Launcher":  # the scripts of the image start horovodrun, and that the ranks
+            scripts = (word for word in container["command"] if word.startswith("/usr/local/bin/"))
+            started = [*scripts, "horovodrun", *setup.horovod.command[:1]]
+        for command in (*started, *hook[:1]):
             if not image.has_command(command):
                 yield f"{role}: the image has no {command}"
         if pod["spec"]["securityContext"]["runAsUser"] != number or user is None:
@@ -304,7 +319,20 @@ def _ports(rule):
 
 def _is_dns(rule):
     asked = {(item["protocol"], item["port"]) for item in rule.get("ports", [])}
-    return bool(rule.get("to")) and asked == {("UDP", 53), ("TCP", 53)}
+    peers = rule.get("to")
+    return bool(peers) and all(map(_serves_names, peers)) and asked == {("UDP", 53), ("TCP", 53)}
+
+
+def _serves_names(peer):
+    """Whether a peer is the cluster's DNS: its pods, or the address of the node's own cache."""
+    if "ipBlock" in peer:
+        network = ipaddress.ip_network(peer["ipBlock"]["cidr"])
+        return network.num_addresses == 1 and network.is_link_local
+    # The labels are the cluster's; an empty selector takes all namespaces, or all pods of one.
+    return all(
+        peer.get(selector, {}).get("matchLabels")
+        for selector in ("namespaceSelector", "podSelector")
+    )
 
 
 @check

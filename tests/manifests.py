@@ -309,7 +309,7 @@ def _horovodrun():
     parser = argparse.ArgumentParser(prog="horovodrun", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--gloo", action="store_true")
     parser.add_argument("--disable-cache", action="store_true")
-    for option in ("-np", "--min-np", "--max-np", "--slots-per-host"):
+    for option in ("-np", "--min-np", "--max-np", "--slots-per-host", "--reset-limit"):
         parser.add_argument(option, type=int)
     for option in ("--elastic-timeout", "--gloo-timeout-seconds"):
         parser.add_argument(option, type=int)
@@ -326,12 +326,12 @@ def horovodrun_arguments(command):
 
 
 def horovodrun_part(command):
-    """A launcher's command line from horovodrun on, without what waits for its end.
+    """A launcher's command line from horovodrun on, without the scripts that start it.
 
     Raises:
         LookupError: it does not run horovodrun.
     """
-    if "horovodrun" not in command[:3]:
+    if "horovodrun" not in command:
         raise LookupError(f"the launcher must run horovodrun. Received: {shlex.join(command)}")
     return command[command.index("horovodrun") :]
 

@@ -206,6 +206,7 @@ MUTATIONS = [
     ("ranks_are_workers_times_slots", OVERLAYS, put("spec/mpiImplementation", "Intel")),
     ("ranks_are_workers_times_slots", ELASTIC, option("--slots-per-host", REMOVED)),
     ("ranks_are_workers_times_slots", ELASTIC, option("--slots-per-host", "2")),
+    ("ranks_are_workers_times_slots", ELASTIC, option("--reset-limit", REMOVED)),
     ("ranks_are_workers_times_slots", ELASTIC, option("--min-np", "3")),
     ("ranks_are_workers_times_slots", ELASTIC, option("--max-np", "1")),
     ("ranks_are_workers_times_slots", ELASTIC, put(f"{JOB}/Worker/replicas", 1)),
@@ -255,10 +256,22 @@ MUTATIONS = [
     ("the_ranks_command_is_understood", OVERLAYS, flag("train/train.py", "train.py")),
     ("the_ranks_command_is_understood", ELASTIC, flag("--elastic")),
     ("the_ranks_command_is_understood", STATIC, flag("--resume", "--resume", "--elastic")),
-    (
-        "an_elastic_launcher_succeeds_by_its_result",
-        ELASTIC,
-        put(f"{LAUNCHER}/{MAIN}/command", ["horovodrun"]),
+    *(
+        ("the_launcher_waits_for_the_workers_that_it_begins_with", OVERLAYS, mutate)
+        for mutate in (
+            put(f"{LAUNCHER}/{MAIN}/command", ["horovodrun"]),
+            put(f"{LAUNCHER}/{MAIN}/command/1", "1"),
+            option("-np", "16"),
+        )
+    ),
+    *(
+        ("an_elastic_launcher_succeeds_by_its_result", ELASTIC, mutate)
+        for mutate in (
+            put(
+                f"{LAUNCHER}/{MAIN}/command", ["/usr/local/bin/until_reachable", "2", "horovodrun"]
+            ),
+            put(f"{LAUNCHER}/{MAIN}/command/3", "/runs/imagenette-elastic/metrics.json"),
+        )
     ),
     (
         "an_elastic_launcher_succeeds_by_its_result",
@@ -270,7 +283,11 @@ MUTATIONS = [
         ELASTIC,
         put(f"{LAUNCHER}/spec/volumes/-1/persistentVolumeClaim/claimName", "squeezenet-data"),
     ),
-    ("the_image_has_what_is_run", OVERLAYS, put(f"{LAUNCHER}/{MAIN}/command", ["mpirun"])),
+    (
+        "the_image_has_what_is_run",
+        OVERLAYS,
+        put(f"{LAUNCHER}/{MAIN}/command/0", "/usr/local/bin/wait"),
+    ),
     ("the_image_has_what_is_run", OVERLAYS, put(f"{WORKER}/{MAIN}/command", ["/sbin/sshd"])),
     ("the_image_has_what_is_run", OVERLAYS, put(f"{WORKER}/{MAIN}/workingDir", "/srv")),
     ("the_image_has_what_is_run", OVERLAYS, put(f"{WORKER}/{MAIN}/image", "keras-squeezenet")),
@@ -296,7 +313,8 @@ MUTATIONS = [
             ("COPY --from=build /opt/venv /opt/venv", ""),
             ("k8s/sshd_config k8s/ssh_config", "k8s/ssh_config"),
             ("k8s/sshd_config k8s/ssh_config", "k8s/sshd_config"),
-            ("/usr/local/bin/stop_ranks", "/usr/local/bin/stop"),
+            ("k8s/stop_ranks ", ""),
+            ("k8s/until_reachable ", ""),
             ("COPY train /opt/keras_squeezenet/train", "COPY train /opt/train"),
         )
     ),
@@ -319,6 +337,10 @@ MUTATIONS = [
             ("spec/egress/-", {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}),
             ("spec/egress/1/ports/0/port", 443),
             ("spec/egress/1/to", []),
+            ("spec/egress/1/to/-", {"namespaceSelector": {}}),
+            ("spec/egress/1/to/0/podSelector", REMOVED),
+            ("spec/egress/1/to/1/ipBlock/cidr", "0.0.0.0/0"),
+            ("spec/egress/1/to/1/ipBlock/cidr", "8.8.8.8/32"),
         )
     ),
     (
@@ -507,6 +529,7 @@ def test_horovods_own_parser_reads_the_launchers_command_as_we_do(overlay, monke
     assert theirs.nics == {ours.network_interfaces}
     assert theirs.elastic_timeout == ours.elastic_timeout
     assert theirs.cooldown_range == ours.blacklist_cooldown_range
+    assert theirs.reset_limit == ours.reset_limit
     assert theirs.host_discovery_script == ours.host_discovery_script
     # It refuses both a host file and a script; with a host file it reads it later.
     assert theirs.hostfile == ours.hostfile

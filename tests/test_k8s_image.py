@@ -142,7 +142,7 @@ time.sleep(100)
 
 @pytest.fixture(scope="module")
 def pod_hosts():
-    mounts = {"/usr/local/bin/stop_ranks": K8S / "stop_ranks"}
+    mounts = {f"/usr/local/bin/{name}": K8S / name for name in ("stop_ranks", "until_reachable")}
     configurations = {name: K8S / name for name in ("sshd_config", "ssh_config")}
     with Hosts(workers=2, mounts=mounts, **configurations) as hosts:
         yield hosts
@@ -170,6 +170,29 @@ def shared_folder():
         folder = Path(name)
         folder.chmod(0o777)
         yield folder
+
+
+@needs_hosts
+@pytest.mark.slow
+def test_the_launcher_waits_until_as_many_workers_answer_as_it_needs(pod_hosts):
+    def launch(count):
+        command = ["/usr/local/bin/until_reachable", count, "sh", "-c", "echo go; exit 3"]
+        return pod_hosts.launcher.popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    late = pod_hosts.workers[1]
+    late.disconnect()
+    with launch(1) as one, launch(2) as two:
+        try:
+            assert one.communicate(timeout=60)[0] == "go\n"
+            assert one.returncode == 3
+            while "waiting until 2 workers" not in (said := two.stderr.readline()):
+                assert said, "ended without a word"
+            assert two.poll() is None
+        finally:
+            late.connect()
+        assert two.communicate(timeout=60)[0] == "go\n"
 
 
 @needs_hosts
