@@ -2,14 +2,18 @@
 
 import csv
 import importlib
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from keras_squeezenet import distributed
 from tests.launching import needs_horovod
 from tests.test_train_script import RECIPE
 
@@ -75,6 +79,24 @@ class TestLog:
         assert scaling.read_steps(tmp_path / "log").shape == (0, 4)
 
 
+class TestTurnLength:
+    def parse(self, monkeypatch, seconds):
+        arguments = ["scaling.py", "--recipe=r.yaml", "--output=s.csv", f"--seconds={seconds}"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        return scaling.parse_arguments()
+
+    def test_ranks_stand_still_for_less_time_than_makes_them_dead(self, monkeypatch):
+        between = scaling.CASES.index("two averaging") * 2  # the other cases' turns, there and back
+        seconds = self.parse(monkeypatch, scaling.LONGEST_TURN_SECONDS).seconds
+        assert between * seconds < distributed.DEAD_PEER_SECONDS
+
+    @pytest.mark.parametrize("seconds", [0, -1, 7.5, "nan"])
+    def test_another_length_is_refused_in_a_line(self, monkeypatch, capsys, seconds):
+        with pytest.raises(SystemExit):
+            self.parse(monkeypatch, seconds)
+        assert "--seconds must be in (0, 7]. Received: " in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.slow
 class TestRealRanks:
     pytestmark = needs_horovod
@@ -114,3 +136,27 @@ class TestRealRanks:
         assert done.stderr.splitlines()[-1].startswith("scaling.py: the training did not go on")
         assert "Received: source=/nowhere" in done.stderr
         assert not (tmp_path / "scaling.csv").exists()
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    def test_no_training_outlives_the_script(self, number, recipe, tmp_path):
+        arguments = ("--recipe", recipe, "--output", tmp_path / "scaling.csv")
+        arguments += ("--rounds=1000", "--seconds=0.5")
+        with subprocess.Popen(
+            [sys.executable, SCALING, *map(str, arguments)],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as script:
+            try:
+                assert "round 1 of 1000" in script.stderr.readline()
+                trainings = {int(pid.read_text()) for pid in tmp_path.glob("scaling-*/*/*.pid")}
+                script.send_signal(number)
+                status = script.wait(timeout=60)
+            finally:
+                script.kill()
+        assert len(trainings) == 4
+        assert status == (143 if number == signal.SIGTERM else -number)
+        until = time.monotonic() + 60
+        while left := [pid for pid in trainings if Path(f"/proc/{pid}/cwd").exists()]:
+            assert time.monotonic() < until, left
+            time.sleep(0.2)

@@ -17,6 +17,7 @@ of the rounds and their quartiles. About 5 minutes on 2 cores.
 """
 
 import argparse
+import ctypes
 import os
 import signal
 import subprocess
@@ -35,18 +36,24 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.machine import describe, usable_cores
 from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.termination import STATUS
 
 CASES = ("one", "two apart", "two averaging")
 RANKS = 2
 WARM_UP_STEPS = 5
 LEAST_STEPS = 3  # of a turn, however slow the machine
 PATIENCE_SECONDS = 300
+# Ranks stand still for four turns in a row, and the kernel takes a connection on which a rank reads
+# nothing for distributed.DEAD_PEER_SECONDS for dead.
+LONGEST_TURN_SECONDS = 7
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main():
     asked = parse_arguments()
     if asked.train_into:
         return train(asked)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STATUS))
     recipe = load_recipe(asked.recipe, asked.set)
     if usable_cores() < RANKS:
         raise InputError(f"two ranks need {RANKS} cores. Received: {usable_cores()}")
@@ -192,6 +199,7 @@ class Trainer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
                 # Who stands still in the middle of an all-reduce is not lost.
                 env={**os.environ, "HOROVOD_GLOO_TIMEOUT_SECONDS": str(PATIENCE_SECONDS)},
             )
@@ -232,6 +240,11 @@ class Trainer:
             except ProcessLookupError:
                 continue
         self._process.wait()
+
+
+def die_with_parent():
+    """Have the kernel kill this process, even one that stands still, when its parent ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def read_steps(log):
@@ -303,7 +316,10 @@ def parse_arguments():
     parser.add_argument("--output", type=Path, help="the CSV file to write")
     parser.add_argument("--rounds", type=int, default=16, help="how many (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=2.5, help="of a case's turn (default: %(default)s)"
+        "--seconds",
+        type=float,
+        default=2.5,
+        help=f"of a case's turn, up to {LONGEST_TURN_SECONDS} (default: %(default)s)",
     )
     # How the script starts itself as a process that trains, on one core.
     parser.add_argument("--train-into", type=Path, help=argparse.SUPPRESS)
@@ -311,6 +327,8 @@ def parse_arguments():
     asked = parser.parse_args()
     if not asked.train_into and not asked.output:
         parser.error("the following arguments are required: --output")
+    if not 0 < asked.seconds <= LONGEST_TURN_SECONDS:
+        parser.error(f"--seconds must be in (0, {LONGEST_TURN_SECONDS}]. Received: {asked.seconds}")
     return asked
 
 
