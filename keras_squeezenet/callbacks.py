@@ -10,6 +10,7 @@ import math
 import warnings
 
 import keras
+import numpy as np
 
 from keras_squeezenet import distributed, files
 from keras_squeezenet.data import DataError
@@ -145,7 +146,30 @@ class StopEarly(keras.callbacks.Callback):
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss, or a weight, is no longer a number."""
+
+
+def check_finite(epoch, loss, weights=()):
+    """Refuse what training cannot recover from.
+
+    Args:
+        epoch: its number, from 1.
+        loss: mean over examples of it.
+        weights: arrays.
+
+    Raises:
+        DivergedError: the loss or one of the weights is infinite or not a number.
+    """
+    if not math.isfinite(loss):
+        found = f"The loss in epoch {epoch} is {loss}"
+    elif not all(np.isfinite(weight).all() for weight in weights):
+        found = f"Weights in epoch {epoch} are not finite"
+    else:
+        return
+    raise DivergedError(
+        f"{found}: training diverged. Lower optimizer.learning_rate, or set "
+        "optimizer.clip_norm or optimizer.warmup_epochs."
+    )
 
 
 class LossWatch(keras.callbacks.Callback):
@@ -156,7 +180,9 @@ class LossWatch(keras.callbacks.Callback):
     gradient comes back. It is said once, with advice, and training goes on.
 
     Diverged: the loss is not a number, and training ends with a `DivergedError`. Put it before
-    what saves, so that the last checkpoint is from before.
+    what saves, so that the last checkpoint is from before. Within an epoch several ranks find it
+    out together, in the `Loop`: were one to end by itself, those of an elastic run would take it
+    for lost and go on without it.
 
     Args:
         classes: number of classes.
@@ -184,22 +210,15 @@ class LossWatch(keras.callbacks.Callback):
         self.warm = epoch >= self.warmup_epochs
 
     def on_train_batch_end(self, batch, logs=None):
-        # On one rank alone this ends the job as well: the launcher ends the others.
-        self._check_finite(logs["loss"])
+        if distributed.size() == 1:
+            check_finite(self.epoch + 1, logs["loss"])
         if (batch + 1) % self.STEPS_BETWEEN_LOOKS == 0:
             self._look(logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
-        self._check_finite(logs["loss"])
-        self._check_finite(logs.get("val_loss", 0.0))
+        check_finite(self.epoch + 1, logs["loss"])
+        check_finite(self.epoch + 1, logs.get("val_loss", 0.0))
         self._look(logs["loss"])
-
-    def _check_finite(self, loss):
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss in epoch {self.epoch + 1} is {loss}: training diverged. Lower "
-                "optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_epochs."
-            )
 
     def _look(self, loss):
         stuck = self.warm and abs(loss - self.chance) < self.MARGIN * self.chance

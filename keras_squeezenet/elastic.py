@@ -1,12 +1,16 @@
 """Training while ranks come and go, with Horovod's elastic driver.
 
     horovodrun --gloo -np 2 --min-np 1 --max-np 4 --host-discovery-script ./hosts.sh \\
-        --blacklist-cooldown-range 10 100 python train/train.py --elastic --recipe …
+        --blacklist-cooldown-range 10 100 --reset-limit 100 \\
+        python train/train.py --elastic --recipe …
 
 When a rank is lost, the collective operations of the others fail. They go back to the last commit,
 which each of them keeps in memory, meet the ranks that are there now, agree on the newest commit
 among them and train on from it. A new rank starts from that commit too. Horovod's own states for
 Keras do not fit Keras 3; what is agreed on here is a `Run` with its `TrainingState`.
+
+A rank that ends by an error of its own, such as a disk that fails, is a lost rank to the others.
+Its host is used again after the cool-down; `--reset-limit` bounds how often.
 """
 
 import logging
@@ -29,18 +33,23 @@ SECONDS_BETWEEN_TRIES = 1.0
 log = logging.getLogger(__name__)
 
 
-def run(open_run, train, request):
+def run(open_run, train, save, request):
     """Train on whatever ranks there are, until training is done.
 
     Args:
         open_run: gives the `Run`. Called on all ranks at once, when none of them has one.
         train: called with the `Run`, which says where it stands, and with the `Membership`, to be
             looked at now and then; called again whenever ranks have come or gone.
+        save: called with the `Run` on rank 0, to save its `state`, when it was asked to end and
+            loses others before they agree on it.
         request: the `TerminationRequest`. Who was asked to end and loses the others does not look
             for them again.
 
     Returns:
         What `train` returns.
+
+    Raises:
+        Terminated: this rank was asked to end. If it is rank 0, the run is saved.
     """
 
     def attempt(membership):
@@ -49,6 +58,8 @@ def run(open_run, train, request):
                 return train(membership.run, membership)
         except HorovodInternalError as error:
             if request.received:
+                if distributed.rank() == 0:
+                    save(membership.run)
                 raise Terminated from error
             log.warning("Rank %d lost another one: %s", distributed.rank(), _reason(error))
             raise

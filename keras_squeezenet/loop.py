@@ -5,12 +5,14 @@ does what `fit` does, with the same compiled step and the same callbacks, and ke
 in `Run.state`. Everything that ranks decide together they decide at the same step.
 """
 
+import math
 import time
 
 import keras
 import numpy as np
 
 from keras_squeezenet import distributed, training
+from keras_squeezenet.callbacks import check_finite
 from keras_squeezenet.termination import Terminated
 
 SECONDS_BETWEEN_MEETINGS = 1.0
@@ -19,9 +21,13 @@ SECONDS_BETWEEN_MEETINGS = 1.0
 class Loop:
     """Trains a run's model from where the run stands.
 
-    Now and then the ranks meet: they tell each other whether one was asked to end, or was told of
-    hosts that have come or gone. A meeting costs a small collective operation, so there is one in
-    about a second, whatever a step takes.
+    Now and then the ranks meet: they tell each other whether one was asked to end, was told of
+    hosts that have come or gone, or has a loss that is no number. A meeting costs a small
+    collective operation, so there is one in about a second, whatever a step takes.
+
+    With gradient accumulation ranks meet and commit after whole groups of steps. Only the end of
+    an epoch may cut a group: without an interruption the next epoch completes it, but its
+    gradients are in no commit, so a run that goes on from there has lost them.
 
     Args:
         run: the `Run`; its `state` is renewed at every commit.
@@ -32,7 +38,6 @@ class Loop:
         request: the `TerminationRequest`.
         membership: in an elastic run the `elastic.Membership`.
         commit_steps: in an elastic run the steps between commits: what the loss of a rank costs.
-            With gradient accumulation it is rounded up to whole groups.
     """
 
     def __init__(
@@ -59,6 +64,8 @@ class Loop:
         self.meetings = Meetings()
         self._steps = 0  # since the optimizer was made or restored
         self._seen = []
+        self._loss = 0.0  # mean over what the epoch was trained on since the last commit
+        self._last_commit = time.perf_counter()
 
     def train(self, stage, callbacks, verbose=0):
         """Train to the end of a stage.
@@ -70,6 +77,7 @@ class Loop:
 
         Raises:
             Terminated: one of the ranks was asked to end; the run is saved.
+            DivergedError: on all ranks, if the loss of one is no number.
         """
         ranks, state = distributed.size(), self.run.state
         steps = self.split.steps_per_epoch(self.batch_size, ranks)
@@ -117,6 +125,7 @@ class Loop:
             logs = self.model.train_function([tuple(batch)])
             callbacks.on_train_batch_end(step, logs)
             self._seen.append(indices)
+            self._loss = logs["loss"]
             self._between_steps(steps_left=steps - step - 1)
         self.commit()
         state = self.run.state
@@ -129,7 +138,6 @@ class Loop:
 
     def _between_steps(self, steps_left):
         self._steps += 1
-        # Gradients of an incomplete group are in no commit.
         if self._steps % self.group:
             return
         if self.membership and steps_left and len(self._seen) >= self.commit_steps:
@@ -140,18 +148,18 @@ class Loop:
         """Count a step, of training or validation, and meet the other ranks if it is time to.
 
         Raises:
-            Terminated: as `train`.
+            Terminated, DivergedError: as `train`.
             HostsUpdatedInterrupt: ranks have come or gone; see `elastic.run`.
         """
         changed = self.membership is not None and self.membership.changed
-        met = self.meetings.step(self.request.received, changed)
-        if met is None:
+        diverged = not math.isfinite(self._loss)
+        met = self.meetings.step(self.request.received, changed, diverged)
+        if met is None or not any(met):
             return
-        someone_ends, someone_was_told = met
-        if not (someone_ends or someone_was_told):
-            return
-        # Also before ranks meet anew: if one that is starting fails, Gloo may end them all.
+        # It refuses a loss that is no number. Also before ranks meet anew: if one that is starting
+        # fails, Gloo may end them all.
         self.commit()
+        someone_ends, someone_was_told, _ = met
         with distributed.together():
             if distributed.rank() == 0:
                 self.run.save_within_epoch(self.model)
@@ -162,23 +170,32 @@ class Loop:
             self.membership.renew()
 
     def commit(self):
-        """Agree with the other ranks on what the epoch was trained on, and keep it in memory."""
+        """Agree with the other ranks on what the epoch was trained on, and keep it in memory.
+
+        Raises:
+            DivergedError: as `train`; the last commit stays what it was.
+        """
         indices, sums = np.zeros(0, "int64"), {}
         if self._seen:
             indices = np.concatenate(self._seen)
             means = self.model.get_metrics_result()
             sums = {name: float(mean) * len(indices) for name, mean in means.items()}
         now = time.perf_counter()
-        parts = distributed.gather((indices, sums))
-        self.run.state = self.run.state.after_steps(
+        # The time of validation is not that of training.
+        seconds = now - self._last_commit if len(indices) else 0.0
+        told = distributed.gather(((indices, sums), seconds))
+        parts = [part for part, _ in told]
+        state = self.run.state.after_steps(
             parts,
             weights=self.model.get_weights(),
             optimizer=[variable.numpy() for variable in self.model.optimizer.variables],
             ranks=distributed.size(),
-            # The time of validation is not that of training.
-            seconds=now - self._last_commit if len(indices) else 0.0,
+            seconds=told[0][1],
         )
-        self._seen, self._last_commit = [], now
+        # On what all ranks share, so that all of them end alike.
+        check_finite(state.epoch + 1, state.metrics.get("loss", 0.0), state.weights)
+        self.run.state = state
+        self._seen, self._loss, self._last_commit = [], 0.0, now
         self.model.reset_metrics()
         self.run.keep_journal(parts)
 

@@ -35,6 +35,7 @@ from keras_squeezenet.training import load_data
 MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.json"
+REPORT_FILE = "report.html"  # written last
 CHECKPOINT_FILE = "checkpoint.json"
 VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 # A resumed run may go on for longer; everything else has to be what it was.
@@ -79,7 +80,7 @@ class Run:
                 checkpoint, finished = self._open(resume)
         self._checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
         self.epoch = self._checkpoint["epoch"] if self._checkpoint else 0
-        self.resumed_from_epoch = self.epoch or None
+        self.resumed_from_epoch = self._checkpoint and self.epoch
 
     def _open(self, resume):
         """(checkpoint or None, whether the run is finished)."""
@@ -93,10 +94,11 @@ class Run:
             checkpoint = self._read_checkpoint()
             goes_on_for_longer = self._check_same_recipe()
             self._check_same_classes(checkpoint)
-            metrics = self.folder / METRICS_FILE
-            finished = metrics.exists() and not goes_on_for_longer
+            results = [self.folder / name for name in (REPORT_FILE, METRICS_FILE)]
+            finished = all(path.exists() for path in results) and not goes_on_for_longer
             if not finished:
-                metrics.unlink(missing_ok=True)
+                for path in results:
+                    path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_text(self.folder / RECIPE_FILE, self.recipe.to_yaml())
         return checkpoint, finished
@@ -105,15 +107,15 @@ class Run:
         path = self.checkpoints / CHECKPOINT_FILE
         try:
             checkpoint = json.loads(path.read_text(encoding="utf-8"))
-            names = (checkpoint["last"], checkpoint["best"])
-            kept = [self.checkpoints / name for name in names if name]
+            last, best = self.checkpoints / checkpoint["last"], checkpoint["best"]
             int(checkpoint["epoch"])
+            best_is_there = best is not None and (self.checkpoints / best).is_file()
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
-        missing = [file.name for file in kept if not file.is_file()]
-        if missing:
-            raise RunError(f"The checkpoint {path} names files that are missing: {missing}")
-        return checkpoint
+        if not last.is_file():
+            raise RunError(f"The checkpoint {path} names a file that is missing: {last.name}")
+        # Training goes on from the last model; of the others the best that is there will be kept.
+        return {**checkpoint, "best": best if best_is_there else None}
 
     def _check_same_recipe(self):
         """Whether the recipe asks for more epochs than before; anything else has to be equal."""
@@ -146,43 +148,58 @@ class Run:
             examples: number of training examples.
 
         Raises:
-            RunError: the checkpoint was left within an epoch of another number of examples.
+            RunError: the checkpoint was left within an epoch of another number of examples, or it
+                is damaged.
         """
         checkpoint = self._checkpoint
         if checkpoint is None or distributed.rank() != 0:
             self.state = TrainingState(np.zeros(examples, bool), tuple(model.get_weights()))
             return
         saved = keras.saving.load_model(self.checkpoints / checkpoint["last"])
-        within = checkpoint.get("within_epoch") or _start_of_epoch(checkpoint, examples)
-        if within["count"] != examples:
+        try:
+            within = checkpoint.get("within_epoch") or _start_of_epoch(checkpoint, examples)
+            count = int(within["count"])
+            packed = np.frombuffer(base64.b64decode(within["trained"]), "uint8")
+            self.state = TrainingState(
+                trained=np.unpackbits(packed)[:count].astype(bool),
+                weights=tuple(saved.get_weights()),
+                optimizer=tuple(variable.numpy() for variable in saved.optimizer.variables),
+                ranks=int(within["ranks"]),
+                epoch=self.epoch,
+                examples=int(within["examples"]),
+                metric_sums={name: float(value) for name, value in within["metric_sums"].items()},
+                seconds=float(within["seconds"]),
+                history=tuple(checkpoint["history"]),
+                stopped=bool(checkpoint.get("stopped", False)),
+            )
+            if len(self.state.trained) != count:
+                raise ValueError(f"trained: {len(self.state.trained)} of {count} examples")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            path = self.checkpoints / CHECKPOINT_FILE
+            raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
+        if count != examples:
             raise RunError(
-                f"A run that was left within an epoch is resumed with the {within['count']} "
+                f"A run that was left within an epoch is resumed with the {count} "
                 f"training examples that it began with. Received: {examples}"
             )
-        packed = np.frombuffer(base64.b64decode(within["trained"]), "uint8")
-        self.state = TrainingState(
-            trained=np.unpackbits(packed, count=examples).astype(bool),
-            weights=tuple(saved.get_weights()),
-            optimizer=tuple(variable.numpy() for variable in saved.optimizer.variables),
-            ranks=int(within["ranks"]),
-            epoch=self.epoch,
-            examples=int(within["examples"]),
-            metric_sums=within["metric_sums"],
-            seconds=float(within["seconds"]),
-            history=tuple(checkpoint["history"]),
-        )
 
     def save_within_epoch(self, model):
-        """Save a model, its optimizer and `state`, which is theirs. On rank 0 only."""
+        """Save `state` by way of a model of its stage, which is set back to it. On rank 0 only.
+
+        At the beginning of an epoch there is nothing to save that `Checkpoint` has not.
+        """
         state = self.state
-        best = best_epoch(state.history) if state.history else None
+        if not state.examples:
+            return
+        model.set_weights(state.weights)
+        for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
         _write_checkpoint(
             self.checkpoints,
             model,
             {
                 "epoch": state.epoch,
                 "last": _checkpoint_name(state.epoch + 1, state.examples),
-                "best": best and _checkpoint_name(best),
                 "class_names": self.class_names,
                 "history": state.history,
                 "within_epoch": {
@@ -217,10 +234,11 @@ class Run:
             journal.write(json.dumps(line) + "\n")
 
     def restore_best(self, model):
-        """Give the model the weights of the best epoch. On rank 0 only."""
+        """Give the model the weights of the best epoch that was saved. On rank 0 only."""
         if distributed.rank() == 0:
-            best = self._read_checkpoint()["best"]
-            model.set_weights(keras.saving.load_model(self.checkpoints / best).get_weights())
+            checkpoint = self._read_checkpoint()
+            path = self.checkpoints / (checkpoint["best"] or checkpoint["last"])
+            model.set_weights(keras.saving.load_model(path).get_weights())
 
     def save_model(self, model):
         """Write a model, and read it back to see that it is the same."""
@@ -289,7 +307,7 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves model and optimizer after each epoch, on rank 0; keeps the last and the best epoch's.
 
     checkpoint.json is written last and names the files, so a run that is killed at any moment
-    resumes from a whole checkpoint.
+    resumes from a whole checkpoint. Put it after the callbacks that may stop training.
 
     Args:
         folder: for the files.
@@ -312,18 +330,22 @@ class Checkpoint(keras.callbacks.Callback):
             {
                 "epoch": epoch + 1,
                 "last": _checkpoint_name(epoch + 1),
-                "best": _checkpoint_name(best_epoch(self.history.rows)),
                 "class_names": self.class_names,
                 "history": self.history.rows,
+                "stopped": bool(self.model.stop_training),
             },
         )
 
 
 def _write_checkpoint(folder, model, checkpoint):
-    names = checkpoint["last"], checkpoint["best"]
     with files.replacing(folder / checkpoint["last"]) as temporary:
         model.save(temporary)
-    files.write_json(folder / CHECKPOINT_FILE, checkpoint)
+    # A rank 0 that was lost may not have saved an epoch that the other ranks ended.
+    rows = checkpoint["history"]
+    saved = [row for row in rows if (folder / _checkpoint_name(row["epoch"])).is_file()]
+    best = _checkpoint_name(best_epoch(saved)) if saved else None
+    files.write_json(folder / CHECKPOINT_FILE, {**checkpoint, "best": best})
+    names = checkpoint["last"], best
     # Also what an earlier process was writing when it was killed.
     for path in (*folder.glob("epoch-*.keras"), *folder.glob(".epoch-*.keras")):
         if path.name not in names:

@@ -18,7 +18,7 @@ class TrainingState:
         examples: number of examples trained on in the epoch at hand. More than `trained` holds
             where readable pictures came again in place of broken ones.
         metric_sums: the epoch's training metrics, each summed over `examples`.
-        seconds: training time of the epoch so far.
+        seconds: training time of the epoch so far, as rank 0 measured it.
         history: a row per epoch behind.
         stopped: whether training ended early.
         commits: how many there were; of two states of a run the one with more is the newer.

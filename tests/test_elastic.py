@@ -38,6 +38,17 @@ def write_hosts(path, *hosts):
     path.with_suffix(".new").replace(path)
 
 
+def elastic_launcher(folder, *command):
+    """horovodrun that finds the hosts that `folder`/hosts names."""
+    script = folder / "hosts.sh"
+    script.write_text(f"#!/bin/sh\ncat {folder}/hosts\n")
+    script.chmod(0o755)
+    return launcher(
+        *("-np", 2, "--min-np", 1, "--max-np", 4, "--host-discovery-script", script),
+        *("--blacklist-cooldown-range", 1, 2, "--reset-limit", 20, *command),
+    )
+
+
 @pytest.fixture(scope="module")
 def elastic_run(tmp_path_factory):
     """A run whose rank 0 was killed in an epoch's midst, and that another rank joined later.
@@ -46,12 +57,8 @@ def elastic_run(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("elastic")
     write_hosts(folder / "hosts", *HOSTS)
-    script = folder / "hosts.sh"
-    script.write_text(f"#!/bin/sh\ncat {folder}/hosts\n")
-    script.chmod(0o755)
-    command = launcher(
-        *("-np", 2, "--min-np", 1, "--max-np", 4, "--host-discovery-script", script),
-        *("--blacklist-cooldown-range", 1, 2, sys.executable, TRAINING, folder),
+    command = elastic_launcher(
+        *(folder, sys.executable, TRAINING, folder),
         *("--recipe", write_recipe(folder, epochs=EPOCHS), "--output", folder / "run"),
         *("--elastic", "--commit-steps", 4, "--journal"),
     )
@@ -129,6 +136,27 @@ class TestARankIsKilledAndAnotherOneJoins:
         assert abs(ours["top1"] - theirs["top1"]) <= 2 * error
 
 
+@pytest.mark.slow
+class TestTrainingDiverges:
+    pytestmark = needs_horovod
+
+    def test_all_ranks_end_with_one_clear_line_and_no_broken_checkpoint(self, tmp_path):
+        write_hosts(tmp_path / "hosts", *HOSTS)
+        command = elastic_launcher(
+            *(tmp_path, sys.executable, TRAINING, tmp_path),
+            *("--recipe", write_recipe(tmp_path), "--output", tmp_path / "run", "--elastic"),
+            *("--set", "optimizer={name: sgd, learning_rate: 1.0e+9}"),
+        )
+        with started(command, tmp_path / "output.txt") as job:
+            assert job.wait() != 0
+        own = [line for line in job.text.splitlines() if line.startswith(("[0]", "[1]"))]
+        assert not [line for line in own if "Traceback" in line]
+        said = [line for line in own if "train.py: " in line]
+        assert len(said) == 2
+        assert all("training diverged. Lower optimizer.learning_rate" in line for line in said)
+        assert not list((tmp_path / "run").rglob("*.keras"))
+
+
 class TestAgreement:
     """What needs no second process: stand-ins for the collective operations of the others."""
 
@@ -137,6 +165,11 @@ class TestAgreement:
     @pytest.fixture
     def elastic(self):
         return pytest.importorskip("keras_squeezenet.elastic")
+
+    @pytest.fixture
+    def saved(self):
+        """The runs that were saved on the loss of a rank."""
+        return []
 
     @pytest.fixture
     def request_to_end(self):
@@ -148,7 +181,7 @@ class TestAgreement:
         )
 
     def test_training_begins_again_after_the_loss_of_a_rank(
-        self, elastic, request_to_end, monkeypatch
+        self, elastic, saved, request_to_end, monkeypatch
     ):
         rejoined, attempts = [], []
         monkeypatch.setattr(elastic, "_rejoin", lambda: rejoined.append(1))
@@ -161,29 +194,33 @@ class TestAgreement:
             return "done"
 
         run = SimpleNamespace(state=SimpleNamespace(commits=0))
-        assert elastic.run(lambda: run, train, request_to_end) == "done"
-        assert (attempts, rejoined) == ([run, run], [1])
+        assert elastic.run(lambda: run, train, saved.append, request_to_end) == "done"
+        assert (attempts, rejoined, saved) == ([run, run], [1], [])
 
-    def test_who_was_asked_to_end_does_not_look_for_the_others(
-        self, elastic, request_to_end, monkeypatch
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_who_was_asked_to_end_saves_as_rank_0_and_does_not_look_for_the_others(
+        self, elastic, saved, request_to_end, monkeypatch, rank
     ):
         monkeypatch.setattr(distributed, "take_place", lambda: None)
         request_to_end.received = True
 
         def train(run, membership):
+            monkeypatch.setattr(distributed, "_place", (rank, 2))
             raise self.lost_rank()
 
+        run = SimpleNamespace(state=None)
         with pytest.raises(Terminated):
-            elastic.run(lambda: SimpleNamespace(state=None), train, request_to_end)
+            elastic.run(lambda: run, train, saved.append, request_to_end)
+        assert saved == ([run] if rank == 0 else [])
 
-    def test_other_errors_of_tensorflow_go_on(self, elastic, request_to_end, monkeypatch):
+    def test_other_errors_of_tensorflow_go_on(self, elastic, saved, request_to_end, monkeypatch):
         monkeypatch.setattr(distributed, "take_place", lambda: None)
 
         def train(run, membership):
             raise tf.errors.UnknownError(None, None, "the disk is full")
 
         with pytest.raises(tf.errors.UnknownError, match="disk"):
-            elastic.run(lambda: SimpleNamespace(state=None), train, request_to_end)
+            elastic.run(lambda: SimpleNamespace(state=None), train, saved.append, request_to_end)
 
     def test_the_newest_commit_counts_wherever_it_is(self, elastic, monkeypatch):
         monkeypatch.setattr(distributed, "take_place", lambda: None)

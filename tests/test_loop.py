@@ -1,5 +1,6 @@
 """The training loop, what it goes on from, and where in an epoch that is. One process, seconds."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from keras_squeezenet import distributed, loop, training
-from keras_squeezenet.callbacks import History, ShardedValidation
+from keras_squeezenet.callbacks import DivergedError, History, ShardedValidation, StopEarly
 from keras_squeezenet.data import DataError, load_dataset
 from keras_squeezenet.loop import Loop, Meetings
 from keras_squeezenet.recipe import Recipe
-from keras_squeezenet.runs import Run, RunError
+from keras_squeezenet.runs import Checkpoint, Run, RunError
 from keras_squeezenet.state import TrainingState
 from keras_squeezenet.termination import Terminated
 
@@ -234,15 +235,26 @@ def begin(folder, recipe, model, dataset, resume=False):
     return run
 
 
-def train(run, model, dataset, request, callbacks=()):
+def train(run, model, dataset, request, callbacks=(), accuracies=(0.5, 0.5)):
+    """Train with these validation accuracies after the epochs; the rows of the history."""
     history = History(run.folder / "history.csv", run.state.history)
     training_loop = Loop(run, model, dataset.train, None, history, request)
     add = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: logs.update(val_accuracy=0.5)
+        on_epoch_end=lambda epoch, logs: logs.update(val_accuracy=accuracies[epoch])
     )
     [stage] = training.stages(run.recipe)
-    training_loop.train(stage, [*callbacks, add, history])
+    saves = [
+        *([StopEarly(history, stop)] if (stop := run.recipe.training.early_stopping) else []),
+        Checkpoint(run.checkpoints, history, dataset.class_names),
+    ]
+    training_loop.train(stage, [*callbacks, add, history, *saves])
     return history.rows
+
+
+def at_the_end_of_epoch(number, do):
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: do() if epoch + 1 == number else None
+    )
 
 
 class TestLoop:
@@ -272,9 +284,10 @@ class TestLoop:
         for name in ("loss", "accuracy"):
             assert [row[name] for row in rows] == pytest.approx(fitted.history[name], rel=1e-5)
 
-    @pytest.mark.parametrize("accumulation_steps", [1, 2])
+    # An epoch of six steps ends within a group of four.
+    @pytest.mark.parametrize(("accumulation_steps", "looks"), [(1, 1), (2, 1), (4, 0)])
     def test_left_in_an_epoch_it_goes_on_as_if_nothing_had_been(
-        self, model, pictures, tmp_path, monkeypatch, accumulation_steps
+        self, model, pictures, tmp_path, monkeypatch, accumulation_steps, looks
     ):
         monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)  # one after each step
         recipe = recipe_with(accumulation_steps=accumulation_steps)
@@ -286,11 +299,12 @@ class TestLoop:
         model.set_weights(start)
         left = begin(tmp_path / "left", recipe, model, pictures)
         with pytest.raises(Terminated):
-            train(left, model, pictures, Request(after=1))
-        assert 0 < left.state.examples < COUNT
+            train(left, model, pictures, Request(after=looks))
+        assert left.state.examples == (looks + 1) * accumulation_steps * 4
+        assert int(model.optimizer.iterations) == looks + 1
         model.set_weights([np.zeros_like(value) for value in start])
         again = begin(tmp_path / "left", recipe, model, pictures, resume=True)
-        assert again.epoch == 0
+        assert again.resumed_from_epoch == 0
         for name in ("examples", "metric_sums", "ranks", "seconds"):
             assert getattr(again.state, name) == getattr(left.state, name)
         np.testing.assert_array_equal(again.state.trained, left.state.trained)
@@ -323,6 +337,102 @@ class TestLoop:
             np.testing.assert_array_equal(ours, theirs)
         rows = train(again, model, pictures, never())
         assert [row["epoch"] for row in rows] == [1, 2]
+
+    def test_what_it_saves_is_the_last_commit_however_far_the_model_has_gone(
+        self, model, pictures, tmp_path
+    ):
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        with pytest.raises(Terminated):
+            train(run, model, pictures, Request(after=0))
+        for variable in (*model.weights, *model.optimizer.variables):
+            variable.assign(np.ones_like(variable.numpy()))
+        run.save_within_epoch(model)
+        again = begin(tmp_path / "run", run.recipe, model, pictures, resume=True)
+        for ours, theirs in zip(again.state.weights, run.state.weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for ours, theirs in zip(again.state.optimizer, run.state.optimizer, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    def test_a_best_epoch_that_a_lost_rank_did_not_save_stops_nothing(
+        self, model, pictures, tmp_path
+    ):
+        recipe, accuracies = recipe_with(epochs=3, early_stopping=3), (0.6, 0.9, 0.7)
+        run = begin(tmp_path / "run", recipe, model, pictures)
+        lose = at_the_end_of_epoch(3, lambda: (run.checkpoints / "epoch-0002.keras").unlink())
+        train(run, model, pictures, never(), [lose], accuracies)
+        checkpoint = json.loads((run.checkpoints / "checkpoint.json").read_text())
+        assert checkpoint["best"] == "epoch-0003.keras"
+        assert [row["val_accuracy"] for row in checkpoint["history"]] == list(accuracies)
+
+    def test_a_run_of_which_only_the_best_epoch_is_missing_is_resumed(
+        self, model, pictures, tmp_path
+    ):
+        recipe = recipe_with(epochs=2, early_stopping=5)
+        run = begin(tmp_path / "run", recipe, model, pictures)
+        train(run, model, pictures, never(), accuracies=(0.9, 0.7))
+        weights = model.get_weights()
+        (run.checkpoints / "epoch-0001.keras").unlink()
+        again = begin(tmp_path / "run", recipe, model, pictures, resume=True)
+        model.set_weights([np.zeros_like(value) for value in weights])
+        again.restore_best(model)
+        for ours, theirs in zip(model.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    def test_a_run_that_stopped_early_trains_no_more_when_resumed(self, model, pictures, tmp_path):
+        recipe, accuracies = recipe_with(epochs=5, early_stopping=1), [0.5] * 5
+        run = begin(tmp_path / "run", recipe, model, pictures)
+        rows = train(run, model, pictures, never(), accuracies=accuracies)
+        assert len(rows) == 2
+        again = begin(tmp_path / "run", recipe, model, pictures, resume=True)
+        assert train(again, model, pictures, never(), accuracies=accuracies) == rows
+
+    @pytest.mark.parametrize("met", [True, False])
+    def test_a_loss_of_another_rank_that_is_no_number_ends_this_one_too(
+        self, model, pictures, tmp_path, monkeypatch, met
+    ):
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        nothing = np.zeros(0, "int64")
+        others = (nothing, {"loss": math.nan, "accuracy": 0.0}), 0.0
+        monkeypatch.setattr(distributed, "gather", lambda mine: [mine, others])
+        # It says so when they meet, or, if they do not before, at the epoch's end.
+        monkeypatch.setattr(distributed, "total", lambda own: np.add(own, [0, 0, met, 0]))
+        steps = []
+        count = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: steps.append(batch)
+        )
+        with pytest.raises(DivergedError, match="epoch 1 is nan"):
+            train(run, model, pictures, never(), [count])
+        assert len(steps) == (1 if met else COUNT // 4)
+        assert (run.state.commits, run.state.examples) == (0, 0)
+        assert not list(run.folder.rglob("*.keras"))
+
+    def test_weights_that_are_no_numbers_are_in_no_commit(self, model, pictures, tmp_path):
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        spoil = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: (
+                model.weights[0].assign(model.weights[0] * math.nan) if batch == 5 else None
+            )
+        )
+        with pytest.raises(DivergedError, match="Weights in epoch 1 are not finite"):
+            train(run, model, pictures, never(), [spoil])
+        assert run.state.commits == 0
+
+    def test_the_pace_is_that_of_training_alone(self, model, pictures, tmp_path, monkeypatch):
+        clock = SimpleNamespace(now=0.0)
+
+        def take(seconds):
+            clock.now += seconds
+
+        monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+        slow = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: take(0.5),
+            on_epoch_end=lambda epoch, logs: take(100.0),
+        )
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        rows = train(run, model, pictures, never(), [slow])
+        # Six steps of four images.
+        assert [row["seconds"] for row in rows] == [3.0, 3.0]
+        assert [row["images_per_second"] for row in rows] == [8.0, 8.0]
 
     def test_a_run_left_in_an_epoch_is_not_resumed_with_other_examples(
         self, model, pictures, tmp_path

@@ -16,6 +16,7 @@ from PIL import Image
 
 from keras_squeezenet.communication.hosts import USER_ID, Hosts, why_not
 from keras_squeezenet.recipe import load_recipe
+from tests.interrupted_runs import examples_by_epoch
 from tests.launching import needs_horovod
 from tests.manifests import K8S, REPOSITORY, horovodrun_arguments, launch, train_arguments
 
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl builds the manifests"),
 ]
 
-CLASSES, PHOTOS = ("cat", "dog"), 48
+CLASSES, PHOTOS, BATCH = ("cat", "dog"), 48, 6
 LIMIT_SECONDS = 300
 
 
@@ -74,7 +75,7 @@ class Cluster:
         self._short_recipe = folder / "recipe.yaml"
         recipe = yaml.safe_load((REPOSITORY / rank.recipe).read_text())
         recipe["data"] |= {"image_size": 32, "resize": 32}
-        recipe["training"] |= {"epochs": 2, "batch_size": 6}
+        recipe["training"] |= {"epochs": 2, "batch_size": BATCH}
         for section, values in settings.items():
             recipe[section] |= values
         self._short_recipe.write_text(yaml.safe_dump(recipe))
@@ -101,7 +102,8 @@ class Cluster:
                 "/opt/keras_squeezenet": REPOSITORY,
                 str(self._recipe): self._short_recipe,
                 **{
-                    f"/usr/local/bin/{name}": K8S / name for name in ("stop_ranks", "until_written")
+                    f"/usr/local/bin/{name}": K8S / name
+                    for name in ("stop_ranks", "until_reachable", "until_written")
                 },
             },
             environment={
@@ -136,6 +138,11 @@ class Cluster:
             assert time.monotonic() < until, (self.runs / "output.txt").read_text()[-4000:]
             time.sleep(0.2)
 
+    def journal(self):
+        """A line per commit so far."""
+        path = self.run_folder / "commits.jsonl"
+        return [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()]
+
     def history(self):
         """A row per epoch so far."""
         path = self.run_folder / "history.csv"
@@ -165,7 +172,7 @@ def test_the_launchers_command_trains_alike_on_every_worker(controller, tmp_path
     assert metrics["training"]["ranks_with_equal_weights"] == ranks
     model = keras.saving.load_model(cluster.run_folder / "model.keras")
     # Every worker took part: each sent its share of the gradients of every step.
-    steps = metrics["training"]["epochs"] * (PHOTOS // (6 * ranks))
+    steps = metrics["training"]["epochs"] * (PHOTOS // (BATCH * ranks))
     gradients = 4 * model.count_params() * 2 * (ranks - 1) / ranks
     assert all(count > 0.9 * steps * gradients for count in sent)
 
@@ -173,19 +180,28 @@ def test_the_launchers_command_trains_alike_on_every_worker(controller, tmp_path
 def test_a_job_that_was_stopped_on_its_workers_goes_on_where_it_was(tmp_path):
     """What the pods' preStop hook does before Kubernetes ends them, and the launcher's restart."""
     with Cluster("cpu", tmp_path, training={"epochs": 200}).started() as cluster:
-        job = cluster.start()
+        command = [*cluster.command, "--journal"]
+        job = cluster.start(command)
         cluster.wait_for(lambda: len(cluster.history()) >= 2, job)
         stop = cluster.hosts.launcher.run(["stop_ranks", "--on-workers"], timeout=60)
         assert stop.returncode == 0, stop.stderr
         # Kubernetes starts the launcher again only after a failure.
         assert job.wait(timeout=60) != 0
-        stopped = len(cluster.history())
-        again = cluster.start()
+        stopped, commits = len(cluster.history()), len(cluster.journal())
+        checkpoint = cluster.read_json("checkpoints/checkpoint.json")
+        again = cluster.start(command)
         cluster.wait_for(lambda: len(cluster.history()) >= stopped + 2, again)
         again.terminate()
         again.wait(timeout=60)
     epochs = [int(row["epoch"]) for row in cluster.history()]
     assert epochs == list(range(1, len(epochs) + 1))
+    # It was left within an epoch, and the first commit afterwards begins there.
+    within = checkpoint["within_epoch"]
+    assert within["examples"] > 0
+    first = cluster.journal()[commits]
+    assert (first["epoch"], first["after"]) == (checkpoint["epoch"] + 1, within["examples"])
+    for examples in examples_by_epoch(cluster.run_folder).values():
+        assert len(set(examples)) == len(examples)
 
 
 def test_an_elastic_job_outlives_a_worker_that_is_cut_off_and_takes_in_a_new_one(tmp_path):
@@ -205,3 +221,9 @@ def test_an_elastic_job_outlives_a_worker_that_is_cut_off_and_takes_in_a_new_one
     assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
     metrics = cluster.read_json("metrics.json")
     assert metrics["training"]["ranks_with_equal_weights"] == 2
+    examples = examples_by_epoch(cluster.run_folder)
+    assert sorted(examples) == list(range(1, 41))
+    for trained in examples.values():
+        assert len(set(trained)) == len(trained)
+        # All but those that fill no step of two ranks.
+        assert PHOTOS - len(trained) < 2 * BATCH

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from keras_squeezenet import training
+from keras_squeezenet import distributed, training
 from keras_squeezenet.callbacks import (
     DivergedError,
     History,
@@ -347,8 +347,17 @@ class TestLossWatch:
     def test_a_loss_that_is_no_number_ends_training(self):
         watch = LossWatch(classes=10)
         watch.on_epoch_begin(4)
-        with pytest.raises(DivergedError, match="epoch 5 is nan"):
-            watch.on_epoch_end(4, {"loss": math.nan})
+        for end in (watch.on_epoch_end, watch.on_train_batch_end):
+            with pytest.raises(DivergedError, match="epoch 5 is nan"):
+                end(4, {"loss": math.nan})
+
+    def test_one_rank_of_several_does_not_end_by_itself_within_an_epoch(self, monkeypatch):
+        monkeypatch.setattr(distributed, "_place", (1, 2))
+        watch = LossWatch(classes=10)
+        watch.on_epoch_begin(4)
+        watch.on_train_batch_end(4, {"loss": math.nan})
+        with pytest.raises(DivergedError, match="epoch 5 is inf"):
+            watch.on_epoch_end(4, {"loss": 1.0, "val_loss": math.inf})
 
 
 class TestEpochCallbacks:

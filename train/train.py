@@ -2,7 +2,8 @@
 
     python train/train.py --recipe train/recipes/digits.yaml
     horovodrun -np 2 python train/train.py --recipe train/recipes/digits.yaml
-    horovodrun --gloo -np 2 --min-np 1 --max-np 4 --host-discovery-script ./hosts.sh \\
+    horovodrun --gloo -np 2 --min-np 1 --max-np 4 --reset-limit 100 \\
+        --host-discovery-script ./hosts.sh \\
         python train/train.py --elastic --recipe train/recipes/digits.yaml
 
 Every rank runs this script from top to bottom. Rank 0 alone shows progress and writes the run's
@@ -105,10 +106,10 @@ def main():
             BrokenPictures(dataset),
             watch,
             history,
-            runs.Checkpoint(run.checkpoints, history, class_names),
         ]
         if recipe.training.early_stopping:
             callbacks.append(StopEarly(history, recipe.training.early_stopping, stages[-1].start))
+        callbacks.append(runs.Checkpoint(run.checkpoints, history, class_names))
         if rank == 0:
             board = keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False)
             callbacks.append(board)
@@ -130,7 +131,7 @@ def main():
         if asked.elastic:
             from keras_squeezenet import elastic  # Horovod is a matter of such runs alone
 
-            elastic.run(open_run, train, request)
+            elastic.run(open_run, train, lambda run: run.save_within_epoch(model), request)
         else:
             train(open_run())
 
@@ -211,6 +212,7 @@ if __name__ == "__main__":
         say("train.py: asked to end; the run is saved. Go on with the same command and --resume")
         sys.exit(STATUS)
     except (InputError, OSError, DivergedError, distributed.RankError) as error:
-        # Horovod's launcher ends the other ranks when one ends with an error.
+        # Horovod's launcher ends the other ranks when one ends with an error; those of an elastic
+        # run go on without it.
         print(f"train.py: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
