@@ -15,7 +15,8 @@ import yaml
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 
 TRAIN = Path(__file__).parents[1] / "train" / "train.py"
-RECIPE = {
+# A network and data that learn in seconds.
+TINY = {
     "name": "tiny",
     "seed": 3,
     "data": {"source": "digits", "image_size": 32},
@@ -33,6 +34,9 @@ RECIPE = {
         "kernel_initializer": "he_normal",
         "last_activation": None,
     },
+}
+RECIPE = {
+    **TINY,
     "optimizer": {
         "name": "adam",
         "learning_rate": 0.0015,

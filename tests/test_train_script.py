@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -24,28 +23,11 @@ from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.runs import Run, RunError
+from tests.interrupted_runs import TINY, TRAIN
 from tests.launching import horovodrun, needs_horovod
 
-TRAIN = Path(__file__).parents[1] / "train" / "train.py"
-
 RECIPE = {
-    "name": "tiny",
-    "seed": 3,
-    "data": {"source": "digits", "image_size": 32},
-    "model": {
-        "metaparameters": {
-            "base_e": 32,
-            "incr_e": 32,
-            "squeeze_ratio": 0.25,
-            "fires": 3,
-            "pool_after": [1, 3],
-            "conv1_filters": 32,
-            "conv1_kernel_size": 3,
-        },
-        "dropout_rate": 0.0,
-        "kernel_initializer": "he_normal",
-        "last_activation": None,
-    },
+    **TINY,
     "optimizer": {
         "name": "adam",
         "learning_rate": 0.003,

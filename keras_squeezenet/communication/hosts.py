@@ -24,6 +24,7 @@ SSH_PORT = 2222
 NETWORK = ipaddress.ip_network("10.77.0.0/24")
 # Inside the hosts. The user has neither privileges nor files of others, as in a restricted pod.
 USER, USER_ID, HOME = "mpiuser", 1000, Path("/home/mpiuser")
+INTERFACE = "eth0"
 HOSTFILE = "/etc/mpi/hostfile"
 DISCOVERY_SCRIPT = "/etc/mpi/discover_hosts.sh"
 # Bytes that may leave at once at full speed: little beside a gradient, and more than the largest
@@ -100,6 +101,24 @@ def why_not():
     return None
 
 
+def interface_bytes(path, interface=INTERFACE):
+    """Bytes that came in over a network interface so far, and that left it, with headers.
+
+    Args:
+        path: /proc/PID/net/dev of a process in the interface's network.
+        interface: its name.
+
+    Raises:
+        ValueError: there is no such interface.
+    """
+    for line in Path(path).read_text(encoding="ascii").splitlines():
+        name, _, counters = line.partition(":")
+        if name.strip() == interface:
+            numbers = counters.split()
+            return int(numbers[0]), int(numbers[8])
+    raise ValueError(f"{path}: expected an interface {interface}. Received: none of this name")
+
+
 class Host:
     """One host; made by `Hosts`.
 
@@ -148,7 +167,7 @@ class Host:
         The kernel hands over segments of up to 64 KiB with one set of headers, as to a card that
         cuts them up itself; on a wire each packet of 1,500 bytes would have its own 54 to 66.
         """
-        return self._counters()[8]
+        return self._counters()[1]
 
     def received_bytes(self):
         """Bytes that came in over `eth0` so far, counted as in `sent_bytes`."""
@@ -156,21 +175,21 @@ class Host:
 
     def limit(self, bits_per_second):
         """Let no more than so much leave `eth0`; None lifts the limit."""
-        self._network("tc", "qdisc", "del", "dev", "eth0", "root", check=False)
+        self._network("tc", "qdisc", "del", "dev", INTERFACE, "root", check=False)
         if bits_per_second is not None:
             self._network(
-                *("tc", "qdisc", "add", "dev", "eth0", "root", "tbf"),
+                *("tc", "qdisc", "add", "dev", INTERFACE, "root", "tbf"),
                 *("rate", f"{bits_per_second:.0f}bit"),
                 *("burst", str(BURST_BYTES), "limit", str(QUEUE_BYTES)),
             )
 
     def disconnect(self):
         """Cut the host off: nothing leaves or comes in, and nobody is told."""
-        self._network("ip", "link", "set", "eth0", "down")
+        self._network("ip", "link", "set", INTERFACE, "down")
 
     def connect(self):
         """Undo `disconnect`."""
-        self._network("ip", "link", "set", "eth0", "up")
+        self._network("ip", "link", "set", INTERFACE, "up")
 
     def kill(self):
         """End every process of the host at once, and its network with them."""
@@ -194,11 +213,7 @@ class Host:
         return _run([*enter, *command], check=check)
 
     def _counters(self):
-        for line in Path(f"/proc/{self._first_process}/net/dev").read_text().splitlines():
-            name, _, numbers = line.partition(":")
-            if name.strip() == "eth0":
-                return [int(number) for number in numbers.split()]
-        raise HostsError(f"The host {self.name} has no eth0")
+        return interface_bytes(f"/proc/{self._first_process}/net/dev")
 
     def _start_sshd(self):
         self._sshd = self.popen(
@@ -345,11 +360,11 @@ class Hosts:
         host = Host(name, address, keeper, self._environment)
         port = f"port-{self._made}"
         self._made += 1
-        peer = ("peer", "name", "eth0", "netns", host._first_process)
+        peer = ("peer", "name", INTERFACE, "netns", host._first_process)
         self._in_switch("ip", "link", "add", port, "type", "veth", *peer)
         self._in_switch("ip", "link", "set", port, "master", "bridge", "up")
-        host._network("ip", "address", "add", f"{address}/{NETWORK.prefixlen}", "dev", "eth0")
-        host._network("ip", "link", "set", "eth0", "up")
+        host._network("ip", "address", "add", f"{address}/{NETWORK.prefixlen}", "dev", INTERFACE)
+        host._network("ip", "link", "set", INTERFACE, "up")
         host._network("ip", "link", "set", "lo", "up")
         return host
 

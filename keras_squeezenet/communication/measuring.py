@@ -20,13 +20,12 @@ from dataclasses import asdict, dataclass
 from itertools import groupby, product
 from pathlib import Path
 
-from keras_squeezenet.communication.hosts import HOSTFILE, Hosts
+from keras_squeezenet.communication.hosts import HOSTFILE, INTERFACE, Hosts, interface_bytes
 from keras_squeezenet.files import write_json
 from keras_squeezenet.machine import describe, usable_cores
 
 COMPRESSIONS = (None, "fp16")
 BYTES_OF_A_NUMBER = {None: 4, "fp16": 2}
-INTERFACE = "eth0"
 REPOSITORY = Path(__file__).parents[2]  # that the hosts import this package from
 PATIENCE_SECONDS = 300  # for one answer of the ranks; the slowest cell takes two minutes
 END_SECONDS = 30
@@ -152,12 +151,7 @@ def sent_bytes(interface: str = INTERFACE, path: str | Path = "/proc/self/net/de
     Raises:
         ValueError: there is no such interface.
     """
-    lines = Path(path).read_text(encoding="ascii").splitlines()
-    for line in lines[2:]:
-        name, _, counters = line.partition(":")
-        if name.strip() == interface:
-            return int(counters.split()[8])
-    raise ValueError(f"{path}: expected an interface {interface}. Received: none of this name")
+    return interface_bytes(path, interface)[1]
 
 
 def allreduce_seconds(timeline: str | Path, begin: float, end: float) -> float:
