@@ -242,6 +242,7 @@ def test_the_readme_gives_what_a_second_rank_brings():
         gain = "1" if row["case"] == "one" else f"{times:.2f} ({least:.2f} to {most:.2f})"
         cells = f"| {speed:.0f} | {gain} | {step:.0f} | {busy:.0f} | {waiting:.1f} % |"
         assert cells in README, row["case"]
+        assert waiting <= 2, "the pictures of the next batch are ready in time"
 
 
 def test_the_readme_gives_what_int8_loses():
