@@ -1,6 +1,7 @@
 """The machine that a process runs on."""
 
 import contextlib
+import math
 import os
 import platform
 from pathlib import Path
@@ -9,38 +10,138 @@ from pathlib import Path
 LOCAL_SIZE_VARIABLES = ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 LOCAL_RANK_VARIABLES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 
-# Of all ranks on this machine together, before `keep_to_own_cores`.
-_usable_cores = None
+# What all ranks on this machine might run on together, before `keep_to_own_cores`.
+_undivided = None
 
 
 def usable_cores():
-    """Cores that this process and the other ranks here may run on; fewer in a container."""
-    if _usable_cores is not None:
-        return _usable_cores
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process and the other ranks here may run on together.
+
+    Fewer than the machine has where a launcher's or a container's set of cores is smaller, or
+    where the processor time of a container is limited (a limit of 1.5 cores counts as 2).
+    """
+    cores = _undivided or _launchers_cores() or _cores_of(0)
+    count = len(cores) if cores else os.cpu_count() or 1
+    quota = cpu_quota()
+    return count if quota is None else min(count, math.ceil(quota))
 
 
 def own_cores():
     """This process's share of the usable cores where several ranks run on one machine."""
-    return max(1, usable_cores() // _told(LOCAL_SIZE_VARIABLES, 1))
+    share = max(1, usable_cores() // _told(LOCAL_SIZE_VARIABLES, 1))
+    cores = _cores_of(0)  # a launcher may have bound this rank to fewer
+    return min(share, len(cores)) if cores else share
+
+
+def own_threads():
+    """Threads for this process to compute with, or to decode pictures.
+
+    TF_NUM_INTRAOP_THREADS, where it is set, as TensorFlow reads it; else the process's cores.
+    """
+    told = os.environ.get("TF_NUM_INTRAOP_THREADS", "").strip()
+    return int(told) if told.isdecimal() and int(told) > 0 else own_cores()
+
+
+def cpu_quota(proc=Path("/proc/self"), mounted=Path("/sys/fs/cgroup")):
+    """The cores' worth of time that control groups allow this process, or None if they set no limit.
+
+    `os.sched_getaffinity` does not know of it: in a pod with a limit of 4 cores on a node of 64
+    it names 64. Version 1 and version 2 of Linux's control groups are read, and of nested groups
+    the tightest holds.
+
+    Args:
+        proc: the folder of the process.
+        mounted: where control groups are mounted.
+    """
+    try:
+        lines = (proc / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            # A machine with both versions mounts the second one a folder deeper.
+            roots, read = [mounted, mounted / "unified"], _quota_of_version_2
+        elif "cpu" in controllers.split(","):
+            roots, read = [mounted / controllers, mounted / "cpu"], _quota_of_version_1
+        else:
+            continue
+        for root in roots:
+            group = root / path.strip("/")
+            # A container may see its own group as the root, whatever its path is called outside.
+            for folder in (group, *group.parents):
+                if folder == mounted.parent:
+                    break
+                with contextlib.suppress(OSError, ValueError):
+                    quotas.append(read(folder))
+    quotas = [quota for quota in quotas if quota is not None and quota > 0]
+    return min(quotas, default=None)
+
+
+def _quota_of_version_2(folder):
+    quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_of_version_1(folder):
+    quota = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+    period = int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
+    return quota / period if quota > 0 and period > 0 else None
 
 
 def keep_to_own_cores():
     """Run on this rank's share of the cores alone, with all threads that are started from now on.
 
     Left to the scheduler, a rank's communication displaces the other ranks' computing. Nothing is
-    done where there are more ranks than cores.
+    done where there are more ranks than cores, and where the launcher has bound this rank to
+    cores of its own (`mpirun --bind-to core`). A second call changes nothing.
     """
-    global _usable_cores
+    global _undivided
     size, rank = _told(LOCAL_SIZE_VARIABLES, 1), _told(LOCAL_RANK_VARIABLES, 0)
-    if size == 1 or usable_cores() < size or not hasattr(os, "sched_setaffinity"):
+    mine, launchers = _cores_of(0), _launchers_cores()
+    if _undivided or size == 1 or not mine or len(mine) < size:
         return
-    cores = sorted(os.sched_getaffinity(0))
-    share = own_cores()
-    os.sched_setaffinity(0, cores[rank * share : (rank + 1) * share])
-    _usable_cores = len(cores)
+    if launchers and mine < launchers:
+        return
+    share = len(mine) // size
+    os.sched_setaffinity(0, sorted(mine)[rank * share : (rank + 1) * share])
+    _undivided = mine
+
+
+def _launchers_cores():
+    """The set of cores of the process that started the ranks, or None if there is no such process.
+
+    It is the nearest ancestor that does not have the variables which ranks are given: scripts may
+    stand between it and a rank.
+    """
+    if not any(name in os.environ for name in LOCAL_SIZE_VARIABLES):
+        return None
+    process = os.getppid()
+    while process > 0:
+        folder = Path("/proc") / str(process)
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        except PermissionError:  # a daemon of another user's, which no rank is
+            return _cores_of(process)
+        except (OSError, ValueError, IndexError):  # not Linux, or it has ended
+            return None
+        names = {variable.partition(b"=")[0].decode(errors="replace") for variable in variables}
+        if names.isdisjoint(LOCAL_SIZE_VARIABLES):
+            return _cores_of(process)
+        process = parent
+    return None
+
+
+def _cores_of(process):
+    """The set of cores on which a process may run (0 for this one), or None if none is known."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    try:
+        return os.sched_getaffinity(process)
+    except OSError:
+        return None
 
 
 def _told(variables, default):

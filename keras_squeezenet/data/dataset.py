@@ -23,7 +23,7 @@ from keras_squeezenet.data.images import (
     require_positive,
 )
 from keras_squeezenet.data.sources import open_source
-from keras_squeezenet.machine import own_cores
+from keras_squeezenet.machine import own_threads
 
 PREFETCHED_BATCHES = 4
 
@@ -271,7 +271,7 @@ class Split:
                 tf.data.Dataset.from_tensor_slices(indices)
                 # Enough even if all but one of them are broken, and not for ever if all are.
                 .repeat(wanted)
-                .map(lambda index: self._load(read, epoch, index), own_cores())
+                .map(lambda index: self._load(read, epoch, index), own_threads())
                 .filter(lambda image, label, index, readable: readable)
                 .take(tf.where(epoch > start_epoch, wanted, left))
                 .batch(batch_size, drop_remainder=True)
@@ -318,7 +318,7 @@ class Split:
         _check_rank(rank, ranks)
         return (
             tf.data.Dataset.range(rank, self.count, ranks)
-            .map(lambda index: self._load(self._read, index), own_cores())
+            .map(lambda index: self._load(self._read, index), own_threads())
             .filter(lambda image, label, index, readable: readable)
             .batch(batch_size)
         )
