@@ -124,7 +124,7 @@ def _rejoin():
     end = time.monotonic() + LONGEST_REJOINING_SECONDS
     while True:
         try:
-            return hvd.init()
+            return distributed.join(elastic=True)
         except (HorovodInternalError, ValueError) as error:
             if time.monotonic() > end:
                 raise

@@ -26,6 +26,12 @@ def usable_cores():
     return count if quota is None else min(count, math.ceil(quota))
 
 
+def schedulable_cores():
+    """Cores that the system would run this process on, whatever its share of them is."""
+    cores = _cores_of(0)
+    return len(cores) if cores else os.cpu_count() or 1
+
+
 def own_cores():
     """This process's share of the usable cores where several ranks run on one machine."""
     share = max(1, usable_cores() // _told(LOCAL_SIZE_VARIABLES, 1))
@@ -122,7 +128,9 @@ def _launchers_cores():
         folder = Path("/proc") / str(process)
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
-            parent = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            parent = int(
+                (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
+            )
         except PermissionError:  # a daemon of another user's, which no rank is
             return _cores_of(process)
         except (OSError, ValueError, IndexError):  # not Linux, or it has ended

@@ -4,15 +4,19 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
 import pytest
 
 from keras_squeezenet import distributed
+from keras_squeezenet.distributed.connections import DEAD_PEER_SECONDS, noticing_dead_peers
+from keras_squeezenet.recipe import TrainingSection
 from tests.launching import horovodrun, needs_horovod
 from tests.ranks.cases import BATCH, CASES, joined_examples, make_loss, make_model
 
+PRECISIONS = get_args(TrainingSection.model_fields["precision"].annotation)
 RANKS_FOLDER = Path(__file__).parent / "ranks"
 
 
@@ -21,6 +25,15 @@ def two_ranks(tmp_path_factory):
     """What tests/ranks/averaging.py saved on each of two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     done = horovodrun(RANKS_FOLDER / "averaging.py", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [np.load(folder / f"rank{rank}.npz") for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def overflows(tmp_path_factory):
+    """What tests/ranks/overflowing.py saved on each of two ranks."""
+    folder = tmp_path_factory.mktemp("overflows")
+    done = horovodrun(RANKS_FOLDER / "overflowing.py", folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return [np.load(folder / f"rank{rank}.npz") for rank in (0, 1)]
 
@@ -98,11 +111,63 @@ class TestTwoRanks:
         assert str(two_ranks[0]["together"]) == "RankError: rank 1: ValueError: no such folder"
         assert str(two_ranks[1]["together"]) == "ValueError: no such folder"
 
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("accumulation_steps", [1, 2])
+    def test_an_overflow_on_one_rank_leaves_the_ranks_equal(
+        self, overflows, precision, accumulation_steps
+    ):
+        (weights, applied), (same_weights, same_applied) = (
+            (
+                results[f"{precision}/{accumulation_steps}/weights"],
+                results[f"{precision}/{accumulation_steps}/applied"],
+            )
+            for results in overflows
+        )
+        assert np.isfinite(weights).all()
+        np.testing.assert_array_equal(weights, same_weights)
+        skipped = precision == "mixed_float16"  # the one group with the overflow
+        assert applied == same_applied == 6 // accumulation_steps - skipped
+
     def test_a_rank_that_fails_ends_the_job_with_its_message(self):
         done = horovodrun(RANKS_FOLDER / "failing.py", timeout=60)
         assert done.returncode != 0
         assert "the disk of rank 1 is full" in done.stderr
         assert "this rank finished" not in done.stdout
+
+
+class TestWhoeverJoinsTheRanks:
+    """A script of a user's own: most call `hvd.init()`, as Horovod's documentation says."""
+
+    pytestmark = needs_horovod
+
+    @pytest.mark.parametrize(
+        "order",
+        [
+            "start",
+            "init",
+            "init-start",
+            "model-init",
+            *(pytest.param(o, marks=pytest.mark.slow) for o in ("start-init", "init-model-start")),
+        ],
+    )
+    def test_ranks_train_as_one(self, order, tmp_path):
+        done = horovodrun(RANKS_FOLDER / "orders.py", order, tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        first, second = (np.load(tmp_path / f"rank{rank}.npz") for rank in (0, 1))
+        assert len(first.files) == 5
+        for name in first.files:
+            np.testing.assert_array_equal(first[name], second[name])
+
+    @pytest.mark.parametrize("order", ["none", "bare"])
+    def test_a_rank_that_joined_nobody_does_not_train_by_itself(self, order, tmp_path):
+        done = horovodrun(RANKS_FOLDER / "orders.py", order, tmp_path)
+        assert done.returncode != 0
+        assert "has not joined them: call hvd.init()" in done.stderr
+        assert not list(tmp_path.iterdir())
+
+    def test_a_launcher_of_one_process_leaves_it_alone(self, tmp_path):
+        done = horovodrun(RANKS_FOLDER / "orders.py", "bare", tmp_path, ranks=1)
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 class TestOneProcess:
@@ -157,17 +222,26 @@ class TestOneProcess:
         with pytest.raises(distributed.LauncherError, match="install_horovod"):
             distributed.start()
 
-    def test_connections_are_told_to_notice_dead_peers(self):
+    @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone has it")
+    def test_connections_opened_within_notice_dead_peers_and_others_stay_as_they_are(self):
+        def milliseconds(connection):
+            return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
         with (
             socket.create_server(("127.0.0.1", 0)) as server,
-            socket.create_connection(server.getsockname()) as connection,
+            socket.create_connection(server.getsockname()) as before,
         ):
-            before = len(os.listdir("/proc/self/fd"))
-            distributed._notice_dead_peers()
-            assert len(os.listdir("/proc/self/fd")) == before
-            milliseconds = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-            assert milliseconds == 1000 * distributed.DEAD_PEER_SECONDS
-            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            descriptors = len(os.listdir("/proc/self/fd"))
+            with noticing_dead_peers():
+                within = socket.create_connection(server.getsockname())
+            after = socket.create_connection(server.getsockname())
+            with within, after:
+                assert len(os.listdir("/proc/self/fd")) == descriptors + 2
+                assert milliseconds(within) == 1000 * DEAD_PEER_SECONDS
+                assert within.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                for other in (server, before, after):
+                    assert milliseconds(other) == 0
+                    assert not other.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
     def test_an_elastic_run_without_a_launcher_is_an_error(self, monkeypatch):
         for variable in distributed.LAUNCHER_VARIABLES:

@@ -205,7 +205,7 @@ class TestAgreement:
         request_to_end.received = True
 
         def train(run, membership):
-            monkeypatch.setattr(distributed, "_place", (rank, 2))
+            monkeypatch.setattr(distributed.ranks, "_place", (rank, 2))
             raise self.lost_rank()
 
         run = SimpleNamespace(state=None)

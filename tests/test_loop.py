@@ -167,7 +167,7 @@ def recipe_with(**training_section):
 
 
 def on_ranks(monkeypatch, size):
-    monkeypatch.setattr(distributed, "_place", (0, size))
+    monkeypatch.setattr(distributed.ranks, "_place", (0, size))
 
 
 class TestLearningRate:

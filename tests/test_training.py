@@ -352,7 +352,7 @@ class TestLossWatch:
                 end(4, {"loss": math.nan})
 
     def test_one_rank_of_several_does_not_end_by_itself_within_an_epoch(self, monkeypatch):
-        monkeypatch.setattr(distributed, "_place", (1, 2))
+        monkeypatch.setattr(distributed.ranks, "_place", (1, 2))
         watch = LossWatch(classes=10)
         watch.on_epoch_begin(4)
         watch.on_train_batch_end(4, {"loss": math.nan})

@@ -1,0 +1,41 @@
+"""What `fit` needs besides an optimizer that averages, so that its ranks stay one training."""
+
+import keras
+
+from keras_squeezenet.distributed.ranks import size, total
+from keras_squeezenet.distributed.weights import broadcast_variables
+
+
+class BroadcastState(keras.callbacks.Callback):
+    """Give every rank the weights and the optimizer's variables of one rank when training starts.
+
+    Args:
+        root_rank: the rank whose state all take.
+    """
+
+    def __init__(self, root_rank=0):
+        super().__init__()
+        self.root_rank = root_rank
+
+    def on_train_begin(self, logs=None):
+        if size() == 1:
+            return
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        # `weights` leaves out the states of random generators: dropout differs between ranks.
+        broadcast_variables([*self.model.weights, *optimizer.variables], self.root_rank)
+
+
+class AverageMetrics(keras.callbacks.Callback):
+    """Replace each epoch's training metrics by their average over all ranks.
+
+    Exact for means over examples, because every rank takes as many steps with as many examples.
+    Put it before the callbacks that read the metrics.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        if size() > 1 and logs:
+            names = sorted(logs)
+            averages = total([logs[name] for name in names]) / size()
+            logs.update(zip(names, averages.tolist(), strict=True))
