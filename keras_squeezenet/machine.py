@@ -49,7 +49,7 @@ def own_threads():
 
 
 def cpu_quota(proc=Path("/proc/self"), mounted=Path("/sys/fs/cgroup")):
-    """The cores' worth of time that control groups allow this process, or None if they set no limit.
+    """The cores' worth of time that control groups allow this process; None where none is set.
 
     `os.sched_getaffinity` does not know of it: in a pod with a limit of 4 cores on a node of 64
     it names 64. Version 1 and version 2 of Linux's control groups are read, and of nested groups

@@ -22,10 +22,12 @@ def noticing_dead_peers():
     try:
         yield
     finally:
-        for descriptor in _sockets().items() - before.items():
-            with contextlib.suppress(OSError):  # closed meanwhile, or a socket that is not TCP's
-                with socket.socket(fileno=os.dup(descriptor[0])) as connection:
-                    _expect_answers(connection)
+        for descriptor, _ in _sockets().items() - before.items():
+            with (
+                contextlib.suppress(OSError),  # closed meanwhile, or a socket that is not TCP's
+                socket.socket(fileno=os.dup(descriptor)) as connection,
+            ):
+                _expect_answers(connection)
 
 
 def _sockets():
