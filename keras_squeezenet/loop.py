@@ -25,9 +25,11 @@ class Loop:
     hosts that have come or gone, or has a loss that is no number. A meeting costs a small
     collective operation, so there is one in about a second, whatever a step takes.
 
-    With gradient accumulation ranks meet and commit after whole groups of steps. Only the end of
-    an epoch may cut a group: without an interruption the next epoch completes it, but its
-    gradients are in no commit, so a run that goes on from there has lost them.
+    With gradient accumulation ranks meet and commit after whole groups of steps. The end of an
+    epoch ends a group too, so that all that was trained on is in the weights.
+
+    What is drawn at random, such as dropout, comes from the run's seed, the rank, the epoch and
+    the step: a run that goes on from any commit draws what it would have drawn.
 
     Args:
         run: the `Run`; its `state` is renewed at every commit.
@@ -62,7 +64,7 @@ class Loop:
         self.batch_size = run.recipe.training.batch_size
         self.group = run.recipe.training.accumulation_steps
         self.meetings = Meetings()
-        self._steps = 0  # since the optimizer was made or restored
+        self._steps = 0  # of the epoch, since training began or went on
         self._seen = []
         self._loss = 0.0  # mean over what the epoch was trained on since the last commit
         self._last_commit = time.perf_counter()
@@ -105,7 +107,6 @@ class Loop:
         )
         self.model.make_train_function()
         self.model.stop_training = False
-        self._steps = 0
         callbacks.on_train_begin()
         while self.run.state.epoch < stage.end and not self.run.state.stopped:
             self._train_epoch(batches, steps, callbacks)
@@ -118,6 +119,9 @@ class Loop:
         )
         callbacks.on_epoch_begin(epoch)
         self.model.reset_metrics()
+        seed = self.run.recipe.seed, distributed.rank(), epoch
+        training.seed_layers(self.model, seed, step=steps - left)
+        self._steps = 0
         self._last_commit = time.perf_counter()
         for step in range(steps - left, steps):
             *batch, indices = next(batches)
@@ -127,6 +131,7 @@ class Loop:
             self._seen.append(indices)
             self._loss = logs["loss"]
             self._between_steps(steps_left=steps - step - 1)
+        distributed.apply_incomplete_group(self.model)
         self.commit()
         state = self.run.state
         logs = state.metrics | {

@@ -1,8 +1,10 @@
 """From a recipe to data and a compiled model: network, optimizer, learning-rate schedule, loss."""
 
+import math
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import ops
 from keras.optimizers import schedules
 
@@ -114,9 +116,9 @@ def compile_model(model, stage, steps_per_epoch):
         RecipeError: XLA was asked for on several ranks; Horovod is built without its operations.
     """
     recipe = stage.recipe
-    if recipe.training.jit_compile and distributed.size() > 1:
+    if recipe.training.jit_compile and distributed.communicates():
         raise RecipeError(
-            "training.jit_compile works on one rank only. "
+            "training.jit_compile works on one rank only, and not in an elastic run. "
             f"Received: training.jit_compile=true on {distributed.size()} ranks"
         )
     head = [layer for layer in model.layers if layer.weights][-1]
@@ -156,8 +158,36 @@ def restore_state(model, state, stage, steps_per_epoch, examples_per_step):
     for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
         variable.assign(value)
     if state.ranks != distributed.size():
-        steps = (state.epoch - stage.start) * steps_per_epoch + state.examples / examples_per_step
-        model.optimizer.iterations.assign(round(steps / stage.recipe.training.accumulation_steps))
+        group = stage.recipe.training.accumulation_steps
+        updates = (state.epoch - stage.start) * updates_per_epoch(stage.recipe, steps_per_epoch)
+        updates += state.examples / examples_per_step / group
+        model.optimizer.iterations.assign(round(updates))
+
+
+def updates_per_epoch(recipe, steps_per_epoch):
+    """How often an epoch changes the weights: once for each group of steps, the last one included,
+    whole or not."""
+    return math.ceil(steps_per_epoch / recipe.training.accumulation_steps)
+
+
+def seed_layers(model, seed, step=0):
+    """Have layers that draw at random, such as dropout, draw what a seed says.
+
+    Args:
+        model: each of its layers draws once in a step.
+        seed: a tuple of non-negative integers.
+        step: steps that have drawn from this seed already.
+    """
+    weights = {id(variable) for variable in model.weights}
+    states = [
+        variable
+        for variable in model.variables
+        if id(variable) not in weights and variable.path.endswith("seed_generator_state")
+    ]
+    for number, state in enumerate(states):
+        # Keras's state: a seed, and how often it was drawn from.
+        drawn = np.random.SeedSequence((*seed, number)).generate_state(1)[0]
+        state.assign(np.array([drawn, step], "int64"))
 
 
 def compile_for_validation(model, recipe):
@@ -181,11 +211,9 @@ def build_optimizer(recipe, steps_per_epoch, ranks):
         A `keras.optimizers.Optimizer`, not yet distributed.
     """
     section = recipe.optimizer
-    updates_per_epoch = steps_per_epoch / recipe.training.accumulation_steps
+    updates = updates_per_epoch(recipe, steps_per_epoch)
     settings = {
-        "learning_rate": learning_rate_schedule(
-            section, updates_per_epoch, recipe.training.epochs, ranks
-        ),
+        "learning_rate": learning_rate_schedule(section, updates, recipe.training.epochs, ranks),
         "weight_decay": section.weight_decay or None,
         "global_clipnorm": section.clip_norm,
     }

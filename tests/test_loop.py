@@ -1,5 +1,6 @@
 """The training loop, what it goes on from, and where in an epoch that is. One process, seconds."""
 
+import contextlib
 import json
 import math
 from types import SimpleNamespace
@@ -143,7 +144,7 @@ class TestState:
         assert (after.epoch, after.examples, after.metric_sums) == (1, 0, {})
 
 
-def recipe_with(**training_section):
+def recipe_with(dropout_rate=0.0, name="sgd", learning_rate=0.4, **training_section):
     return Recipe.model_validate(
         {
             "name": "loop",
@@ -157,10 +158,14 @@ def recipe_with(**training_section):
                     "conv1_filters": 4,
                     "conv1_kernel_size": 3,
                 },
-                "dropout_rate": 0.0,
+                "dropout_rate": dropout_rate,
                 "kernel_initializer": "he_normal",
             },
-            "optimizer": {"name": "sgd", "learning_rate": 0.4, "schedule": "polynomial"},
+            "optimizer": {
+                "name": name,
+                "learning_rate": learning_rate,
+                "schedule": "polynomial",
+            },
             "training": {"epochs": 2, "batch_size": 4, **training_section},
         }
     )
@@ -286,11 +291,19 @@ class TestLoop:
 
     # An epoch of six steps ends within a group of four.
     @pytest.mark.parametrize(("accumulation_steps", "looks"), [(1, 1), (2, 1), (4, 0)])
+    @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
     def test_left_in_an_epoch_it_goes_on_as_if_nothing_had_been(
-        self, model, pictures, tmp_path, monkeypatch, accumulation_steps, looks
+        self, pictures, tmp_path, monkeypatch, accumulation_steps, looks, optimizer
     ):
         monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)  # one after each step
-        recipe = recipe_with(accumulation_steps=accumulation_steps)
+        recipe = recipe_with(
+            accumulation_steps=accumulation_steps,
+            dropout_rate=0.5,
+            name=optimizer,
+            learning_rate=0.01,
+        )
+        keras.utils.set_random_seed(1)
+        model = training.build_model(recipe.model, 8, 2)
         start = model.get_weights()
         whole = begin(tmp_path / "whole", recipe, model, pictures)
         expected_rows = train(whole, model, pictures, never())
@@ -302,7 +315,8 @@ class TestLoop:
             train(left, model, pictures, Request(after=looks))
         assert left.state.examples == (looks + 1) * accumulation_steps * 4
         assert int(model.optimizer.iterations) == looks + 1
-        model.set_weights([np.zeros_like(value) for value in start])
+        keras.utils.set_random_seed(99)  # a process of its own
+        model = training.build_model(recipe.model, 8, 2)
         again = begin(tmp_path / "left", recipe, model, pictures, resume=True)
         assert again.resumed_from_epoch == 0
         for name in ("examples", "metric_sums", "ranks", "seconds"):
@@ -310,9 +324,39 @@ class TestLoop:
         np.testing.assert_array_equal(again.state.trained, left.state.trained)
         rows = train(again, model, pictures, never())
         for ours, theirs in zip(model.get_weights(), expected, strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+            np.testing.assert_array_equal(ours, theirs)
         for row, other in zip(rows, expected_rows, strict=True):
             assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+    def test_killed_after_any_epoch_it_ends_with_the_same_bits(self, pictures, tmp_path):
+        """Dropout, the optimizer and the order of pictures go on as if nothing had been."""
+        recipe = recipe_with(epochs=3, dropout_rate=0.5, name="adam", learning_rate=0.01)
+
+        class Killed(Exception):
+            pass
+
+        def train_until(epoch, folder, process):
+            keras.utils.set_random_seed(process)
+            model = training.build_model(recipe.model, 8, 2)
+            if process == 0:
+                model.set_weights(start)
+            run = begin(folder, recipe, model, pictures, resume=True)
+
+            def kill(number, logs):
+                if number == epoch:
+                    raise Killed
+
+            with contextlib.suppress(Killed):
+                callback = keras.callbacks.LambdaCallback(on_epoch_begin=kill)
+                train(run, model, pictures, never(), [callback], accuracies=[0.5] * 3)
+            return model.get_weights()
+
+        start = training.build_model(recipe.model, 8, 2).get_weights()
+        expected = train_until(3, tmp_path / "whole", process=0)
+        for process, epoch in enumerate((1, 2, 3)):
+            found = train_until(epoch, tmp_path / "parts", process)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
     def test_left_while_it_validates_it_trains_on_nothing_twice(
         self, model, pictures, tmp_path, monkeypatch
