@@ -351,8 +351,10 @@ class TestLoop:
                 train(run, model, pictures, never(), [callback], accuracies=[0.5] * 3)
             return model.get_weights()
 
+        keras.utils.set_random_seed(1)
         start = training.build_model(recipe.model, 8, 2).get_weights()
         expected = train_until(3, tmp_path / "whole", process=0)
+        assert not all(map(np.array_equal, start, expected)), "training must have moved it"
         for process, epoch in enumerate((1, 2, 3)):
             found = train_until(epoch, tmp_path / "parts", process)
         for ours, theirs in zip(found, expected, strict=True):
