@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_squeezenet import distributed, training
 from keras_squeezenet.callbacks import check_finite
+from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED, StallWatch
 from keras_squeezenet.termination import Terminated
 
 SECONDS_BETWEEN_MEETINGS = 1.0
@@ -40,6 +41,7 @@ class Loop:
         request: the `TerminationRequest`.
         membership: in an elastic run the `elastic.Membership`.
         commit_steps: in an elastic run the steps between commits: what the loss of a rank costs.
+        stall_seconds: how long ranks wait for another one before it is named.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Loop:
         request,
         membership=None,
         commit_steps=20,
+        stall_seconds=SECONDS_UNTIL_NAMED,
     ):
         self.run = run
         self.model = model
@@ -61,6 +64,7 @@ class Loop:
         self.request = request
         self.membership = membership
         self.commit_steps = commit_steps
+        self.watch = StallWatch(stall_seconds)
         self.batch_size = run.recipe.training.batch_size
         self.group = run.recipe.training.accumulation_steps
         self.meetings = Meetings()
@@ -108,8 +112,9 @@ class Loop:
         self.model.make_train_function()
         self.model.stop_training = False
         callbacks.on_train_begin()
-        while self.run.state.epoch < stage.end and not self.run.state.stopped:
-            self._train_epoch(batches, steps, callbacks)
+        with self.watch:
+            while self.run.state.epoch < stage.end and not self.run.state.stopped:
+                self._train_epoch(batches, steps, callbacks)
         callbacks.on_train_end()
 
     def _train_epoch(self, batches, steps, callbacks):
@@ -125,6 +130,7 @@ class Loop:
         self._last_commit = time.perf_counter()
         for step in range(steps - left, steps):
             *batch, indices = next(batches)
+            self.watch.step()
             callbacks.on_train_batch_begin(step)
             logs = self.model.train_function([tuple(batch)])
             callbacks.on_train_batch_end(step, logs)
@@ -156,6 +162,7 @@ class Loop:
             Terminated, DivergedError: as `train`.
             HostsUpdatedInterrupt: ranks have come or gone; see `elastic.run`.
         """
+        self.watch.step()
         changed = self.membership is not None and self.membership.changed
         diverged = not math.isfinite(self._loss)
         met = self.meetings.step(self.request.received, changed, diverged)

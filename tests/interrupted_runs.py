@@ -48,9 +48,13 @@ RECIPE = {
 EXAMPLES = 1438  # of the digits' training split
 
 
-def write_recipe(folder, **training):
+def write_recipe(folder, dropout_rate=0.0, **training):
     path = folder / "recipe.yaml"
-    recipe = {**RECIPE, "training": {**RECIPE["training"], **training}}
+    recipe = {
+        **RECIPE,
+        "model": {**RECIPE["model"], "dropout_rate": dropout_rate},
+        "training": {**RECIPE["training"], **training},
+    }
     path.write_text(yaml.safe_dump(recipe))
     return path
 

@@ -35,6 +35,7 @@ from keras_squeezenet.callbacks import (
     StopEarly,
 )
 from keras_squeezenet.data import Augmentation
+from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.loop import Loop
 from keras_squeezenet.recipe import load_recipe
@@ -90,6 +91,7 @@ def main():
             request,
             membership,
             asked.commit_steps,
+            asked.stall_seconds,
         )
 
         # First the metrics, equal on all ranks, then what reads them, then what saves. Each rank
@@ -190,6 +192,13 @@ def parse_arguments():
         default=20,
         metavar="N",
         help="elastic: steps between commits, which are what a lost rank costs (default: 20)",
+    )
+    parser.add_argument(
+        "--stall-seconds",
+        type=float,
+        default=SECONDS_UNTIL_NAMED,
+        metavar="N",
+        help="name a rank that keeps the others waiting for so long (default: %(default)g)",
     )
     parser.add_argument(
         "--journal",

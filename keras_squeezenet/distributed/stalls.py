@@ -1,0 +1,139 @@
+"""Ranks that no longer answer, by name.
+
+Where one rank stands still, the others wait in a collective operation and say nothing: Horovod's
+own look-out needs an answer of every rank too. Here each rank leaves a beat, every few seconds,
+in the store through which horovodrun had the ranks meet; ranks that have waited for long look
+whose beats have stopped. Without that store (a launch with MPI) there is no such look-out.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from keras_squeezenet.distributed.ranks import rank, size
+
+SECONDS_UNTIL_NAMED = 60.0
+SECONDS_BETWEEN_BEATS = 2.0
+# Beats that a rank may miss, by a slow network or a busy machine, before it counts as silent.
+MISSED_BEATS = 4
+SCOPE = "keras_squeezenet_beats"
+
+log = logging.getLogger(__name__)
+
+
+class StallWatch:
+    """A context in which ranks that keep the others waiting are named in the log, once each.
+
+    One line says it, on the first rank that still answers. Training waits on, as it has to: a
+    rank that was merely stopped for a while goes on, and one that is gone is Horovod's to notice.
+
+    Args:
+        seconds: how long a step, or a batch of validation, may take.
+    """
+
+    def __init__(self, seconds=SECONDS_UNTIL_NAMED):
+        self.seconds = seconds
+        self._steps = 0
+        self._since = time.monotonic()
+        self._said = False
+
+    def __enter__(self):
+        self._left = threading.Event()
+        self._since = time.monotonic()
+        self._rank, self._ranks = rank(), size()
+        self._store = _Store.of_the_launcher() if self._ranks > 1 else None
+        if self._store:
+            threading.Thread(target=self._beat, name="stall-watch", daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self._left.set()
+
+    def step(self):
+        """Note that a step has its data, or is done: a rank that has fewer of them is behind."""
+        self._steps += 1
+        self._since = time.monotonic()
+        if self._said:
+            self._said = False
+            log.warning("The ranks go on.")
+
+    def _beat(self):
+        beats, left = 0, self._left
+        while not left.wait(SECONDS_BETWEEN_BEATS):
+            beats += 1
+            self._store.put(self._rank, f"{beats} {self._steps} {_host()}")
+            if time.monotonic() - self._since > self.seconds and not self._said:
+                self._look()
+
+    def _look(self):
+        """Say who keeps the others waiting, if this is the rank to say it."""
+        steps = self._steps
+        before = self._beats()
+        for beat in range(MISSED_BEATS):
+            if self._left.wait(SECONDS_BETWEEN_BEATS):
+                return
+            self._store.put(self._rank, f"look-{beat} {self._steps} {_host()}")
+        after = self._beats()
+        if self._steps != steps or len(after) < self._ranks:
+            return  # they went on, or not all of them ever came
+        silent = [number for number in after if after[number] == before.get(number)]
+        self._said = True
+        if self._rank != min((number for number in after if number not in silent), default=-1):
+            return
+        if silent:
+            late = [number for number in silent if number != self._rank]
+            reason = "nothing has been heard of them"
+        else:
+            done = {number: int(beat.split()[1]) for number, beat in after.items()}
+            late = [number for number in done if done[number] < max(done.values())]
+            reason = "they still answer and are behind"
+        names = ", ".join(f"{number} on {after[number].split()[2]}" for number in late)
+        log.warning(
+            "Training stands still since %.0f s. The others wait for: rank %s; %s.",
+            time.monotonic() - self._since,
+            names or "(none is behind)",
+            reason if names else "all of them answer",
+        )
+
+    def _beats(self):
+        """{rank: its last beat} of the ranks that have left one."""
+        beats = {number: self._store.get(number) for number in range(self._ranks)}
+        return {number: beat for number, beat in beats.items() if beat}
+
+
+class _Store:
+    """The launcher's store of texts by name."""
+
+    TIMEOUT_SECONDS = 2.0
+
+    def __init__(self, address):
+        self._address = address
+
+    @classmethod
+    def of_the_launcher(cls):
+        host = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR")
+        port = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT")
+        return cls(f"http://{host}:{port}/{SCOPE}") if host and port else None
+
+    def put(self, name, text):
+        self._ask(urllib.request.Request(f"{self._address}/{name}", text.encode(), method="PUT"))
+
+    def get(self, name):
+        return self._ask(urllib.request.Request(f"{self._address}/{name}"))
+
+    def _ask(self, request):
+        # Never through a proxy: it is a process of this very job.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=self.TIMEOUT_SECONDS) as answer:
+                return answer.read(1000).decode("ascii", errors="replace")
+        except (OSError, urllib.error.URLError):  # not there yet, or the launcher is gone
+            return None
+
+
+def _host():
+    return os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname()
