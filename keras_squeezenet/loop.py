@@ -11,8 +11,8 @@ import time
 import keras
 import numpy as np
 
-from keras_squeezenet import distributed, training
-from keras_squeezenet.callbacks import check_finite
+from keras_squeezenet import distributed, divergence, training
+from keras_squeezenet.callbacks import DivergedError, check_finite
 from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED, StallWatch
 from keras_squeezenet.termination import Terminated
 
@@ -70,7 +70,7 @@ class Loop:
         self.meetings = Meetings()
         self._steps = 0  # of the epoch, since training began or went on
         self._seen = []
-        self._loss = 0.0  # mean over what the epoch was trained on since the last commit
+        self._metrics = _Metrics()
         self._last_commit = time.perf_counter()
 
     def train(self, stage, callbacks, verbose=0):
@@ -85,11 +85,33 @@ class Loop:
             Terminated: one of the ranks was asked to end; the run is saved.
             DivergedError: on all ranks, if the loss of one is no number.
         """
+        steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
+        batches = self._go_on(stage, steps)
+        callbacks = keras.callbacks.CallbackList(
+            callbacks,
+            add_progbar=verbose != 0,
+            model=self.model,
+            verbose=verbose,
+            epochs=stage.end,
+            steps=steps,
+        )
+        self.model.stop_training = False
+        callbacks.on_train_begin()
+        with self.watch:
+            while self.run.state.epoch < stage.end and not self.run.state.stopped:
+                try:
+                    self._train_epoch(batches, steps, callbacks)
+                except DivergedError as error:
+                    raise DivergedError(f"{error} {self._origin(stage)}") from None
+        callbacks.on_train_end()
+
+    def _go_on(self, stage, steps):
+        """Bring the model to the run's state; the batches that come next."""
         ranks, state = distributed.size(), self.run.state
-        steps = self.split.steps_per_epoch(self.batch_size, ranks)
         training.compile_model(self.model, stage, steps)
         training.restore_state(self.model, state, stage, steps, self.batch_size * ranks)
-        batches = iter(
+        self.model.make_train_function()
+        return iter(
             self.split.indexed_train_batches(
                 self.batch_size,
                 augmentation=self.augmentation,
@@ -101,41 +123,67 @@ class Loop:
                 done=state.examples,
             )
         )
-        callbacks = keras.callbacks.CallbackList(
-            callbacks,
-            add_progbar=verbose != 0,
-            model=self.model,
-            verbose=verbose,
-            epochs=stage.end,
-            steps=steps,
-        )
-        self.model.make_train_function()
-        self.model.stop_training = False
-        callbacks.on_train_begin()
-        with self.watch:
-            while self.run.state.epoch < stage.end and not self.run.state.stopped:
-                self._train_epoch(batches, steps, callbacks)
-        callbacks.on_train_end()
+
+    def _seed_layers(self, step):
+        seed = self.run.recipe.seed, distributed.rank(), self.run.state.epoch
+        training.seed_layers(self.model, seed, step)
+
+    def _origin(self, stage):
+        """Where training diverged: step and layer, in a sentence. All ranks find it together.
+
+        They train once more from the last commit, looking at every step. It takes as long as it
+        took the first time; but for it, no step of any run takes longer.
+        """
+        steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
+        left = self._steps_left()
+        if not left:
+            return "No step of training began it: it came up in validation."
+        batches = self._go_on(stage, steps)
+        self._seed_layers(step=steps - left)
+        scales = divergence.scales_loss(self.model.optimizer)
+        for step in range(steps - left, steps):
+            weights = self.model.get_weights()
+            self.model.reset_metrics()
+            *batch, _ = next(batches)
+            logs = self.model.train_function([tuple(batch)])
+            self.watch.step()
+            if scales:
+                bad = divergence.has_given_up_scaling(self.model.optimizer)
+            else:
+                bad = not math.isfinite(logs["loss"]) or not all(
+                    np.isfinite(weight).all() for weight in self.model.get_weights()
+                )
+            if not any(distributed.gather(bad)):
+                continue
+            self.model.set_weights(weights)
+            layer = divergence.first_layer_not_finite(self.model, batch[0]) if bad else None
+            layers = [name for name in distributed.gather(layer) if name]
+            where = f"in layer {layers[0]}" if layers else "in the loss or its gradients"
+            return f"It began at step {step + 1} of {steps} of the epoch, {where}."
+        return "A second look found no step that it began at."
+
+    def _steps_left(self):
+        done = self.run.state.examples
+        return self.split.steps_per_epoch(self.batch_size, distributed.size(), done)
 
     def _train_epoch(self, batches, steps, callbacks):
         epoch = self.run.state.epoch
-        left = self.split.steps_per_epoch(
-            self.batch_size, distributed.size(), self.run.state.examples
-        )
+        left = self._steps_left()
         callbacks.on_epoch_begin(epoch)
         self.model.reset_metrics()
-        seed = self.run.recipe.seed, distributed.rank(), epoch
-        training.seed_layers(self.model, seed, step=steps - left)
+        self._metrics = _Metrics()
+        self._seed_layers(step=steps - left)
         self._steps = 0
         self._last_commit = time.perf_counter()
         for step in range(steps - left, steps):
             *batch, indices = next(batches)
             self.watch.step()
             callbacks.on_train_batch_begin(step)
-            logs = self.model.train_function([tuple(batch)])
+            logs = self._metrics.after_step(
+                self.model, self.model.train_function([tuple(batch)]), len(indices)
+            )
             callbacks.on_train_batch_end(step, logs)
             self._seen.append(indices)
-            self._loss = logs["loss"]
             self._between_steps(steps_left=steps - step - 1)
         distributed.apply_incomplete_group(self.model)
         self.commit()
@@ -164,14 +212,20 @@ class Loop:
         """
         self.watch.step()
         changed = self.membership is not None and self.membership.changed
-        diverged = not math.isfinite(self._loss)
+        diverged = self._metrics.diverged
         met = self.meetings.step(self.request.received, changed, diverged)
         if met is None or not any(met):
             return
         # It refuses a loss that is no number. Also before ranks meet anew: if one that is starting
         # fails, Gloo may end them all.
         self.commit()
-        someone_ends, someone_was_told, _ = met
+        someone_ends, someone_was_told, someone_diverged = met
+        if someone_diverged:  # and its loss is a number, or `commit` had refused it
+            raise DivergedError(
+                f"Gradients in epoch {self.run.state.epoch + 1} are not finite at any loss scale: "
+                "training diverged. Lower optimizer.learning_rate, or take "
+                "training.precision=mixed_bfloat16 or float32."
+            )
         with distributed.together():
             if distributed.rank() == 0:
                 self.run.save_within_epoch(self.model)
@@ -190,8 +244,8 @@ class Loop:
         indices, sums = np.zeros(0, "int64"), {}
         if self._seen:
             indices = np.concatenate(self._seen)
-            means = self.model.get_metrics_result()
-            sums = {name: float(mean) * len(indices) for name, mean in means.items()}
+            means = self._metrics.means(self.model)
+            sums = {name: mean * len(indices) for name, mean in means.items()}
         now = time.perf_counter()
         # The time of validation is not that of training.
         seconds = now - self._last_commit if len(indices) else 0.0
@@ -207,9 +261,55 @@ class Loop:
         # On what all ranks share, so that all of them end alike.
         check_finite(state.epoch + 1, state.metrics.get("loss", 0.0), state.weights)
         self.run.state = state
-        self._seen, self._loss, self._last_commit = [], 0.0, now
+        self._seen, self._last_commit = [], now
         self.model.reset_metrics()
+        self._metrics = _Metrics()
         self.run.keep_journal(parts)
+
+
+class _Metrics:
+    """A rank's training metrics since the last commit, without the steps that loss scaling skipped.
+
+    Attributes:
+        diverged: whether the loss, or what is left of it, says that training is lost.
+    """
+
+    def __init__(self):
+        self._sums, self._counted = {}, 0  # before the last step that was skipped
+        self._means, self._since = {}, 0  # since then
+        self.diverged = False
+
+    def after_step(self, model, logs, examples):
+        """What Keras says after a step; as it was before, if the step was skipped."""
+        if not divergence.scales_loss(model.optimizer):
+            self.diverged = not math.isfinite(logs["loss"])
+            self._means = logs
+            return logs
+        if all(math.isfinite(value) for value in logs.values()):
+            self._means, self._since = logs, self._since + examples
+            return logs
+        # Keras's mean would stay what it is now, no number.
+        self._sums, self._counted = self._totals(), self._counted + self._since
+        self._means, self._since = {}, 0
+        model.reset_metrics()
+        self.diverged = divergence.has_given_up_scaling(model.optimizer)
+        if self._counted:
+            return {name: total / self._counted for name, total in self._sums.items()}
+        return dict.fromkeys(logs, 0.0 if not self.diverged else math.nan)
+
+    def means(self, model):
+        """Mean of each metric over the examples of the steps that were not skipped."""
+        if not self._counted:
+            return {name: float(mean) for name, mean in model.get_metrics_result().items()}
+        counted = self._counted + self._since
+        return {name: total / counted for name, total in self._totals().items()}
+
+    def _totals(self):
+        names = {**self._sums, **self._means}
+        return {
+            name: self._sums.get(name, 0.0) + float(self._means.get(name, 0.0)) * self._since
+            for name in names
+        }
 
 
 class Meetings:

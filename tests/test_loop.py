@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from keras_squeezenet import distributed, loop, training
-from keras_squeezenet.callbacks import DivergedError, History, ShardedValidation, StopEarly
+from keras_squeezenet.callbacks import (
+    DivergedError,
+    History,
+    LossWatch,
+    ShardedValidation,
+    StopEarly,
+)
 from keras_squeezenet.data import DataError, load_dataset
 from keras_squeezenet.loop import Loop, Meetings
 from keras_squeezenet.recipe import Recipe
@@ -451,6 +457,67 @@ class TestLoop:
         assert len(steps) == (1 if met else COUNT // 4)
         assert (run.state.commits, run.state.examples) == (0, 0)
         assert not list(run.folder.rglob("*.keras"))
+
+    def test_where_training_diverged_is_said(self, model, pictures, tmp_path):
+        conv3 = model.get_layer("conv3")
+        conv3.kernel.assign(keras.ops.full(conv3.kernel.shape, 1e38))
+        recipe = recipe_with(learning_rate=1e-30)
+        run = begin(tmp_path / "run", recipe, model, pictures)
+        watch = LossWatch(classes=2)
+        with pytest.raises(DivergedError, match="step 1 of 6 of the epoch, in layer conv3"):
+            train(run, model, pictures, never(), [watch])
+
+    def test_a_step_later_in_the_epoch_is_found(self, model, pictures, tmp_path):
+        make = model.make_train_function
+
+        def make_and_spoil(force=False):
+            make(force)
+            step, count = model.train_function, iter(range(1, 100))
+
+            def spoiled(batches):
+                if next(count) == 4:
+                    bias = model.get_layer("conv1").bias
+                    bias.assign(bias * math.nan)
+                return step(batches)
+
+            model.train_function = spoiled
+
+        model.make_train_function = make_and_spoil
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        with pytest.raises(DivergedError, match="began at step 4 of 6 of the epoch"):
+            train(run, model, pictures, never(), [LossWatch(classes=2)])
+
+    def test_one_overflow_in_float16_ends_nothing_and_leaves_the_metrics_numbers(
+        self, pictures, tmp_path
+    ):
+        recipe = recipe_with(precision="mixed_float16", learning_rate=0.01)
+        keras.config.set_dtype_policy("mixed_float16")
+        model = training.build_model(recipe.model, 8, 2)
+        keras.config.set_dtype_policy("float32")
+        run = begin(tmp_path / "run", recipe, model, pictures)
+        conv3 = model.get_layer("conv3")
+        bias = conv3.bias.numpy()
+
+        def overflow(batch, logs):
+            conv3.bias.assign(np.full_like(bias, 1e6) if batch == 3 else bias)
+
+        callback = keras.callbacks.LambdaCallback(on_train_batch_begin=overflow)
+        rows = train(run, model, pictures, never(), [callback, LossWatch(classes=2)])
+        assert all(math.isfinite(row["loss"]) for row in rows)
+        assert int(model.optimizer.iterations) == 2 * 6 - 2
+        assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+    def test_overflows_without_end_in_float16_end_the_run(self, pictures, tmp_path, monkeypatch):
+        monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)
+        recipe = recipe_with(precision="mixed_float16", epochs=5)
+        keras.config.set_dtype_policy("mixed_float16")
+        model = training.build_model(recipe.model, 8, 2)
+        keras.config.set_dtype_policy("float32")
+        conv3 = model.get_layer("conv3")
+        conv3.bias.assign(keras.ops.full(conv3.bias.shape, 1e6))
+        run = begin(tmp_path / "run", recipe, model, pictures)
+        with pytest.raises(DivergedError, match="in layer conv3"):
+            train(run, model, pictures, never(), accuracies=[0.5] * 5)
 
     def test_weights_that_are_no_numbers_are_in_no_commit(self, model, pictures, tmp_path):
         run = begin(tmp_path / "run", recipe_with(), model, pictures)
