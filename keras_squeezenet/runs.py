@@ -11,7 +11,6 @@ metrics.json       what was measured, on the files named in it
 *.png, report.html for people
 """
 
-import base64
 import contextlib
 import importlib.metadata
 import json
@@ -23,10 +22,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_squeezenet import distributed, evaluation, figures, files, machine, report
-from keras_squeezenet.callbacks import best_epoch
+from keras_squeezenet import checkpoints, distributed, evaluation, figures, files, machine, report
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import RunError
 from keras_squeezenet.profile import profile_model
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.state import TrainingState
@@ -36,14 +34,9 @@ MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"  # written last
-CHECKPOINT_FILE = "checkpoint.json"
 VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 # A resumed run may go on for longer; everything else has to be what it was.
 MAY_CHANGE_ON_RESUME = {"training.epochs"}
-
-
-class RunError(InputError):
-    """A run's folder that cannot be used as asked; the text is one line."""
 
 
 class Run:
@@ -85,13 +78,13 @@ class Run:
     def _open(self, resume):
         """(checkpoint or None, whether the run is finished)."""
         checkpoint, finished = None, False
-        if (self.checkpoints / CHECKPOINT_FILE).exists():
+        if checkpoints.exist(self.checkpoints):
             if not resume:
                 raise RunError(
                     "The output folder holds a run already. Go on with it: --resume; or choose "
                     f"another: --output. Received: output={self.folder}"
                 )
-            checkpoint = self._read_checkpoint()
+            checkpoint = checkpoints.read(self.checkpoints)
             goes_on_for_longer = self._check_same_recipe()
             self._check_same_classes(checkpoint)
             results = [self.folder / name for name in (REPORT_FILE, METRICS_FILE)]
@@ -102,20 +95,6 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_text(self.folder / RECIPE_FILE, self.recipe.to_yaml())
         return checkpoint, finished
-
-    def _read_checkpoint(self):
-        path = self.checkpoints / CHECKPOINT_FILE
-        try:
-            checkpoint = json.loads(path.read_text(encoding="utf-8"))
-            last, best = self.checkpoints / checkpoint["last"], checkpoint["best"]
-            int(checkpoint["epoch"])
-            best_is_there = best is not None and (self.checkpoints / best).is_file()
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
-        if not last.is_file():
-            raise RunError(f"The checkpoint {path} names a file that is missing: {last.name}")
-        # Training goes on from the last model; of the others the best that is there will be kept.
-        return {**checkpoint, "best": best if best_is_there else None}
 
     def _check_same_recipe(self):
         """Whether the recipe asks for more epochs than before; anything else has to be equal."""
@@ -151,67 +130,18 @@ class Run:
             RunError: the checkpoint was left within an epoch of another number of examples, or it
                 is damaged.
         """
-        checkpoint = self._checkpoint
-        if checkpoint is None or distributed.rank() != 0:
+        if self._checkpoint is None or distributed.rank() != 0:
             self.state = TrainingState(np.zeros(examples, bool), tuple(model.get_weights()))
-            return
-        saved = keras.saving.load_model(self.checkpoints / checkpoint["last"])
-        try:
-            within = checkpoint.get("within_epoch") or _start_of_epoch(checkpoint, examples)
-            count = int(within["count"])
-            packed = np.frombuffer(base64.b64decode(within["trained"]), "uint8")
-            self.state = TrainingState(
-                trained=np.unpackbits(packed)[:count].astype(bool),
-                weights=tuple(saved.get_weights()),
-                optimizer=tuple(variable.numpy() for variable in saved.optimizer.variables),
-                ranks=int(within["ranks"]),
-                epoch=self.epoch,
-                examples=int(within["examples"]),
-                metric_sums={name: float(value) for name, value in within["metric_sums"].items()},
-                seconds=float(within["seconds"]),
-                history=tuple(checkpoint["history"]),
-                stopped=bool(checkpoint.get("stopped", False)),
-            )
-            if len(self.state.trained) != count:
-                raise ValueError(f"trained: {len(self.state.trained)} of {count} examples")
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            path = self.checkpoints / CHECKPOINT_FILE
-            raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
-        if count != examples:
-            raise RunError(
-                f"A run that was left within an epoch is resumed with the {count} "
-                f"training examples that it began with. Received: {examples}"
-            )
+        else:
+            self.state = checkpoints.load_state(self.checkpoints, self._checkpoint, examples)
 
     def save_within_epoch(self, model):
         """Save `state` by way of a model of its stage, which is set back to it. On rank 0 only.
 
         At the beginning of an epoch there is nothing to save that `Checkpoint` has not.
         """
-        state = self.state
-        if not state.examples:
-            return
-        model.set_weights(state.weights)
-        for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
-            variable.assign(value)
-        _write_checkpoint(
-            self.checkpoints,
-            model,
-            {
-                "epoch": state.epoch,
-                "last": _checkpoint_name(state.epoch + 1, state.examples),
-                "class_names": self.class_names,
-                "history": state.history,
-                "within_epoch": {
-                    "count": len(state.trained),
-                    "trained": base64.b64encode(np.packbits(state.trained)).decode("ascii"),
-                    "examples": state.examples,
-                    "metric_sums": state.metric_sums,
-                    "seconds": state.seconds,
-                    "ranks": state.ranks,
-                },
-            },
-        )
+        if self.state.examples:
+            checkpoints.write_state(self.checkpoints, model, self.state, self.class_names)
 
     def keep_journal(self, parts):
         """Note a commit, if a journal was asked for; rank 0 writes it.
@@ -236,8 +166,7 @@ class Run:
     def restore_best(self, model):
         """Give the model the weights of the best epoch that was saved. On rank 0 only."""
         if distributed.rank() == 0:
-            checkpoint = self._read_checkpoint()
-            path = self.checkpoints / (checkpoint["best"] or checkpoint["last"])
+            path = checkpoints.best_model(self.checkpoints)
             model.set_weights(keras.saving.load_model(path).get_weights())
 
     def save_model(self, model):
@@ -324,32 +253,14 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if distributed.rank() != 0:
             return
-        _write_checkpoint(
+        checkpoints.write_epoch(
             self.folder,
             self.model,
-            {
-                "epoch": epoch + 1,
-                "last": _checkpoint_name(epoch + 1),
-                "class_names": self.class_names,
-                "history": self.history.rows,
-                "stopped": bool(self.model.stop_training),
-            },
+            epoch + 1,
+            self.class_names,
+            self.history.rows,
+            stopped=bool(self.model.stop_training),
         )
-
-
-def _write_checkpoint(folder, model, checkpoint):
-    with files.replacing(folder / checkpoint["last"]) as temporary:
-        model.save(temporary)
-    # A rank 0 that was lost may not have saved an epoch that the other ranks ended.
-    rows = checkpoint["history"]
-    saved = [row for row in rows if (folder / _checkpoint_name(row["epoch"])).is_file()]
-    best = _checkpoint_name(best_epoch(saved)) if saved else None
-    files.write_json(folder / CHECKPOINT_FILE, {**checkpoint, "best": best})
-    names = checkpoint["last"], best
-    # Also what an earlier process was writing when it was killed.
-    for path in (*folder.glob("epoch-*.keras"), *folder.glob(".epoch-*.keras")):
-        if path.name not in names:
-            path.unlink(missing_ok=True)
 
 
 def draw(folder, history, measured, predictions, split):
@@ -454,20 +365,3 @@ def _file_row(path, measured):
         "top1": measured.top1,
         "top5": measured.top5,
     }
-
-
-def _start_of_epoch(checkpoint, examples):
-    """What `save_within_epoch` would have written when an epoch had just ended."""
-    return {
-        "count": examples,
-        "trained": base64.b64encode(np.packbits(np.zeros(examples, bool))),
-        "examples": 0,
-        "metric_sums": {},
-        "seconds": 0.0,
-        "ranks": checkpoint["history"][-1]["ranks"],
-    }
-
-
-def _checkpoint_name(epoch, examples=None):
-    """Of the model after an epoch, or after some of its examples."""
-    return f"epoch-{epoch:04d}.keras" if examples is None else f"epoch-{epoch:04d}-{examples}.keras"
