@@ -6,6 +6,7 @@ import errno
 import glob
 import io
 import json
+import logging
 import os
 import secrets
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from pathlib import Path
 
 # Windows opens no folder, some network file systems flush none: they care for names themselves.
 FOLDER_CANNOT_BE_FLUSHED = (errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -34,6 +37,10 @@ def replacing(path):
         _flush(temporary)
         temporary.replace(path)
         _flush_folder(path.parent)
+    except OSError as error:
+        if error.errno and error.filename is None:  # such as of a full disk
+            error.filename = os.fspath(path)
+        raise
     finally:
         with contextlib.suppress(OSError):  # it must not hide what went wrong before
             temporary.unlink()
@@ -47,6 +54,35 @@ def remove_left_behind(path):
     path = Path(path)
     for temporary in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
         temporary.unlink(missing_ok=True)
+
+
+class Attempts:
+    """Writes of a file that a run can do without for a while: a failure does not end it.
+
+    A line of the log says when they begin to fail, and another one when they go well again.
+
+    Args:
+        consequence: a sentence: what it means that the file is not written.
+    """
+
+    def __init__(self, consequence):
+        self.consequence = consequence
+        self.failing = False
+
+    @contextmanager
+    def write(self, path):
+        """Suppress the `OSError` of a block that writes `path`."""
+        try:
+            yield
+        except OSError as error:
+            if not self.failing:
+                reason = error.strerror or error
+                log.warning("%s cannot be written: %s. %s", path, reason, self.consequence)
+            self.failing = True
+        else:
+            if self.failing:
+                log.warning("%s is written again", path)
+            self.failing = False
 
 
 def write_text(path, text):

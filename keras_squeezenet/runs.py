@@ -14,6 +14,7 @@ metrics.json       what was measured, on the files named in it
 import contextlib
 import importlib.metadata
 import json
+import logging
 import platform
 import sys
 from datetime import UTC, datetime
@@ -33,10 +34,15 @@ from keras_squeezenet.training import load_data
 MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.json"
-REPORT_FILE = "report.html"  # written last
+REPORT_FILE = "report.html"
+RESULTS = (MODEL_FILE, METRICS_FILE, REPORT_FILE)  # in the order in which they are written
+HISTORY_FILE = "history.csv"
+JOURNAL_FILE = "commits.jsonl"
 VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 # A resumed run may go on for longer; everything else has to be what it was.
 MAY_CHANGE_ON_RESUME = {"training.epochs"}
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -78,36 +84,49 @@ class Run:
     def _open(self, resume):
         """(checkpoint or None, whether the run is finished)."""
         checkpoint, finished = None, False
-        if checkpoints.exist(self.checkpoints):
+        results = [self.folder / name for name in RESULTS]
+        has_results = any(path.exists() for path in results)
+        if checkpoints.exist(self.checkpoints) or has_results:
             if not resume:
                 raise RunError(
                     "The output folder holds a run already. Go on with it: --resume; or choose "
                     f"another: --output. Received: output={self.folder}"
                 )
-            checkpoint = checkpoints.read(self.checkpoints)
             goes_on_for_longer = self._check_same_recipe()
-            self._check_same_classes(checkpoint)
-            results = [self.folder / name for name in (REPORT_FILE, METRICS_FILE)]
             finished = all(path.exists() for path in results) and not goes_on_for_longer
+            checkpoint = checkpoints.read(self.checkpoints)
+            if checkpoint is None and not finished:
+                raise RunError(
+                    "The run has results and no checkpoint to go on from; trained anew, it would "
+                    f"write over them. Choose another folder: --output. Received: {self.folder}"
+                )
+            if checkpoint is not None:
+                self._check_same_classes(checkpoint)
             if not finished:
-                for path in results:
+                for path in (self.folder / REPORT_FILE, self.folder / METRICS_FILE):
                     path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(self.folder / RECIPE_FILE, self.recipe.to_yaml())
+        for name in (*RESULTS, RECIPE_FILE, HISTORY_FILE, CLASS_NAMES_FILE):
+            files.remove_left_behind(self.folder / name)
+        self._write_recipe()
         return checkpoint, finished
+
+    def _write_recipe(self):
+        files.write_text(self.folder / RECIPE_FILE, self.recipe.to_yaml())
 
     def _check_same_recipe(self):
         """Whether the recipe asks for more epochs than before; anything else has to be equal."""
-        before = _settings(load_recipe(self.folder / RECIPE_FILE))
-        now = _settings(self.recipe)
-        changed = [name for name in now if now[name] != before[name]]
-        for name in changed:
+        before = load_recipe(self.folder / RECIPE_FILE).model_dump()
+        now = self.recipe.model_dump()
+        changed = False
+        for name, old, new in _differences(before, now):
             if name not in MAY_CHANGE_ON_RESUME:
                 raise RunError(
-                    f"A run is resumed with the recipe that it began with: {name} was "
-                    f"{before[name]}. Received: {name}={now[name]}"
+                    f"A run is resumed with the recipe that it began with: {name} was {old}. "
+                    f"Received: {name}={new}"
                 )
-        return bool(changed)
+            changed = True
+        return changed
 
     def _check_same_classes(self, checkpoint):
         before = checkpoint.get("class_names")
@@ -135,13 +154,37 @@ class Run:
         else:
             self.state = checkpoints.load_state(self.checkpoints, self._checkpoint, examples)
 
-    def save_within_epoch(self, model):
+    def save_within_epoch(self, model, ending=True):
         """Save `state` by way of a model of its stage, which is set back to it. On rank 0 only.
 
         At the beginning of an epoch there is nothing to save that `Checkpoint` has not.
+
+        Args:
+            model: the network.
+            ending: whether nothing can be saved later. Otherwise a failure is a line in the log.
+
+        Raises:
+            RunError: it cannot be written, and `ending` is true.
         """
-        if self.state.examples:
+        if not self.state.examples:
+            return
+        try:
             checkpoints.write_state(self.checkpoints, model, self.state, self.class_names)
+        except OSError as error:
+            message = (
+                f"The run cannot be saved where it stands, within epoch {self.state.epoch + 1}: "
+                f"{self.checkpoints}: {error.strerror or error}"
+            )
+            if ending:
+                raise RunError(
+                    f"{message}. The checkpoints before it stay: --resume goes on from there"
+                ) from None
+            log.warning("%s. Training goes on", message)
+
+    def made_anew(self):
+        """Write what only a beginning writes, should the folder have been removed. On rank 0."""
+        if not (self.folder / RECIPE_FILE).exists():
+            self._write_recipe()
 
     def keep_journal(self, parts):
         """Note a commit, if a journal was asked for; rank 0 writes it.
@@ -160,14 +203,26 @@ class Run:
             "ranks": self.state.ranks,
             "examples": [indices.tolist() for indices, _ in parts],
         }
-        with (self.folder / "commits.jsonl").open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(line) + "\n")
+        path = self.folder / JOURNAL_FILE
+        try:
+            with path.open("a", encoding="utf-8") as journal:
+                journal.write(json.dumps(line) + "\n")
+        except OSError as error:  # one with a gap would say nothing
+            log.warning("%s ends here: %s. Training goes on", path, error.strerror or error)
+            self.journal = False
 
     def restore_best(self, model):
-        """Give the model the weights of the best epoch that was saved. On rank 0 only."""
-        if distributed.rank() == 0:
+        """Give the model the weights of the best epoch that was saved. On rank 0 only.
+
+        If none can be read, it keeps those that it has.
+        """
+        if distributed.rank() != 0:
+            return
+        try:
             path = checkpoints.best_model(self.checkpoints)
             model.set_weights(keras.saving.load_model(path).get_weights())
+        except (RunError, OSError) as error:
+            log.warning("The last epoch's weights are kept, for the best one's are gone: %s", error)
 
     def save_model(self, model):
         """Write a model, and read it back to see that it is the same."""
@@ -235,8 +290,9 @@ class Run:
 class Checkpoint(keras.callbacks.Callback):
     """Saves model and optimizer after each epoch, on rank 0; keeps the last and the best epoch's.
 
-    checkpoint.json is written last and names the files, so a run that is killed at any moment
-    resumes from a whole checkpoint. Put it after the callbacks that may stop training.
+    See `checkpoints`. If one cannot be written, such as on a full disk, training goes on: those
+    before it stay as they are, and the next epoch is saved as if nothing had been. Put it after the
+    callbacks that may stop training.
 
     Args:
         folder: for the files.
@@ -249,18 +305,44 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder = folder
         self.history = history
         self.class_names = list(class_names)
+        self._attempts = files.Attempts("Training goes on; the checkpoints before it stay")
 
     def on_epoch_end(self, epoch, logs=None):
         if distributed.rank() != 0:
             return
-        checkpoints.write_epoch(
-            self.folder,
-            self.model,
-            epoch + 1,
-            self.class_names,
-            self.history.rows,
-            stopped=bool(self.model.stop_training),
-        )
+        with self._attempts.write(f"{self.folder}: the checkpoint of epoch {epoch + 1}"):
+            checkpoints.write_epoch(
+                self.folder,
+                self.model,
+                epoch + 1,
+                self.class_names,
+                self.history.rows,
+                stopped=bool(self.model.stop_training),
+            )
+
+
+class FolderWatch(keras.callbacks.Callback):
+    """Sees after each epoch, on rank 0, that the folder is still the run's.
+
+    One that was removed is made anew, and training goes on; one that another training has taken
+    meanwhile ends this one with a `RunError`. Put it before what writes into the folder.
+
+    Args:
+        run: the `Run`.
+        lock: the `FolderLock` of its folder.
+    """
+
+    def __init__(self, run, lock):
+        super().__init__()
+        self.run = run
+        self.lock = lock
+
+    def on_epoch_end(self, epoch, logs=None):
+        # What cannot be written is said by those who write.
+        with contextlib.suppress(OSError):
+            if distributed.rank() == 0:
+                self.lock.keep()
+                self.run.made_anew()
 
 
 def draw(folder, history, measured, predictions, split):
@@ -315,7 +397,7 @@ def renew_report(folder, say=print):
         RunError: the folder holds no finished run.
     """
     folder = Path(folder)
-    for name in (RECIPE_FILE, "history.csv", METRICS_FILE, MODEL_FILE):
+    for name in (RECIPE_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE):
         if not (folder / name).is_file():
             raise RunError(f"Expected the folder of a finished run: {name} is missing in {folder}")
     dataset = load_data(load_recipe(folder / RECIPE_FILE))
@@ -334,7 +416,7 @@ def renew_report(folder, say=print):
     metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     metrics |= {"files": rows, "evaluation": of_the_model[0].to_dict()}
     files.write_json(folder / METRICS_FILE, metrics)
-    history = report.read_history(folder / "history.csv")
+    history = report.read_history(folder / HISTORY_FILE)
     return draw(folder, history, *of_the_model, dataset.val), rows
 
 
@@ -347,15 +429,17 @@ def versions():
     return found
 
 
-def _settings(recipe):
-    """A recipe's values by the names that `--set` gives them."""
-    settings = {}
-    for name, value in recipe.model_dump().items():
-        if isinstance(value, dict):
-            settings |= {f"{name}.{key}": inner for key, inner in value.items()}
-        else:
-            settings[name] = value
-    return settings
+def _differences(before, now, section=""):
+    """(name as `--set` gives it, old value, new value) of what differs in two recipes.
+
+    A section or a key that one of them has not is None there.
+    """
+    for key in {**before, **now}:
+        name, old, new = f"{section}{key}", before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{name}.")
+        elif old != new:
+            yield name, old, new
 
 
 def _file_row(path, measured):
