@@ -95,6 +95,8 @@ class BrokenPictures(keras.callbacks.Callback):
 class History(keras.callbacks.Callback):
     """Keeps a row per epoch, over resumptions too, and writes them to a CSV file on rank 0.
 
+    All rows are written each time, so a file that could not be written lacks nothing later.
+
     Args:
         path: the file.
         rows: what was kept before a resumption.
@@ -104,6 +106,7 @@ class History(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.rows = list(rows)
+        self._attempts = files.Attempts("Training goes on, and its rows are kept in memory")
 
     def on_epoch_end(self, epoch, logs=None):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -111,7 +114,8 @@ class History(keras.callbacks.Callback):
             {"epoch": epoch + 1, **logs, "learning_rate": rate, "ranks": distributed.size()}
         )
         if distributed.rank() == 0:
-            files.write_csv(self.path, self.rows)
+            with self._attempts.write(self.path):
+                files.write_csv(self.path, self.rows)
 
     @property
     def best_epoch(self):

@@ -228,7 +228,7 @@ class Loop:
             )
         with distributed.together():
             if distributed.rank() == 0:
-                self.run.save_within_epoch(self.model)
+                self.run.save_within_epoch(self.model, ending=someone_ends)
         # In an elastic run the others go on, and will find this one gone.
         if self.request.received or (someone_ends and not self.membership):
             raise Terminated

@@ -11,10 +11,10 @@ metrics.json       what was measured, on the files named in it
 *.png, report.html for people
 """
 
-import base64
 import contextlib
 import importlib.metadata
 import json
+import logging
 import platform
 import sys
 from datetime import UTC, datetime
@@ -23,10 +23,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_squeezenet import distributed, evaluation, figures, files, machine, report
-from keras_squeezenet.callbacks import best_epoch
+from keras_squeezenet import checkpoints, distributed, evaluation, figures, files, machine, report
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import RunError
 from keras_squeezenet.profile import profile_model
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.state import TrainingState
@@ -35,15 +34,15 @@ from keras_squeezenet.training import load_data
 MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.json"
-REPORT_FILE = "report.html"  # written last
-CHECKPOINT_FILE = "checkpoint.json"
+REPORT_FILE = "report.html"
+RESULTS = (MODEL_FILE, METRICS_FILE, REPORT_FILE)  # in the order in which they are written
+HISTORY_FILE = "history.csv"
+JOURNAL_FILE = "commits.jsonl"
 VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 # A resumed run may go on for longer; everything else has to be what it was.
 MAY_CHANGE_ON_RESUME = {"training.epochs"}
 
-
-class RunError(InputError):
-    """A run's folder that cannot be used as asked; the text is one line."""
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -85,50 +84,49 @@ class Run:
     def _open(self, resume):
         """(checkpoint or None, whether the run is finished)."""
         checkpoint, finished = None, False
-        if (self.checkpoints / CHECKPOINT_FILE).exists():
+        results = [self.folder / name for name in RESULTS]
+        has_results = any(path.exists() for path in results)
+        if checkpoints.exist(self.checkpoints) or has_results:
             if not resume:
                 raise RunError(
                     "The output folder holds a run already. Go on with it: --resume; or choose "
                     f"another: --output. Received: output={self.folder}"
                 )
-            checkpoint = self._read_checkpoint()
             goes_on_for_longer = self._check_same_recipe()
-            self._check_same_classes(checkpoint)
-            results = [self.folder / name for name in (REPORT_FILE, METRICS_FILE)]
             finished = all(path.exists() for path in results) and not goes_on_for_longer
+            checkpoint = checkpoints.read(self.checkpoints)
+            if checkpoint is None and not finished:
+                raise RunError(
+                    "The run has results and no checkpoint to go on from; trained anew, it would "
+                    f"write over them. Choose another folder: --output. Received: {self.folder}"
+                )
+            if checkpoint is not None:
+                self._check_same_classes(checkpoint)
             if not finished:
-                for path in results:
+                for path in (self.folder / REPORT_FILE, self.folder / METRICS_FILE):
                     path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(self.folder / RECIPE_FILE, self.recipe.to_yaml())
+        for name in (*RESULTS, RECIPE_FILE, HISTORY_FILE, CLASS_NAMES_FILE):
+            files.remove_left_behind(self.folder / name)
+        self._write_recipe()
         return checkpoint, finished
 
-    def _read_checkpoint(self):
-        path = self.checkpoints / CHECKPOINT_FILE
-        try:
-            checkpoint = json.loads(path.read_text(encoding="utf-8"))
-            last, best = self.checkpoints / checkpoint["last"], checkpoint["best"]
-            int(checkpoint["epoch"])
-            best_is_there = best is not None and (self.checkpoints / best).is_file()
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
-        if not last.is_file():
-            raise RunError(f"The checkpoint {path} names a file that is missing: {last.name}")
-        # Training goes on from the last model; of the others the best that is there will be kept.
-        return {**checkpoint, "best": best if best_is_there else None}
+    def _write_recipe(self):
+        files.write_text(self.folder / RECIPE_FILE, self.recipe.to_yaml())
 
     def _check_same_recipe(self):
         """Whether the recipe asks for more epochs than before; anything else has to be equal."""
-        before = _settings(load_recipe(self.folder / RECIPE_FILE))
-        now = _settings(self.recipe)
-        changed = [name for name in now if now[name] != before[name]]
-        for name in changed:
+        before = load_recipe(self.folder / RECIPE_FILE).model_dump()
+        now = self.recipe.model_dump()
+        changed = False
+        for name, old, new in _differences(before, now):
             if name not in MAY_CHANGE_ON_RESUME:
                 raise RunError(
-                    f"A run is resumed with the recipe that it began with: {name} was "
-                    f"{before[name]}. Received: {name}={now[name]}"
+                    f"A run is resumed with the recipe that it began with: {name} was {old}. "
+                    f"Received: {name}={new}"
                 )
-        return bool(changed)
+            changed = True
+        return changed
 
     def _check_same_classes(self, checkpoint):
         before = checkpoint.get("class_names")
@@ -151,67 +149,42 @@ class Run:
             RunError: the checkpoint was left within an epoch of another number of examples, or it
                 is damaged.
         """
-        checkpoint = self._checkpoint
-        if checkpoint is None or distributed.rank() != 0:
+        if self._checkpoint is None or distributed.rank() != 0:
             self.state = TrainingState(np.zeros(examples, bool), tuple(model.get_weights()))
-            return
-        saved = keras.saving.load_model(self.checkpoints / checkpoint["last"])
-        try:
-            within = checkpoint.get("within_epoch") or _start_of_epoch(checkpoint, examples)
-            count = int(within["count"])
-            packed = np.frombuffer(base64.b64decode(within["trained"]), "uint8")
-            self.state = TrainingState(
-                trained=np.unpackbits(packed)[:count].astype(bool),
-                weights=tuple(saved.get_weights()),
-                optimizer=tuple(variable.numpy() for variable in saved.optimizer.variables),
-                ranks=int(within["ranks"]),
-                epoch=self.epoch,
-                examples=int(within["examples"]),
-                metric_sums={name: float(value) for name, value in within["metric_sums"].items()},
-                seconds=float(within["seconds"]),
-                history=tuple(checkpoint["history"]),
-                stopped=bool(checkpoint.get("stopped", False)),
-            )
-            if len(self.state.trained) != count:
-                raise ValueError(f"trained: {len(self.state.trained)} of {count} examples")
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            path = self.checkpoints / CHECKPOINT_FILE
-            raise RunError(f"The checkpoint cannot be read: {path}: {error!r}") from None
-        if count != examples:
-            raise RunError(
-                f"A run that was left within an epoch is resumed with the {count} "
-                f"training examples that it began with. Received: {examples}"
-            )
+        else:
+            self.state = checkpoints.load_state(self.checkpoints, self._checkpoint, examples)
 
-    def save_within_epoch(self, model):
+    def save_within_epoch(self, model, ending=True):
         """Save `state` by way of a model of its stage, which is set back to it. On rank 0 only.
 
         At the beginning of an epoch there is nothing to save that `Checkpoint` has not.
+
+        Args:
+            model: the network.
+            ending: whether nothing can be saved later. Otherwise a failure is a line in the log.
+
+        Raises:
+            RunError: it cannot be written, and `ending` is true.
         """
-        state = self.state
-        if not state.examples:
+        if not self.state.examples:
             return
-        model.set_weights(state.weights)
-        for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
-            variable.assign(value)
-        _write_checkpoint(
-            self.checkpoints,
-            model,
-            {
-                "epoch": state.epoch,
-                "last": _checkpoint_name(state.epoch + 1, state.examples),
-                "class_names": self.class_names,
-                "history": state.history,
-                "within_epoch": {
-                    "count": len(state.trained),
-                    "trained": base64.b64encode(np.packbits(state.trained)).decode("ascii"),
-                    "examples": state.examples,
-                    "metric_sums": state.metric_sums,
-                    "seconds": state.seconds,
-                    "ranks": state.ranks,
-                },
-            },
-        )
+        try:
+            checkpoints.write_state(self.checkpoints, model, self.state, self.class_names)
+        except OSError as error:
+            message = (
+                f"The run cannot be saved where it stands, within epoch {self.state.epoch + 1}: "
+                f"{self.checkpoints}: {error.strerror or error}"
+            )
+            if ending:
+                raise RunError(
+                    f"{message}. The checkpoints before it stay: --resume goes on from there"
+                ) from None
+            log.warning("%s. Training goes on", message)
+
+    def made_anew(self):
+        """Write what only a beginning writes, should the folder have been removed. On rank 0."""
+        if not (self.folder / RECIPE_FILE).exists():
+            self._write_recipe()
 
     def keep_journal(self, parts):
         """Note a commit, if a journal was asked for; rank 0 writes it.
@@ -230,15 +203,26 @@ class Run:
             "ranks": self.state.ranks,
             "examples": [indices.tolist() for indices, _ in parts],
         }
-        with (self.folder / "commits.jsonl").open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(line) + "\n")
+        path = self.folder / JOURNAL_FILE
+        try:
+            with path.open("a", encoding="utf-8") as journal:
+                journal.write(json.dumps(line) + "\n")
+        except OSError as error:  # one with a gap would say nothing
+            log.warning("%s ends here: %s. Training goes on", path, error.strerror or error)
+            self.journal = False
 
     def restore_best(self, model):
-        """Give the model the weights of the best epoch that was saved. On rank 0 only."""
-        if distributed.rank() == 0:
-            checkpoint = self._read_checkpoint()
-            path = self.checkpoints / (checkpoint["best"] or checkpoint["last"])
+        """Give the model the weights of the best epoch that was saved. On rank 0 only.
+
+        If none can be read, it keeps those that it has.
+        """
+        if distributed.rank() != 0:
+            return
+        try:
+            path = checkpoints.best_model(self.checkpoints)
             model.set_weights(keras.saving.load_model(path).get_weights())
+        except (RunError, OSError) as error:
+            log.warning("The last epoch's weights are kept, for the best one's are gone: %s", error)
 
     def save_model(self, model):
         """Write a model, and read it back to see that it is the same."""
@@ -306,8 +290,9 @@ class Run:
 class Checkpoint(keras.callbacks.Callback):
     """Saves model and optimizer after each epoch, on rank 0; keeps the last and the best epoch's.
 
-    checkpoint.json is written last and names the files, so a run that is killed at any moment
-    resumes from a whole checkpoint. Put it after the callbacks that may stop training.
+    See `checkpoints`. If one cannot be written, such as on a full disk, training goes on: those
+    before it stay as they are, and the next epoch is saved as if nothing had been. Put it after the
+    callbacks that may stop training.
 
     Args:
         folder: for the files.
@@ -320,36 +305,44 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder = folder
         self.history = history
         self.class_names = list(class_names)
+        self._attempts = files.Attempts("Training goes on; the checkpoints before it stay")
 
     def on_epoch_end(self, epoch, logs=None):
         if distributed.rank() != 0:
             return
-        _write_checkpoint(
-            self.folder,
-            self.model,
-            {
-                "epoch": epoch + 1,
-                "last": _checkpoint_name(epoch + 1),
-                "class_names": self.class_names,
-                "history": self.history.rows,
-                "stopped": bool(self.model.stop_training),
-            },
-        )
+        with self._attempts.write(f"{self.folder}: the checkpoint of epoch {epoch + 1}"):
+            checkpoints.write_epoch(
+                self.folder,
+                self.model,
+                epoch + 1,
+                self.class_names,
+                self.history.rows,
+                stopped=bool(self.model.stop_training),
+            )
 
 
-def _write_checkpoint(folder, model, checkpoint):
-    with files.replacing(folder / checkpoint["last"]) as temporary:
-        model.save(temporary)
-    # A rank 0 that was lost may not have saved an epoch that the other ranks ended.
-    rows = checkpoint["history"]
-    saved = [row for row in rows if (folder / _checkpoint_name(row["epoch"])).is_file()]
-    best = _checkpoint_name(best_epoch(saved)) if saved else None
-    files.write_json(folder / CHECKPOINT_FILE, {**checkpoint, "best": best})
-    names = checkpoint["last"], best
-    # Also what an earlier process was writing when it was killed.
-    for path in (*folder.glob("epoch-*.keras"), *folder.glob(".epoch-*.keras")):
-        if path.name not in names:
-            path.unlink(missing_ok=True)
+class FolderWatch(keras.callbacks.Callback):
+    """Sees after each epoch, on rank 0, that the folder is still the run's.
+
+    One that was removed is made anew, and training goes on; one that another training has taken
+    meanwhile ends this one with a `RunError`. Put it before what writes into the folder.
+
+    Args:
+        run: the `Run`.
+        lock: the `FolderLock` of its folder.
+    """
+
+    def __init__(self, run, lock):
+        super().__init__()
+        self.run = run
+        self.lock = lock
+
+    def on_epoch_end(self, epoch, logs=None):
+        # What cannot be written is said by those who write.
+        with contextlib.suppress(OSError):
+            if distributed.rank() == 0:
+                self.lock.keep()
+                self.run.made_anew()
 
 
 def draw(folder, history, measured, predictions, split):
@@ -404,7 +397,7 @@ def renew_report(folder, say=print):
         RunError: the folder holds no finished run.
     """
     folder = Path(folder)
-    for name in (RECIPE_FILE, "history.csv", METRICS_FILE, MODEL_FILE):
+    for name in (RECIPE_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE):
         if not (folder / name).is_file():
             raise RunError(f"Expected the folder of a finished run: {name} is missing in {folder}")
     dataset = load_data(load_recipe(folder / RECIPE_FILE))
@@ -423,7 +416,7 @@ def renew_report(folder, say=print):
     metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     metrics |= {"files": rows, "evaluation": of_the_model[0].to_dict()}
     files.write_json(folder / METRICS_FILE, metrics)
-    history = report.read_history(folder / "history.csv")
+    history = report.read_history(folder / HISTORY_FILE)
     return draw(folder, history, *of_the_model, dataset.val), rows
 
 
@@ -436,15 +429,17 @@ def versions():
     return found
 
 
-def _settings(recipe):
-    """A recipe's values by the names that `--set` gives them."""
-    settings = {}
-    for name, value in recipe.model_dump().items():
-        if isinstance(value, dict):
-            settings |= {f"{name}.{key}": inner for key, inner in value.items()}
-        else:
-            settings[name] = value
-    return settings
+def _differences(before, now, section=""):
+    """(name as `--set` gives it, old value, new value) of what differs in two recipes.
+
+    A section or a key that one of them has not is None there.
+    """
+    for key in {**before, **now}:
+        name, old, new = f"{section}{key}", before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{name}.")
+        elif old != new:
+            yield name, old, new
 
 
 def _file_row(path, measured):
@@ -454,20 +449,3 @@ def _file_row(path, measured):
         "top1": measured.top1,
         "top5": measured.top5,
     }
-
-
-def _start_of_epoch(checkpoint, examples):
-    """What `save_within_epoch` would have written when an epoch had just ended."""
-    return {
-        "count": examples,
-        "trained": base64.b64encode(np.packbits(np.zeros(examples, bool))),
-        "examples": 0,
-        "metric_sums": {},
-        "seconds": 0.0,
-        "ranks": checkpoint["history"][-1]["ranks"],
-    }
-
-
-def _checkpoint_name(epoch, examples=None):
-    """Of the model after an epoch, or after some of its examples."""
-    return f"epoch-{epoch:04d}.keras" if examples is None else f"epoch-{epoch:04d}-{examples}.keras"

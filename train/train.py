@@ -37,6 +37,7 @@ from keras_squeezenet.callbacks import (
 from keras_squeezenet.data import Augmentation
 from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.loop import Loop
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.termination import STATUS, Terminated, TerminationRequest
@@ -65,9 +66,12 @@ def main():
     training.compile_for_validation(twin, recipe)
     watch = LossWatch(len(class_names), recipe.optimizer.warmup_epochs)
 
+    folder = asked.output or Path("runs") / recipe.name
+    lock = FolderLock(folder, patience=SECONDS_FOR_AN_ENDING_RUN if asked.resume else 0.0)
+
     def open_run():
         """The run as rank 0 finds it in its folder."""
-        folder = asked.output or Path("runs") / recipe.name
+        lock.hold()
         run = runs.Run(folder, recipe, class_names, asked.resume, asked.journal)
         if not run.finished:
             with distributed.together():
@@ -78,6 +82,7 @@ def main():
         """From where the run stands to its result; again whenever ranks have come or gone."""
         if run.finished:
             return say(f"{run.folder}: finished already, nothing was done")
+        lock.hold()  # another rank may have become rank 0
         rank, ranks = distributed.rank(), distributed.size()
         batch_size = recipe.training.batch_size
         stages = training.stages(recipe)  # with fine_tuning the last layer alone, then all
@@ -107,6 +112,7 @@ def main():
             ),
             BrokenPictures(dataset),
             watch,
+            runs.FolderWatch(run, lock),
             history,
         ]
         if recipe.training.early_stopping:
@@ -129,7 +135,7 @@ def main():
         keep_result(run, model, dataset, history, watch.warnings)
 
     verbose = 1 if sys.stdout.isatty() else 2
-    with TerminationRequest() as request:
+    with TerminationRequest() as request, lock:
         if asked.elastic:
             from keras_squeezenet import elastic  # Horovod is a matter of such runs alone
 
@@ -158,9 +164,15 @@ def keep_result(run, model, dataset, history, warnings):
     if distributed.rank() == 0:
         predictions = evaluation.Predictions.concatenate([part for part in shards if part])
         measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
-        run.save_model(result)
-        run.write_metrics(result, dataset, measured, history.rows, equal_ranks, warnings)
-        page = runs.draw(run.folder, history.rows, measured, predictions, dataset.val)
+        try:
+            run.save_model(result)
+            run.write_metrics(result, dataset, measured, history.rows, equal_ranks, warnings)
+            page = runs.draw(run.folder, history.rows, measured, predictions, dataset.val)
+        except OSError as error:
+            raise runs.RunError(
+                f"The result cannot be written: {error}. When it can be, --resume goes on "
+                "from the last checkpoint"
+            ) from None
         say(
             f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}, "
             f"top-5 {measured.top5:.4f} on {measured.count} images; the report is {page}"

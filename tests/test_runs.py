@@ -1,0 +1,114 @@
+"""A run's folder that is opened again: what is refused in one line, what is left as it is."""
+
+import pytest
+
+from keras_squeezenet.errors import RunError
+from keras_squeezenet.recipe import Recipe
+from keras_squeezenet.runs import Run
+
+CLASSES = ["a", "b"]
+TUNING = {"frozen_epochs": 2, "learning_rate": 0.01}
+RESULTS = ("model.keras", "metrics.json", "report.html")
+
+
+def recipe_with(fine_tuning=None, augmentation=(), **training):
+    return Recipe.model_validate(
+        {
+            "name": "runs",
+            "data": {
+                "source": "digits",
+                "image_size": 8,
+                "augmentation": dict(augmentation),
+            },
+            "model": {"weights": "imagenet"},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1},
+            "fine_tuning": fine_tuning,
+            "training": {"epochs": 6, "batch_size": 4, **training},
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run"
+
+
+class TestAnotherRecipe:
+    @pytest.mark.parametrize(
+        ("before", "now", "message"),
+        [
+            (None, TUNING, "fine_tuning was None. Received: fine_tuning={'frozen_epochs': 2"),
+            (TUNING, None, "fine_tuning was {'frozen_epochs': 2.* Received: fine_tuning=None"),
+            (
+                TUNING,
+                {**TUNING, "frozen_epochs": 3},
+                "fine_tuning.frozen_epochs was 2. Received: fine_tuning.frozen_epochs=3",
+            ),
+        ],
+    )
+    def test_fine_tuning_cannot_be_switched_in_a_run(self, folder, before, now, message):
+        Run(folder, recipe_with(before), CLASSES)
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "checkpoint.json").touch()
+        with pytest.raises(RunError, match=message) as error:
+            Run(folder, recipe_with(now), CLASSES, resume=True)
+        assert "\n" not in str(error.value)
+
+    def test_keys_that_only_one_of_them_has_are_named(self, folder):
+        Run(folder, recipe_with(augmentation={"flip": True}), CLASSES)
+        (folder / "model.keras").touch()
+        with pytest.raises(RunError, match=r"augmentation\.flip was True\. .*=None"):
+            Run(folder, recipe_with(), CLASSES, resume=True)
+
+
+@pytest.fixture
+def finished(folder):
+    """A run that is finished, and whose checkpoints were deleted to save space."""
+    Run(folder, recipe_with(), CLASSES)
+    for name in RESULTS:
+        (folder / name).write_text(f"the first {name}")
+    return folder
+
+
+def is_untouched(folder):
+    return all((folder / name).read_text() == f"the first {name}" for name in RESULTS)
+
+
+class TestAFinishedRunWithoutCheckpoints:
+    def test_it_is_finished(self, finished):
+        assert Run(finished, recipe_with(), CLASSES, resume=True).finished
+        assert is_untouched(finished)
+
+    def test_it_is_not_trained_anew_for_longer(self, finished):
+        with pytest.raises(RunError, match=r"no checkpoint to go on from.* --output"):
+            Run(finished, recipe_with(epochs=9), CLASSES, resume=True)
+        assert is_untouched(finished)
+        assert "epochs: 6" in (finished / "recipe.yaml").read_text()
+
+    @pytest.mark.parametrize("missing", RESULTS)
+    def test_nor_where_a_result_is_missing(self, finished, missing):
+        (finished / missing).unlink()
+        with pytest.raises(RunError, match="no checkpoint to go on from"):
+            Run(finished, recipe_with(), CLASSES, resume=True)
+        assert {path.name for path in finished.iterdir()} == {*RESULTS, "recipe.yaml"} - {missing}
+
+    def test_without_resume_it_is_not_written_over(self, finished):
+        with pytest.raises(RunError, match="holds a run already"):
+            Run(finished, recipe_with(), CLASSES)
+        assert is_untouched(finished)
+
+
+def test_a_run_without_results_or_checkpoints_begins_anew(folder):
+    """It was killed in its first epoch; Kubernetes starts it again with --resume."""
+    Run(folder, recipe_with(), CLASSES)
+    (folder / "history.csv").write_text("epoch,loss\n1,2.0\n")
+    run = Run(folder, recipe_with(), CLASSES, resume=True)
+    assert (run.epoch, run.finished) == (0, False)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(folder):
+    Run(folder, recipe_with(), CLASSES)
+    for name in (".model.0123abcd.keras", ".history.0123abcd.csv", ".recipe.0123abcd.yaml"):
+        (folder / name).write_text("half")
+    Run(folder, recipe_with(), CLASSES, resume=True)
+    assert [path.name for path in folder.iterdir()] == ["recipe.yaml"]
