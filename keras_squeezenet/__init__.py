@@ -1,14 +1,14 @@
 """SqueezeNet (Iandola et al., arXiv 1602.07360) for Keras 3.
 
 Names are imported on first use, so that the command line answers at once and the parts without
-a framework work without one. When Keras is imported already, the layers are registered with it
-at once: `keras.saving.load_model` then reads models of this package.
+a framework work without one. `import keras_squeezenet`, before or after Keras is imported, is all
+that `keras.saving.load_model` needs to read models of this package.
 """
 
 import importlib
-import sys
 
 from keras_squeezenet._version import __version__ as __version__
+from keras_squeezenet.registration import register_with_keras
 
 _MODULE_OF = {
     "AlexNet": "baselines",
@@ -57,5 +57,4 @@ def __dir__():
     return __all__
 
 
-if "keras" in sys.modules:
-    importlib.import_module(f"{__name__}.layers")
+register_with_keras()

@@ -6,7 +6,7 @@ Keras 3, any backend.
 import keras
 from keras import layers, ops
 
-from keras_squeezenet.layers import SAVED_AS
+from keras_squeezenet.registration import SAVED_AS
 
 INPUT_SIZE = 227
 MIN_INPUT_SIZE = 67  # smaller ones leave nothing for the last pooling

@@ -7,8 +7,7 @@ from keras import layers, ops
 
 from keras_squeezenet.architecture import FireFilters
 from keras_squeezenet.preprocessing import PREPROCESSINGS
-
-SAVED_AS = "keras_squeezenet"  # the package part of the registered names in saved models
+from keras_squeezenet.registration import SAVED_AS
 
 
 @keras.saving.register_keras_serializable(package=SAVED_AS)

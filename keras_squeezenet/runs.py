@@ -25,6 +25,7 @@ import numpy as np
 
 from keras_squeezenet import checkpoints, distributed, evaluation, figures, files, machine, report
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
+from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.errors import RunError
 from keras_squeezenet.profile import profile_model
 from keras_squeezenet.recipe import load_recipe
@@ -253,6 +254,7 @@ class Run:
         metrics = {
             "dataset": {
                 "name": dataset.name,
+                "source": resolved(self.recipe.data.source),
                 "classes": len(dataset.class_names),
                 "class_names": list(dataset.class_names),
                 "train": dataset.train.count,

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import ops
 from keras.optimizers import schedules
 
 from keras_squeezenet import distributed
 from keras_squeezenet.architecture import Architecture
 from keras_squeezenet.data import load_dataset
-from keras_squeezenet.layers import SAVED_AS
+from keras_squeezenet.losses import SmoothedCrossentropy
 from keras_squeezenet.models import SqueezeNet
 from keras_squeezenet.recipe import Recipe, RecipeError
+from keras_squeezenet.schedules import WarmUp
 
 
 def load_data(recipe):
@@ -257,59 +257,3 @@ def learning_rate_schedule(section, updates_per_epoch, epochs, ranks):
     else:
         schedule = schedules.PolynomialDecay(peak, updates, peak)  # constant
     return WarmUp(schedule, round(section.warmup_epochs * updates_per_epoch))
-
-
-@keras.saving.register_keras_serializable(package=SAVED_AS)
-class WarmUp(schedules.LearningRateSchedule):
-    """Another schedule, times a line from 0 to 1 over the first steps.
-
-    Args:
-        schedule: the schedule to begin gently.
-        steps: updates until the schedule's own rate holds; 0 for no warm-up.
-    """
-
-    def __init__(self, schedule, steps):
-        self.schedule = schedule
-        self.steps = steps
-
-    def __call__(self, step):
-        rate = self.schedule(step)
-        if self.steps == 0:
-            return rate
-        done = (ops.cast(step, rate.dtype) + 1) / self.steps
-        return rate * ops.minimum(done, ops.ones_like(done))
-
-    def get_config(self):
-        return {
-            "schedule": schedules.serialize(self.schedule),
-            "steps": self.steps,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(schedules.deserialize(config["schedule"]), config["steps"])
-
-
-@keras.saving.register_keras_serializable(package=SAVED_AS)
-class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy of integer labels with label smoothing (Szegedy et al., arXiv 1512.00567).
-
-    Args:
-        label_smoothing: share of the target spread evenly over all classes.
-
-    Shapes: labels `(batch,)`, probabilities `(batch, classes)`.
-    """
-
-    def __init__(self, label_smoothing=0.0, name="crossentropy", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true, y_pred):
-        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-        targets = ops.one_hot(labels, y_pred.shape[-1])
-        return keras.losses.categorical_crossentropy(
-            targets, y_pred, label_smoothing=self.label_smoothing
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}

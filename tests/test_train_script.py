@@ -357,6 +357,7 @@ class TestFineTuning:
         assert done.returncode == 0, done.stderr[-3000:]
         found = metrics(tmp_path / "run")
         assert found["dataset"]["class_names"] == list(NEW_CLASSES)
+        assert f"data.source={found['dataset']['source']}" == tuning[1]
         assert found["evaluation"]["top1"] > 0.9
         rows = history(tmp_path / "run")
         assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]

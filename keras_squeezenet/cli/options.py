@@ -1,8 +1,9 @@
 """What the commands are asked: options that several have, which model, which images, which file."""
 
+import contextlib
+import json
 import os
 import sys
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated
 
@@ -35,7 +36,7 @@ class NumberType(StrEnum):
     int8 = "int8"
 
 
-@contextmanager
+@contextlib.contextmanager
 def bad_input(*kinds):
     """As an InputError, what the functions that a command hands its options to say of them."""
     try:
@@ -107,6 +108,8 @@ def asked_of_data(model, source, resize, max_broken_share, option="--calibration
     Raises:
         InputError: neither `option`, which `source` comes from, nor a recipe says which data.
     """
+    from keras_squeezenet.data.sources import is_same_source
+
     recipe = run_recipe(model)
     section = recipe and recipe.data
     if source is None and section is None:
@@ -120,8 +123,9 @@ def asked_of_data(model, source, resize, max_broken_share, option="--calibration
         of_the_run = False
     else:
         defaults = section.model_dump(include={"source", "max_broken_share", "val_fraction"})
-        of_the_run = source is None or os.path.abspath(source) == os.path.abspath(section.source)
-        defaults |= {"source": source or section.source, "seed": section.split_seed}
+        trained_on = _source_of_run(model, section)
+        of_the_run = source is None or is_same_source(source, trained_on)
+        defaults |= {"source": source or trained_on, "seed": section.split_seed}
     return {
         **defaults,
         "resize": parse_resize(resize) or resize_of(model),
@@ -130,6 +134,19 @@ def asked_of_data(model, source, resize, max_broken_share, option="--calibration
         ),
         "held_out": of_the_run,
     }
+
+
+def _source_of_run(model, section):
+    """Where a run found its data: as it noted, if that is there, or else as it was asked.
+
+    A recipe may have a relative path; a run that came from another machine, a path of that one.
+    """
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        metrics = json.loads(model.with_name("metrics.json").read_text(encoding="utf-8"))
+        source = metrics["dataset"]["source"]
+        if os.path.exists(source):
+            return source
+    return section.source
 
 
 def parse_resize(text):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_squeezenet.data import load_dataset, load_labelled, sample_images
+from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.data.folders import has_labels_file, has_splits, image_files
 
 MOST_HELD_OUT = 2000  # images in memory, 0.15 MB each at 224 x 224
@@ -122,9 +123,9 @@ def _samples(calibration, held_out, labels):
 
 def _read(split, most, part, parts):
     """(images, labels) of one of several parts of a split: at most so many, spread evenly."""
-    stride = max(1, -(-split.count // parts) // most)
+    indices = np.arange(part, split.count, parts)
     images, labels = [], []
-    for batch, label in split.val_batches(1, rank=part, ranks=parts * stride).take(most):
+    for batch, label in split.batches_at(indices[evenly_spread(len(indices), most)], 1):
         images.append(batch.numpy()[0])
         labels.append(int(label[0]))
     return _stacked(images, split.framing.image_size), np.array(labels, np.int64)

@@ -302,6 +302,15 @@ class Split:
             .with_options(_fixed_parallelism())
         )
 
+    def batches_at(self, indices: np.ndarray, batch_size: int) -> tf.data.Dataset:
+        """As `val_batches` on one rank, but only the readable ones of the examples at `indices`."""
+        return (
+            self._batches(tf.data.Dataset.from_tensor_slices(indices), batch_size)
+            .map(_image_and_label)
+            .prefetch(PREFETCHED_BATCHES)
+            .with_options(_fixed_parallelism())
+        )
+
     def indexed_val_batches(
         self, batch_size: int, *, rank: int = 0, ranks: int = 1
     ) -> tf.data.Dataset:
@@ -314,11 +323,13 @@ class Split:
         )
 
     def _val_batches(self, batch_size: int, rank: int, ranks: int) -> tf.data.Dataset:
-        require_positive("batch_size", batch_size)
         _check_rank(rank, ranks)
+        return self._batches(tf.data.Dataset.range(rank, self.count, ranks), batch_size)
+
+    def _batches(self, indices: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        require_positive("batch_size", batch_size)
         return (
-            tf.data.Dataset.range(rank, self.count, ranks)
-            .map(lambda index: self._load(self._read, index), own_threads())
+            indices.map(lambda index: self._load(self._read, index), own_threads())
             .filter(lambda image, label, index, readable: readable)
             .batch(batch_size)
         )

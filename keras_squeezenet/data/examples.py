@@ -136,6 +136,19 @@ def stratified_split(
     return np.setdiff1d(np.arange(len(labels)), val), val
 
 
+def evenly_spread(count: int, most: int) -> np.ndarray:
+    """Positions of at most `most` among `count`, which reach from the first to nearly the last.
+
+    Of count / taken, where that is no integer, the distances are the integers next to it. So of
+    examples sorted by class each class of count / taken or more gets one.
+
+    Returns:
+        int64 `[min(count, most)]`, ascending.
+    """
+    taken = min(count, most)
+    return np.arange(taken, dtype=np.int64) * count // max(taken, 1)
+
+
 def frozen_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     """A read-only int32 copy."""
     array = np.array(labels, np.int32)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from keras_squeezenet.data.dataset import BrokenImages, Split, load_dataset
-from keras_squeezenet.data.examples import one_line
+from keras_squeezenet.data.examples import evenly_spread, one_line
 from keras_squeezenet.data.folders import (
     find_pictures,
     has_labels_file,
@@ -116,7 +116,7 @@ def sample_images(
     if files:
         framing = Framing(image_size, resize)
         broken = BrokenImages(folder.name, len(files), max_broken_share)
-        for path in files[:: max(1, len(files) // count)][:count]:
+        for path in (files[index] for index in evenly_spread(len(files), count)):
             try:
                 with open_image(str(path)) as image:
                     pixels = decode_square(image, framing)
@@ -129,7 +129,6 @@ def sample_images(
     train = load_dataset(
         source, image_size=image_size, resize=resize, max_broken_share=max_broken_share
     ).train
-    stride = max(1, train.count // count)
     with train.clear_errors():
-        for images, _ in train.val_batches(1, ranks=stride).take(count):
+        for images, _ in train.batches_at(evenly_spread(train.count, count), 1):
             yield images.numpy()

@@ -1,6 +1,7 @@
 """Which data set is meant by a name or a path."""
 
 import contextlib
+import os
 import sys
 
 import numpy as np
@@ -28,6 +29,23 @@ def open_source(source: str, *, val_fraction: float, seed: int) -> Source:
     if source.startswith("tfds:"):
         return _tensorflow_datasets(source.removeprefix("tfds:"), val_fraction)
     return open_folder(source, val_fraction=val_fraction, seed=seed)
+
+
+def resolved(source: str) -> str:
+    """A source in one spelling: the real path of a folder; a name as it is."""
+    if source == "digits" or source in CIFAR_ARCHIVES or source.startswith("tfds:"):
+        return source
+    return os.path.realpath(os.path.expanduser(source))
+
+
+def is_same_source(one: str, other: str) -> bool:
+    """Whether two sources are one data set, or one folder, however they are written."""
+    one, other = resolved(one), resolved(other)
+    if one == other:
+        return True
+    # A folder may have two real paths: mounted twice, or where names ignore the case.
+    are_folders = all(os.path.isabs(path) and os.path.isdir(path) for path in (one, other))
+    return are_folders and os.path.samefile(one, other)
 
 
 def _digits(val_fraction: float, seed: int) -> Source:

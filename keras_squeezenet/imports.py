@@ -1,0 +1,63 @@
+"""Doing something around the import of another package, whoever imports it and whenever."""
+
+import sys
+
+
+def around_import(name, context):
+    """Have a top-level module imported within a context manager, once or, reloaded, again.
+
+    Nothing happens to a module that is imported already. The finder stays where it is: an import
+    of another thread may be going through the list of finders.
+
+    Args:
+        name: of the module.
+        context: a function that makes the context manager. What it raises fails the import.
+    """
+    finder = _Finder(name, context)
+    if finder not in sys.meta_path:
+        sys.meta_path.insert(0, finder)
+
+
+class _Finder:
+    """Finds one module as the finders behind it do, and has it loaded within the context."""
+
+    def __init__(self, name, context):
+        self.name = name
+        self.context = context
+
+    def __eq__(self, other):
+        return isinstance(other, _Finder) and vars(self) == vars(other)
+
+    __hash__ = None
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.name:
+            return None
+        finders = list(sys.meta_path)
+        for finder in finders[finders.index(self) + 1 :]:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:  # a folder without __init__.py has none
+                    spec.loader = _Loader(spec.loader, self.context)
+                return spec
+        return None
+
+
+class _Loader:
+    """A module's own loader, within the context."""
+
+    def __init__(self, loader, context):
+        self.loader = loader
+        self.context = context
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module):
+        # The module is to look as it does without this.
+        module.__loader__ = module.__spec__.loader = self.loader
+        with self.context():
+            self.loader.exec_module(module)

@@ -1,0 +1,117 @@
+"""A run's own data are measured by its validation images, however their place is written."""
+
+import json
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_squeezenet import cli, files
+from keras_squeezenet.data.sources import is_same_source, resolved
+
+EACH, HELD_OUT = 10, 0.2  # images of both classes, and the default val_fraction
+CLASSES = ("left", "right")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder with photos and a link to them, and another folder of that name elsewhere."""
+    rng = np.random.default_rng(0)
+    for folder in ("home/photos", "elsewhere/photos"):
+        for name in CLASSES:
+            (tmp_path / folder / name).mkdir(parents=True)
+            for number in range(EACH):
+                pixels = rng.integers(0, 255, (8, 8, 3), "uint8")
+                Image.fromarray(pixels).save(tmp_path / folder / name / f"{number}.png")
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    image = keras.layers.Input((8, 8, 3))
+    outputs = keras.layers.Dense(2, "softmax")(keras.layers.Flatten()(image))
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    keras.Model(image, outputs).save(path)
+    return path
+
+
+@pytest.fixture
+def run_folder(model_file, tmp_path):
+    """Makes the folder of a run that was asked for data, and noted them; or not, as older ones."""
+
+    def run_folder(asked, noted=None):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        shutil.copy(model_file, folder)
+        files.write_json(folder / "class_names.json", list(CLASSES))
+        files.write_json(
+            folder / "metrics.json", {"dataset": {"source": noted} if noted else {"name": "photos"}}
+        )
+        (folder / "recipe.yaml").write_text(
+            f"name: photos\ndata: {{source: {json.dumps(str(asked))}, image_size: 8}}\n"
+            "model: {}\noptimizer: {learning_rate: 0.1}\ntraining: {epochs: 1, batch_size: 4}\n"
+        )
+        return folder / "model.keras"
+
+    return run_folder
+
+
+def images_measured(model, data):
+    arguments = ["evaluate", str(model), str(data), "--json"]
+    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    return json.loads(result.stdout)["count"]
+
+
+ALL = 2 * EACH
+OWN = int(ALL * HELD_OUT)
+
+
+@pytest.mark.parametrize("asked", ["~/photos", "photos", "{link}/photos", "{home}/photos/"])
+def test_a_run_measures_its_own_data_by_what_it_held_out(home, run_folder, monkeypatch, asked):
+    link = home.parent / "link"
+    monkeypatch.chdir(home)
+    asked = asked.format(home=home, link=link)
+    model = run_folder(asked, resolved(asked))
+    monkeypatch.chdir(home.parent)
+    for spelling in ("~/photos", f"{home}/photos/", f"{link}/photos", "home/../home/photos"):
+        assert images_measured(model, spelling) == OWN, spelling
+    monkeypatch.chdir(home.parent / "elsewhere")
+    assert images_measured(model, "photos") == ALL
+    assert images_measured(model, "../link/photos") == OWN
+
+
+@pytest.mark.parametrize("asked", ["~/photos", "photos", "{link}/photos/"])
+@pytest.mark.parametrize("noted", [None, "/gone/photos"])
+def test_runs_that_noted_nothing_or_come_from_elsewhere(
+    home, run_folder, monkeypatch, asked, noted
+):
+    monkeypatch.chdir(home)
+    model = run_folder(asked.format(link=home.parent / "link"), noted)
+    for spelling in ("~/photos", "photos", f"{home.parent}/link/photos", "./photos/"):
+        assert images_measured(model, spelling) == OWN, spelling
+    assert images_measured(model, home.parent / "elsewhere" / "photos") == ALL
+
+
+def test_the_training_is_found_again_from_another_folder(home, run_folder, monkeypatch):
+    monkeypatch.chdir(home)
+    model = run_folder("photos", resolved("photos"))
+    monkeypatch.chdir(home.parent)
+    assert cli.options.asked_of_data(model, None, None, None)["source"] == str(home / "photos")
+
+
+def test_names_of_data_sets_are_no_paths(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolved("digits") == "digits"
+    assert resolved("tfds:mnist") == "tfds:mnist"
+    assert is_same_source("digits", "digits")
+    assert not is_same_source("digits", "./digits")
+    assert not is_same_source("digits", "cifar10")
+    assert is_same_source("gone/", f"{tmp_path}{os.sep}gone")
