@@ -1,0 +1,114 @@
+"""Why a network does not learn, as far as a few images and its weights tell. Keras only.
+
+The rules come from a study of short trainings, docs/getting_unstuck.md. They are for networks that
+end in a convolution with a filter per class, as SqueezeNets do; others have no dead classes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_squeezenet.layers import Fire
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a network is like at one moment of its training.
+
+    Attributes:
+        dead_classes: numbers of the classes whose filter in the last convolution gives exactly 0
+            for every image and place: no gradient comes back through its ReLU.
+        dead_units: of all channels behind a ReLU before it, the share with 0 everywhere.
+        dead_layers: names of the layers all of whose channels are 0 everywhere.
+        signal: standard deviation between the images of what the softmax takes, the mean over
+            classes: how well the network tells images apart.
+        change: the largest relative change of a kernel since the look before: norm of the
+            difference by norm of the kernel; NaN for the first look.
+    """
+
+    dead_classes: tuple[int, ...]
+    dead_units: float
+    dead_layers: tuple[str, ...]
+    signal: float
+    change: float
+
+
+class Observer:
+    """Looks at a network, again and again, on the same images.
+
+    Args:
+        model: a functional `keras.Model`.
+        images: a batch as the model takes it, of all classes if possible; 64 are enough.
+    """
+
+    def __init__(self, model, images):
+        self.images = ops.convert_to_tensor(images)
+        self._last = [layer for layer in model.layers if layer.weights][-1]
+        self._hidden = [
+            layer for layer in model.layers if layer is not self._last and _ends_in_relu(layer)
+        ]
+        self._probe = keras.Model(
+            model.inputs, [layer.output for layer in (*self._hidden, self._last)]
+        )
+        self._variables = [
+            variable for variable in model.trainable_variables if variable.name == "kernel"
+        ]
+        self._kernels = None
+
+    def look(self):
+        """The `Look` of now."""
+        layers = (*self._hidden, self._last)
+        outputs = [
+            _channels_last(ops.convert_to_numpy(output), layer)
+            for output, layer in zip(self._probe(self.images, training=False), layers, strict=True)
+        ]
+        *highest, of_classes = [
+            output.max(axis=tuple(range(output.ndim - 1))) for output in outputs
+        ]
+        convolution = isinstance(self._last, keras.layers.Conv2D)
+        answers = outputs[-1].mean(axis=(1, 2)) if convolution else outputs[-1]
+        kernels = [
+            ops.convert_to_numpy(ops.convert_to_tensor(variable)) for variable in self._variables
+        ]
+        change = math.nan if self._kernels is None else _change(self._kernels, kernels)
+        self._kernels = kernels
+        return Look(
+            # A softmax's 0 is a matter of rounding; a ReLU's is not.
+            dead_classes=tuple(np.flatnonzero(of_classes == 0).tolist()) if convolution else (),
+            dead_units=float((np.concatenate(highest) == 0).mean()) if highest else 0.0,
+            dead_layers=tuple(
+                layer.name
+                for layer, found in zip(self._hidden, highest, strict=True)
+                if not found.any()
+            ),
+            signal=float(answers.std(axis=0).mean()),
+            change=change,
+        )
+
+
+def _ends_in_relu(layer):
+    """Whether 0 everywhere in a channel means that no gradient comes back through it."""
+    if isinstance(layer, keras.layers.ReLU | Fire):
+        return True
+    return getattr(layer, "activation", None) is keras.activations.relu
+
+
+def _channels_last(output, layer):
+    data_format = getattr(layer, "data_format", None) or keras.config.image_data_format()
+    return np.moveaxis(output, 1, -1) if data_format == "channels_first" else output
+
+
+def _highest(output):
+    """Of each channel, over all images and places."""
+    return output.max(axis=tuple(range(output.ndim - 1)))
+
+
+def _change(before, after):
+    changes = [
+        np.linalg.norm(new - old) / (np.linalg.norm(old) or 1.0)
+        for old, new in zip(before, after, strict=True)
+    ]
+    return float(max(changes, default=0.0))

@@ -1,0 +1,188 @@
+"""train/getting_unstuck.py: its runs can be repeated and resumed, and measure what they say."""
+
+import importlib
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_squeezenet import SqueezeNet
+from keras_squeezenet.recipe import load_recipe
+
+PROJECT = Path(__file__).parents[1]
+sys.path.append(str(PROJECT / "train"))
+study = importlib.import_module("getting_unstuck")
+
+SHORT = replace(study.PAPER, name="short", steps=3, kernel_initializer="he_normal")
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    labels = (np.arange(96) % 10).astype(np.int32)
+    images = rng.integers(0, 256, (96, 32, 32, 3), dtype=np.uint8)
+    held_out = images[:20], labels[:20]
+    return study.Data(classes=10, train=(images, labels), val=held_out, sample=held_out)
+
+
+class TestRun:
+    def test_case_and_seed_decide_it_whatever_was_run_before(self, data):
+        first = study.train(data, SHORT, seed=3)
+        other = study.train(data, replace(SHORT, learning_rate=1e-2), seed=3)
+        another = study.train(data, SHORT, seed=4)
+        assert study.train(data, SHORT, seed=3) == first
+        assert first[0]["losses"] not in (other[0]["losses"], another[0]["losses"])
+
+    def test_it_is_looked_at_after_each_epoch(self, data):
+        _, looks, _ = study.train(data, replace(SHORT, steps=7), seed=0)
+        assert [look["step"] for look in looks] == [0, 3, 6]
+
+    def test_the_rate_rises_in_a_line_in_the_warm_up(self, data, monkeypatch):
+        rates = []
+        step = study.Training.step
+        monkeypatch.setattr(
+            study.Training,
+            "step",
+            lambda run, *batch: (
+                rates.append(float(run.optimizer.learning_rate)) or step(run, *batch)
+            ),
+        )
+        study.train(data, replace(SHORT, steps=4, warmup_steps=3, learning_rate=0.3), seed=0)
+        assert rates == pytest.approx([0.1, 0.2, 0.3, 0.3])
+
+    def test_every_step_has_other_images_until_the_epoch_ends(self):
+        order = study.batches(96, seed=1)
+        epoch = np.concatenate([next(order) for _ in range(3)])
+        assert sorted(epoch) == list(range(96))
+        assert (np.concatenate([next(order) for _ in range(3)]) != epoch).any()
+
+
+class TestMeasures:
+    """Against values that Keras gives by itself."""
+
+    def test_a_dead_last_layer_shows_in_all_of_them(self, data):
+        training = study.compiled(SHORT.structure, 10, (32, 32, 3))
+        model = study.network(SHORT, 10, (32, 32, 3))
+        model.get_layer("conv10").bias.assign(np.full(10, -1e6))
+        training.begin(model)
+        look = training.look(*data.sample)
+        assert (look["conv10"]["highest"] == 0).all()
+        assert all(found["gradient"] == 0 for found in look.values())
+
+    def test_gradients_are_what_a_step_of_keras_takes_from_the_kernels(self, data):
+        case = replace(SHORT, dropout_rate=0.0)
+        training = study.compiled(case.structure, 10, (32, 32, 3))
+        keras.utils.set_random_seed(0)
+        model = study.network(case, 10, (32, 32, 3))
+        training.begin(model)
+        look = training.look(*data.sample)
+        before = model.get_weights()
+        model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+        model.train_on_batch(*data.sample)
+        taken = [old - new for old, new in zip(before, model.get_weights(), strict=True)]
+        assert look["conv1"]["gradient"] == pytest.approx(np.linalg.norm(taken[0]), rel=0.01)
+        fire2 = [np.linalg.norm(kernel) for kernel in taken[2:8:2]]
+        assert look["fire2"]["gradient"] == pytest.approx(math.hypot(*fire2), rel=0.01)
+        assert look["conv10"]["gradient"] == pytest.approx(np.linalg.norm(taken[-2]), rel=0.01)
+
+    @pytest.mark.parametrize(
+        ("loss", "dead", "outcome"),
+        [
+            (math.nan, 0, "diverged"),
+            (2.30, 0, "chance"),
+            (9.0, 10, "chance"),
+            (1.0, 2, "dead"),
+            (1.0, 0, "learns"),
+        ],
+    )
+    def test_outcomes_are_as_defined(self, loss, dead, outcome):
+        assert study.outcome({"loss": loss, "dead_classes": dead}, math.log(10)) == outcome
+
+
+class TestCases:
+    def test_names_are_unique(self):
+        for cases in study.CASES.values():
+            assert len({case.name for case in cases}) == len(cases)
+
+    def test_one_thing_is_varied_at_a_time(self):
+        cases = {case.name: case for case in study.CASES["digits"]}
+        paper = cases["paper, adam 1e-3"]
+        allowed = {"recipes' defaults", "he_normal, no last ReLU", "rmsprop 1e-4"}
+        for case in study.FROM_PAPER[1:]:
+            changed = [
+                key
+                for key, value in vars(case).items()
+                if key != "name" and value != getattr(paper, key)
+            ]
+            assert len(changed) == 1 or case.name in allowed, case.name
+
+    @pytest.mark.parametrize("name", ["digits", "imagenette"])
+    def test_the_recipes_defaults_are_those_of_the_recipes(self, name):
+        recipe = load_recipe(PROJECT / "train" / "recipes" / f"{name}.yaml")
+        case = next(case for case in study.CASES[name] if case.name == "recipes' defaults")
+        for key in ("preprocessing", "kernel_initializer", "last_activation", "bypass"):
+            assert getattr(case, key) == getattr(recipe.model, key), key
+        assert (case.optimizer, case.learning_rate) == ("adam", recipe.optimizer.learning_rate)
+        assert recipe.optimizer.name == "adam"
+        assert case.clip_norm == recipe.optimizer.clip_norm
+
+    def test_initial_values_differ_in_the_last_layer_where_a_case_says_so(self):
+        spread = {}
+        for last in (None, "authors"):
+            case = replace(SHORT, last_initializer=last)
+            keras.utils.set_random_seed(0)
+            model = study.network(case, 10, (32, 32, 3))
+            spread[last] = float(np.std(model.get_layer("conv10").kernel))
+        assert spread[None] == pytest.approx(math.sqrt(2 / 512), rel=0.05)
+        assert spread["authors"] == pytest.approx(0.01, rel=0.05)
+
+    def test_with_batch_normalization_it_is_the_same_network(self):
+        normalized = study.network(replace(SHORT, batch_normalization=True), 10, (32, 32, 3))
+        plain = SqueezeNet(weights=None, input_shape=(32, 32, 3), classes=10)
+
+        def shapes(model):
+            return [tuple(v.shape) for v in model.trainable_variables if v.path.endswith("kernel")]
+
+        assert shapes(normalized) == shapes(plain)
+
+
+class TestTable:
+    def add(self, table, case, seed, outcome="learns"):
+        measured = {"outcome": outcome, "loss": 1.0, "top1": 0.5}
+        row = {"data": "digits", **vars(case), "seed": seed, **measured}
+        table.add(row, [{"step": 0}], [{"layer": "conv1"}])
+
+    def test_a_row_that_is_there_is_found_again(self, tmp_path):
+        self.add(study.Table(tmp_path), SHORT, 0)
+        table = study.Table(tmp_path)
+        assert table.has("digits", SHORT, 0)
+        assert not table.has("digits", SHORT, 1)
+        assert not table.has("imagenette", SHORT, 0)
+
+    def test_other_settings_make_it_void(self, tmp_path):
+        table = study.Table(tmp_path)
+        self.add(table, SHORT, 0, "chance")
+        longer = replace(SHORT, steps=5)
+        assert not table.has("digits", longer, 0)
+        self.add(table, longer, 0)
+        assert [run["outcome"] for run in table.runs] == ["learns"]
+        assert [len(part) for part in study.Table(tmp_path).parts] == [1, 1, 1]
+
+    def test_the_study_trains_only_what_is_missing(self, tmp_path, data, monkeypatch):
+        monkeypatch.setattr(study, "read_data", lambda name, source: data)
+        table = study.Table(tmp_path)
+        self.add(table, SHORT, 0)
+        trained, measured = [], {"outcome": "learns", "loss": 1.0, "top1": 0.5}
+        monkeypatch.setattr(
+            study,
+            "train",
+            lambda data, case, seed: trained.append(seed) or (measured, [], []),
+        )
+        study.study(table, "digits", None, [SHORT], seeds=3)
+        assert trained == [1, 2]
+        study.study(table, "digits", None, [SHORT], seeds=3)
+        assert trained == [1, 2]

@@ -1,0 +1,600 @@
+"""Why training a SqueezeNet from nothing gets stuck, and what cures it: one thing varied at a time.
+
+    python train/getting_unstuck.py --data digits --seeds 20
+    python train/getting_unstuck.py --data PATH/imagenette --seeds 2
+    python train/getting_unstuck.py --draw
+
+Each row of results/getting_unstuck.csv is a short training of SqueezeNet 1.1 from random values:
+a case (what is set how), a seed, and how it ended. results/getting_unstuck_looks.csv has what
+`keras_squeezenet.diagnosis` sees after each epoch of it, and results/getting_unstuck_layers.csv,
+for the first seeds, what each layer looked like on the way. A row that is there already is not
+computed again, so the command may be ended and started at any time; other settings of a case make
+its old rows void. The same case and seed give the same row, bit for bit, on the same machine with
+the same number of threads. --cases takes some cases only. --draw computes nothing and renews the
+figures and tables of docs/getting_unstuck.md from these files.
+
+Outcomes, in the column `outcome`; all but the last count as stuck:
+
+- diverged: the loss is not a number.
+- chance: the mean loss of the last tenth of the steps is above 97 % of ln(classes), that of equal
+  probabilities.
+- dead: the last convolution's ReLU gives 0 for at least one class on every validation image.
+- learns: none of these.
+
+A digits row takes about 10 seconds on 2 cores, an Imagenette row 1 to 10 minutes.
+"""
+
+import argparse
+import csv
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+# Before TensorFlow is imported: its log is not for the reader of the progress.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from keras_squeezenet import SqueezeNet, load_dataset
+from keras_squeezenet.architecture import preset
+from keras_squeezenet.diagnosis import Observer
+from keras_squeezenet.files import write_csv
+from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+from keras_squeezenet.models import AUTHORS_LAST_DEVIATION
+
+RESULTS = Path(__file__).parents[1] / "results"
+BATCH_SIZE = 32
+MOMENTUM = 0.9  # of sgd; rmsprop has none
+SAMPLE = 128  # images on which layers are looked at
+VALIDATED = 1000  # images at most on which a run is judged
+LAYER_SEEDS = 3  # seeds whose layers are written
+WINDOWS = 20  # parts of a run whose mean losses are written
+AT_CHANCE = 0.97  # of ln(classes)
+RESCALED = "0 to 1"  # beside the package's modes of preprocessing
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to train; the default is the paper's network as most users would first try it.
+
+    Attributes:
+        name: in the tables.
+        preprocessing: a mode of `ImagePreprocessing`, or RESCALED, pixels divided by 255.
+        kernel_initializer: of all convolutions; None is the authors' own.
+        last_initializer: of the last convolution, where it differs.
+        last_activation, bypass, dropout_rate: as `SqueezeNet` takes them.
+        batch_normalization: between each convolution but the last and its ReLU.
+        optimizer: "adam", "rmsprop" or "sgd", with momentum 0.9.
+        learning_rate: constant after `warmup_steps` on a line from 0.
+        clip_norm: of all gradients together.
+        steps: of 32 images.
+    """
+
+    name: str
+    preprocessing: str = "tf"
+    kernel_initializer: str | None = None
+    last_initializer: str | None = None
+    last_activation: str | None = "relu"
+    bypass: str | None = None
+    dropout_rate: float = 0.5
+    batch_normalization: bool = False
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    clip_norm: float | None = None
+    steps: int = 300
+
+    @property
+    def structure(self):
+        """What the compiled step depends on; all other settings are values."""
+        return replace(
+            self,
+            name="",
+            kernel_initializer=None,
+            last_initializer=None,
+            learning_rate=0.0,
+            warmup_steps=0,
+            steps=0,
+        )
+
+
+PAPER = Case("paper, adam 1e-3")
+HE = {"kernel_initializer": "he_normal"}
+CURED = {**HE, "last_activation": None}
+RECIPE = {**CURED, "bypass": "simple", "dropout_rate": 0.3, "warmup_steps": 90, "clip_norm": 1.0}
+
+
+def varied(base, name, **settings):
+    return replace(base, name=name, **settings)
+
+
+# One thing varied at a time: from PAPER, from the paper's network under SGD, and under SGD with the
+# chapter's rate of 1e-4.
+FROM_PAPER = (
+    PAPER,
+    varied(PAPER, "no last ReLU", last_activation=None),
+    varied(PAPER, "he_normal", **HE),
+    varied(PAPER, "he_normal, no last ReLU", **CURED),
+    varied(PAPER, "recipes' defaults", **RECIPE),
+    varied(PAPER, "adam 1e-4", learning_rate=1e-4),
+    varied(PAPER, "adam 1e-2", learning_rate=1e-2),
+    varied(PAPER, "warm-up of 90 steps", warmup_steps=90),
+    varied(PAPER, "clip_norm 1", clip_norm=1.0),
+    varied(PAPER, "no dropout", dropout_rate=0.0),
+    varied(PAPER, "bypass", bypass="simple"),
+    varied(PAPER, "batch normalization", batch_normalization=True),
+    varied(PAPER, "input caffe", preprocessing="caffe"),
+    varied(PAPER, "input 0 to 1", preprocessing=RESCALED),
+    varied(PAPER, "rmsprop 1e-3", optimizer="rmsprop"),
+    varied(PAPER, "rmsprop 1e-4", optimizer="rmsprop", learning_rate=1e-4),
+)
+SGD = varied(PAPER, "sgd 1e-2", optimizer="sgd", learning_rate=1e-2)
+FROM_SGD = (
+    SGD,
+    varied(SGD, "sgd 1e-2, no last ReLU", last_activation=None),
+    varied(SGD, "sgd 1e-2, he_normal", **HE),
+    varied(SGD, "sgd 1e-2, he_normal but for conv10", **HE, last_initializer="authors"),
+    varied(SGD, "sgd 1e-2, he_normal in conv10 only", last_initializer="he_normal"),
+    varied(SGD, "sgd 1e-2, he_normal, no last ReLU", **CURED),
+    varied(SGD, "sgd 1e-2, batch normalization", batch_normalization=True),
+    varied(SGD, "sgd 1e-2, input caffe", preprocessing="caffe"),
+    varied(SGD, "sgd 1e-2, no dropout", dropout_rate=0.0),
+    varied(SGD, "sgd 1e-1", learning_rate=1e-1),
+    varied(SGD, "sgd 1", learning_rate=1.0),
+)
+CHAPTER = varied(PAPER, "sgd 1e-4", optimizer="sgd", learning_rate=1e-4)
+FROM_CHAPTER = (
+    CHAPTER,
+    varied(CHAPTER, "sgd 1e-4, he_normal, no last ReLU", **CURED),
+    varied(CHAPTER, "sgd 1e-4, batch normalization", batch_normalization=True),
+    varied(CHAPTER, "sgd 1e-4, input caffe", preprocessing="caffe"),
+)
+CASES = {
+    "digits": FROM_PAPER + FROM_SGD + FROM_CHAPTER,
+    # An epoch; two for what was trained for a hundred in the chapter.
+    "imagenette": tuple(
+        replace(case, steps=590 if case.learning_rate == 1e-4 else 295)
+        for case in FROM_CHAPTER + FROM_SGD + FROM_PAPER
+    ),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="digits, or Imagenette's folder with train/ and val/")
+    parser.add_argument("--seeds", type=int, default=2, help="how many (default: %(default)s)")
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help="some cases only, in that order")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
+    parser.add_argument("--threads", type=int, help="for each operation (default: all cores)")
+    parser.add_argument("--draw", action="store_true", help="renew figures and tables, no training")
+    asked = parser.parse_args()
+    if asked.draw:
+        import getting_unstuck_page
+
+        return getting_unstuck_page.renew(asked.results)
+    if not asked.data:
+        parser.error("--data or --draw is needed")
+    tf.config.experimental.enable_op_determinism()
+    if asked.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(asked.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    name = "digits" if asked.data == "digits" else "imagenette"
+    known = {case.name: case for case in CASES[name]}
+    if unknown := [case for case in asked.cases or () if case not in known]:
+        parser.error(f"--cases: known are {'; '.join(known)}. Received: {unknown[0]}")
+    cases = [known[case] for case in asked.cases or known]
+    study(Table(asked.results), name, asked.data, cases, asked.seeds)
+
+
+def study(table, name, source, cases, seeds):
+    """Train what the table lacks, all cases with one seed before the next seed."""
+    data = None
+    for seed in range(seeds):
+        for case in cases:
+            if table.has(name, case, seed):
+                continue
+            data = data or read_data(name, source)
+            started = time.perf_counter()
+            row, looks, layers = train(data, case, seed)
+            table.add({"data": name, **asdict(case), "seed": seed, **row}, looks, layers)
+            print(
+                f"{name}, {case.name}, seed {seed}: {row['outcome']}, loss {row['loss']}, "
+                f"top-1 {row['top1']} ({time.perf_counter() - started:.0f} s)",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+class Table:
+    """The rows of all files, written after each run."""
+
+    FILES = ("getting_unstuck.csv", "getting_unstuck_looks.csv", "getting_unstuck_layers.csv")
+
+    def __init__(self, folder):
+        self.paths = [folder / name for name in self.FILES]
+        self.parts = [read_csv(path) for path in self.paths]
+
+    @property
+    def runs(self):
+        return self.parts[0]
+
+    def has(self, data, case, seed):
+        settings = _as_text({"data": data, **asdict(case), "seed": seed})
+        return any(settings.items() <= row.items() for row in self.runs)
+
+    def add(self, row, looks, layers):
+        """Keep a run, with its looks and layers, in the place of an older one of its name."""
+        named = {key: str(row[key]) for key in ("data", "name", "seed")}
+        for number, new in enumerate(([row], looks, layers)):
+            kept = [row for row in self.parts[number] if not named.items() <= row.items()]
+            new = [named | _as_text(row) for row in new]
+            self.parts[number] = sorted(kept + new, key=_place)
+            if self.parts[number]:
+                write_csv(self.paths[number], self.parts[number])
+
+
+def read_csv(path):
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _as_text(row):
+    return {key: "" if value is None else str(value) for key, value in row.items()}
+
+
+def _place(row):
+    names = [case.name for case in CASES[row["data"]]]
+    known = names.index(row["name"]) if row["name"] in names else len(names)
+    return row["data"], known, row["name"], int(row["seed"])
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Images in memory.
+
+    Attributes:
+        classes: how many.
+        train, val, sample: pairs of images, uint8 `[images, height, width, 3]`, and labels. The
+            sample is a part of `val`.
+    """
+
+    classes: int
+    train: tuple
+    val: tuple
+    sample: tuple
+
+
+def read_data(name, source):
+    if name == "digits":
+        dataset = load_dataset("digits", image_size=32)
+    else:
+        dataset = load_dataset(source, image_size=112, resize=128)
+    images, labels = _decoded(dataset.val)
+    chosen = np.random.default_rng(0).permutation(len(labels))[:VALIDATED]
+    val = images[chosen], labels[chosen]
+    return Data(
+        classes=len(dataset.class_names),
+        train=_decoded(dataset.train),
+        val=val,
+        sample=tuple(part[:SAMPLE] for part in val),
+    )
+
+
+def _decoded(split):
+    """All of a split as it is validated: nothing random."""
+    images, labels = zip(*split.val_batches(256), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def train(data, case, seed):
+    """One run of a case.
+
+    Returns:
+        What was measured, a dict; what was seen after each epoch, a list of dicts; and for the
+        first seeds, a list of dicts, what each layer was like before the first step, after 10
+        steps, and at the end.
+    """
+    run = compiled(case.structure, data.classes, data.train[0].shape[1:])
+    keras.utils.set_random_seed(seed)
+    run.begin(network(case, data.classes, data.train[0].shape[1:]))
+    observer = Observer(run.model, data.sample[0])
+    order = batches(len(data.train[1]), seed)
+    epoch = len(data.train[1]) // BATCH_SIZE
+    losses, looks, layers = [], [_seen(0, math.nan, observer.look())], []
+    first = run.look(*data.sample)
+    for step in range(case.steps):
+        if step in (0, 10) and seed < LAYER_SEEDS:
+            layers += run.layers(step, data.sample)
+        run.optimizer.learning_rate.assign(
+            case.learning_rate * min(1.0, (step + 1) / max(1, case.warmup_steps))
+        )
+        chosen = next(order)
+        losses.append(float(run.step(data.train[0][chosen], data.train[1][chosen])))
+        if (step + 1) % epoch == 0:
+            looks.append(_seen(step + 1, np.mean(losses[-epoch:]), observer.look()))
+    if seed < LAYER_SEEDS:
+        layers += run.layers(case.steps, data.sample)
+    last = run.look(*data.sample)
+    logits = np.concatenate([run.logits(part).numpy() for part in _in_parts(data.val[0])])
+    parts = np.array_split(losses, min(WINDOWS, case.steps))
+    measured = {
+        "loss": round(float(np.mean(losses[-max(1, case.steps // 10) :])), 4),
+        "top1": round(float((logits.argmax(axis=1) == data.val[1]).mean()), 4),
+        "dead_classes": int((logits == 0).all(axis=0).sum()),
+        "dead_units": round(_dead_share(last), 4),
+        "first_gradient": f"{_norm(first):.3g}",
+        "last_gradient": f"{_norm(last):.3g}",
+        "highest_loss": round(max(losses), 3),
+        "losses": " ".join(f"{np.mean(part):.3f}" for part in parts),
+    }
+    return {"outcome": outcome(measured, math.log(data.classes)), **measured}, looks, layers
+
+
+def _seen(step, loss, look):
+    """A row of the file of looks; `loss` is the mean of the epoch."""
+    return {
+        "step": step,
+        "loss": f"{loss:.4f}",
+        "dead_classes": " ".join(map(str, look.dead_classes)),
+        "dead_units": round(look.dead_units, 4),
+        "dead_layers": " ".join(look.dead_layers),
+        "signal": f"{look.signal:.3g}",
+        "change": f"{look.change:.3g}",
+    }
+
+
+def outcome(measured, chance):
+    """As the text at the top of this file defines it."""
+    if not math.isfinite(measured["loss"]):
+        return "diverged"
+    if measured["loss"] > AT_CHANCE * chance:
+        return "chance"
+    return "dead" if measured["dead_classes"] else "learns"
+
+
+def batches(count, seed):
+    """Positions of each step's images: every image once in an epoch, in another order in each."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(count)
+        for start in range(0, count - BATCH_SIZE + 1, BATCH_SIZE):
+            yield order[start : start + BATCH_SIZE]
+
+
+def _in_parts(images, size=64):
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def _dead_share(look):
+    """Of all channels behind a ReLU but the classes."""
+    highest = np.concatenate([found["highest"] for name, found in look.items() if found["hidden"]])
+    return float((highest == 0).mean())
+
+
+def _norm(look):
+    return math.hypot(*(found["gradient"] for found in look.values()))
+
+
+@cache
+def compiled(structure, classes, shape):
+    """Tracing takes longer than many a run: cases of one structure share what is compiled."""
+    return Training(structure, network(structure, classes, shape))
+
+
+class Training:
+    """A network with its compiled step, which is begun anew for each run."""
+
+    def __init__(self, structure, model):
+        self.model = model
+        self.optimizer = _optimizer(structure)
+        self.optimizer.build(model.trainable_variables)
+        self.watched = watched(model)
+        tensors = [tensor for _, tensor, _ in self.watched]
+        self._probe = keras.Model(
+            model.inputs, [tensors, model.get_layer("pool10").output, model.output]
+        )
+        self._step = tf.function(self._train_on)
+        self._look = tf.function(self._look_at)
+        any_images = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+        self.logits = tf.function(
+            lambda images: self._probe(_floats(images), training=False)[1],
+            input_signature=[any_images],
+        )
+
+    def begin(self, fresh):
+        """Take the variables, those of dropout's random numbers too, and forget the optimizer's."""
+        for variable, value in zip(self.model.variables, fresh.variables, strict=True):
+            variable.assign(value)
+        for variable in self.optimizer.variables:
+            variable.assign(keras.ops.zeros_like(variable))
+
+    def step(self, images, labels):
+        return self._step(tf.constant(images), tf.constant(labels))
+
+    def _train_on(self, images, labels):
+        with tf.GradientTape() as tape:
+            loss = _loss(labels, self.model(_floats(images), training=True))
+        gradients = tape.gradient(loss, self.model.trainable_variables)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return loss
+
+    def look(self, images, labels):
+        """The layers of Table 1 by name, on some images, without dropout.
+
+        Returns:
+            For each layer `highest`, each channel's highest value over all images and places;
+            `signal`, the mean over images of the outputs' standard deviation about the mean image,
+            which is what tells images apart; `gradient` and `kernel`, the norms of its kernels
+            and of their gradients; and `hidden`, whether it comes before the last one.
+        """
+        found = self._look(tf.constant(images), tf.constant(labels))
+        looks = {}
+        for name, (highest, signal, gradient, kernel) in found.items():
+            looks[name] = {
+                "highest": highest.numpy(),
+                "signal": float(signal),
+                "gradient": float(gradient),
+                "kernel": float(kernel),
+                "hidden": name != "conv10",
+            }
+        return looks
+
+    def _look_at(self, images, labels):
+        kernels = {name: [] for name, _, _ in self.watched}
+        for variable in self.model.trainable_variables:
+            if variable.name == "kernel":
+                kernels[_layer_of(variable.path)].append(variable)
+        with tf.GradientTape() as tape:
+            tensors, _, probabilities = self._probe(_floats(images), training=False)
+            loss = _loss(labels, probabilities)
+        gradients = tape.gradient(loss, kernels)
+        outputs, looks = {name: [] for name in kernels}, {}
+        for (name, _, apply), tensor in zip(self.watched, tensors, strict=True):
+            outputs[name] += apply(tensor)
+        for name, found in outputs.items():
+            highest = tf.concat([tf.reduce_max(output, (0, 1, 2)) for output in found], 0)
+            spread = [tf.reduce_mean(tf.math.reduce_variance(output, 0)) for output in found]
+            looks[name] = (
+                highest,
+                tf.sqrt(tf.reduce_mean(spread)),
+                tf.linalg.global_norm(gradients[name]),
+                tf.linalg.global_norm(kernels[name]),
+            )
+        return looks
+
+    def layers(self, step, sample):
+        """Rows of the file of layers."""
+        return [
+            {
+                "step": step,
+                "layer": name,
+                "dead_share": round(float((found["highest"] == 0).mean()), 4),
+                "signal": f"{found['signal']:.3g}",
+                "gradient_norm": f"{found['gradient']:.3g}",
+                "kernel_norm": f"{found['kernel']:.3g}",
+            }
+            for name, found in self.look(*sample).items()
+        ]
+
+
+def _floats(images):
+    return tf.cast(images, tf.float32)
+
+
+def _loss(labels, probabilities):
+    return tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
+
+
+def _optimizer(case):
+    if case.optimizer == "sgd":
+        return keras.optimizers.SGD(1.0, momentum=MOMENTUM, global_clipnorm=case.clip_norm)
+    kind = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[case.optimizer]
+    return kind(1.0, global_clipnorm=case.clip_norm)
+
+
+def network(case, classes, shape):
+    """The network of a case; it takes RGB 0…255."""
+    image = keras.Input(shape)
+    x, mode = image, case.preprocessing
+    if mode == RESCALED:
+        x, mode = layers.Rescaling(1 / 255)(image), False
+    if case.batch_normalization:
+        return _normalized(image, ImagePreprocessing(mode)(x) if mode else x, case, classes)
+    model = SqueezeNet(
+        weights=None,
+        input_tensor=x,
+        classes=classes,
+        bypass=case.bypass,
+        dropout_rate=case.dropout_rate,
+        include_preprocessing=mode,
+        kernel_initializer=case.kernel_initializer,
+        last_activation=case.last_activation,
+    )
+    if case.last_initializer:
+        kernel = model.get_layer("conv10").kernel
+        kernel.assign(_last_initializer(case.last_initializer)(kernel.shape))
+    return model
+
+
+def _last_initializer(name):
+    if name == "authors":
+        return keras.initializers.RandomNormal(stddev=AUTHORS_LAST_DEVIATION)
+    return keras.initializers.get(name)
+
+
+def _normalized(image, x, case, classes):
+    """SqueezeNet 1.1 with a batch normalization before each ReLU but the last."""
+    architecture = preset("1.1")
+
+    def convolution(x, filters, size, name, **options):
+        x = layers.Conv2D(filters, size, use_bias=False, name=f"{name}_conv", **options)(x)
+        # Averages of a short run: those of Keras's default need some hundred steps.
+        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_normalization")(x)
+        return layers.Activation("relu", name=name)(x)
+
+    def pooled(x, number):
+        if number in architecture.pool_after:
+            x = CeilMaxPooling2D(name=f"pool{number}")(x)
+        return x
+
+    x = pooled(convolution(x, architecture.conv1_filters, 3, "conv1", strides=2), 1)
+    for number, fire in zip(architecture.fire_numbers, architecture.fires, strict=True):
+        squeezed = convolution(x, fire.squeeze, 1, f"fire{number}_squeeze1x1")
+        expanded = [
+            convolution(squeezed, fire.expand1x1, 1, f"fire{number}_expand1x1"),
+            convolution(squeezed, fire.expand3x3, 3, f"fire{number}_expand3x3", padding="same"),
+        ]
+        x = pooled(layers.Concatenate()(expanded), number)
+    x = layers.Dropout(case.dropout_rate)(x)
+    x = layers.Conv2D(
+        classes,
+        1,
+        activation=case.last_activation,
+        kernel_initializer=_last_initializer("authors"),
+        name="conv10",
+    )(x)
+    x = layers.GlobalAveragePooling2D(name="pool10")(x)
+    return keras.Model(image, layers.Activation("softmax", name="predictions")(x))
+
+
+def watched(model):
+    """Triples that tell what each layer of Table 1 gives after its ReLUs: the layer's name, a
+    symbolic tensor of the model, and a function from it to a list of outputs.
+    """
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, Fire):
+            found.append((layer.name, layer.input, _outputs_of(layer)))
+        elif layer.name in ("conv1", "conv10") or ("fire" in layer.name and _is_relu(layer)):
+            found.append((_layer_of(layer.name), layer.output, lambda output: [output]))
+    return found
+
+
+def _outputs_of(fire):
+    def outputs(taken):
+        squeezed = fire.squeeze1x1(taken)
+        return [squeezed, fire.expand1x1(squeezed), fire.expand3x3(squeezed)]
+
+    return outputs
+
+
+def _is_relu(layer):
+    return isinstance(layer, layers.Activation)
+
+
+def _layer_of(name):
+    """Of a layer or a variable: the part of its name that Table 1 has."""
+    return name.split("/")[0].split("_")[0]
+
+
+if __name__ == "__main__":
+    main()
