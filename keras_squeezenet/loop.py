@@ -102,7 +102,9 @@ class Loop:
                 try:
                     self._train_epoch(batches, steps, callbacks)
                 except DivergedError as error:
-                    raise DivergedError(f"{error} {self._origin(stage)}") from None
+                    kept = self.run.last_checkpoint()
+                    kept = f"The last good checkpoint: {kept}." if kept else "None was kept yet."
+                    raise DivergedError(f"{error} {self._origin(stage)} {kept}") from None
         callbacks.on_train_end()
 
     def _go_on(self, stage, steps):

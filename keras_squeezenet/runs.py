@@ -155,6 +155,13 @@ class Run:
         else:
             self.state = checkpoints.load_state(self.checkpoints, self._checkpoint, examples)
 
+    def last_checkpoint(self):
+        """Path of the last whole checkpoint's model, or None; rank 0 says it to all."""
+        path = None
+        if distributed.rank() == 0 and (checkpoint := checkpoints.read(self.checkpoints)):
+            path = self.checkpoints / checkpoint["last"]
+        return distributed.broadcast(path)
+
     def save_within_epoch(self, model, ending=True):
         """Save `state` by way of a model of its stage, which is set back to it. On rank 0 only.
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -486,6 +487,21 @@ class TestLoop:
         run = begin(tmp_path / "run", recipe_with(), model, pictures)
         with pytest.raises(DivergedError, match="began at step 4 of 6 of the epoch"):
             train(run, model, pictures, never(), [LossWatch(classes=2)])
+
+    def test_the_last_good_checkpoint_is_named(self, model, pictures, tmp_path):
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+
+        def spoil(epoch, logs):
+            if epoch == 1:
+                model.get_layer("conv1").bias.assign([math.nan] * 4)
+
+        callback = keras.callbacks.LambdaCallback(on_epoch_begin=spoil)
+        with pytest.raises(DivergedError) as error:
+            train(run, model, pictures, never(), [callback])
+        named = Path(str(error.value).rpartition("The last good checkpoint: ")[2].removesuffix("."))
+        assert named == run.checkpoints / "epoch-0001.keras"
+        kept = keras.saving.load_model(named)
+        assert all(np.isfinite(weight).all() for weight in kept.get_weights())
 
     def test_one_overflow_in_float16_ends_nothing_and_leaves_the_metrics_numbers(
         self, pictures, tmp_path
