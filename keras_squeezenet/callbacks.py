@@ -144,9 +144,14 @@ class StopEarly(keras.callbacks.Callback):
         self.after = after
 
     def on_epoch_end(self, epoch, logs=None):
-        waited = epoch + 1 - max(self.history.best_epoch, self.after)
-        if epoch >= self.after and waited >= self.patience:
+        if has_waited(self.history.rows, self.patience, self.after):
             self.model.stop_training = True
+
+
+def has_waited(rows, patience, after=0):
+    """Whether `StopEarly` stops after the last of these epochs; its arguments are as there."""
+    epoch = rows[-1]["epoch"]
+    return epoch > after and epoch - max(best_epoch(rows), after) >= patience
 
 
 class DivergedError(RuntimeError):

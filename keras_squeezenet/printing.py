@@ -1,6 +1,7 @@
-"""What the commands write on standard output: tables and lines for people, JSON for programs."""
+"""What commands and scripts write: tables and lines for people, JSON for programs."""
 
 import json
+import logging
 import unicodedata
 
 from keras_squeezenet.numerals import percent
@@ -20,6 +21,20 @@ def _printable_character(character):
     if character.isspace():
         return " "
     return "" if unicodedata.category(character) == "Cf" else "\ufffd"
+
+
+class LineFormatter(logging.Formatter):
+    """Log records of a line each, whatever names are in them."""
+
+    def formatMessage(self, record):
+        return printable(super().formatMessage(record))
+
+
+def log_lines():
+    """Show warnings of all loggers on standard error, a line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
 
 
 def print_json(value):

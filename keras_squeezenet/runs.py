@@ -17,6 +17,7 @@ import json
 import logging
 import platform
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,13 +25,14 @@ import keras
 import numpy as np
 
 from keras_squeezenet import checkpoints, distributed, evaluation, figures, files, machine, report
+from keras_squeezenet.callbacks import has_waited
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.errors import RunError
 from keras_squeezenet.profile import profile_model
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.state import TrainingState
-from keras_squeezenet.training import load_data
+from keras_squeezenet.training import load_data, stages
 
 MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
@@ -153,7 +155,17 @@ class Run:
         if self._checkpoint is None or distributed.rank() != 0:
             self.state = TrainingState(np.zeros(examples, bool), tuple(model.get_weights()))
         else:
-            self.state = checkpoints.load_state(self.checkpoints, self._checkpoint, examples)
+            self.state = replace(
+                checkpoints.load_state(self.checkpoints, self._checkpoint, examples),
+                stopped=self._has_stopped(),
+            )
+
+    def _has_stopped(self):
+        """Whether training ended early before the checkpoint; the oldest ones do not say so."""
+        checkpoint, patience = self._checkpoint, self.recipe.training.early_stopping
+        if "stopped" in checkpoint or "within_epoch" in checkpoint or not patience:
+            return bool(checkpoint.get("stopped", False))
+        return has_waited(checkpoint["history"], patience, stages(self.recipe)[-1].start)
 
     def last_checkpoint(self):
         """Path of the last whole checkpoint's model, or None; rank 0 says it to all."""

@@ -431,11 +431,19 @@ class TestLoop:
         for ours, theirs in zip(model.get_weights(), weights, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
-    def test_a_run_that_stopped_early_trains_no_more_when_resumed(self, model, pictures, tmp_path):
+    @pytest.mark.parametrize("version", ["this", "one that did not write it down"])
+    def test_a_run_that_stopped_early_trains_no_more_when_resumed(
+        self, model, pictures, tmp_path, version
+    ):
         recipe, accuracies = recipe_with(epochs=5, early_stopping=1), [0.5] * 5
         run = begin(tmp_path / "run", recipe, model, pictures)
         rows = train(run, model, pictures, never(), accuracies=accuracies)
         assert len(rows) == 2
+        if version != "this":
+            path = run.checkpoints / "checkpoint.json"
+            checkpoint = json.loads(path.read_text())
+            del checkpoint["stopped"]
+            path.write_text(json.dumps(checkpoint))
         again = begin(tmp_path / "run", recipe, model, pictures, resume=True)
         assert train(again, model, pictures, never(), accuracies=accuracies) == rows
 

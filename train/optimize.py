@@ -10,7 +10,6 @@ a file per stage, compression.csv and report.html; every number in them was meas
 """
 
 import argparse
-import logging
 import os
 import shlex
 import sys
@@ -36,6 +35,7 @@ from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.data import Augmentation
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.export import ExportError
+from keras_squeezenet.printing import log_lines, printable
 from keras_squeezenet.recipe import RecipeError, load_recipe
 
 STAGES = ("prune", "cluster", "pack", "quantize")
@@ -254,10 +254,10 @@ def say(message):
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    log_lines()
     try:
         main()
     except (InputError, OSError, ExportError, distributed.RankError) as error:
         # Horovod's launcher ends the other ranks when one ends with an error.
-        print(f"optimize.py: {error}", file=sys.stderr, flush=True)
+        print(f"optimize.py: {printable(error)}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -14,7 +14,6 @@ end with status 143. With --resume the same command goes on from there, on any n
 """
 
 import argparse
-import logging
 import math
 import os
 import sys
@@ -39,6 +38,7 @@ from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.loop import Loop
+from keras_squeezenet.printing import log_lines, printable
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.termination import STATUS, Terminated, TerminationRequest
 
@@ -222,11 +222,11 @@ def parse_arguments():
 
 def say(message):
     if distributed.rank() == 0:
-        print(message, flush=True)
+        print(printable(message), flush=True)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    log_lines()
     try:
         main()
     except Terminated:
@@ -235,5 +235,5 @@ if __name__ == "__main__":
     except (InputError, OSError, DivergedError, distributed.RankError) as error:
         # Horovod's launcher ends the other ranks when one ends with an error; those of an elastic
         # run go on without it.
-        print(f"train.py: {error}", file=sys.stderr, flush=True)
+        print(f"train.py: {printable(error)}", file=sys.stderr, flush=True)
         sys.exit(2)

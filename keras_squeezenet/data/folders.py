@@ -231,7 +231,16 @@ def _listed_class(text: str, classes: int, where: str) -> int:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in _visible(folder) if entry.is_dir()]
+    """Names of the folders in a folder, links to folders among them.
+
+    Raises:
+        DataError: A link leads nowhere, or in circles: its class would be missing without a word.
+    """
+    entries = _visible(folder)
+    lost = next((entry for entry in entries if _leads_nowhere(entry)), None)
+    if lost:
+        raise DataError(f"{folder / lost.name}: expected a folder, and this link leads nowhere")
+    return [entry.name for entry in entries if entry.is_dir()]
 
 
 def _visible(folder: Path) -> list[os.DirEntry]:
@@ -244,7 +253,15 @@ def _visible(folder: Path) -> list[os.DirEntry]:
 
 
 def _is_image(entry: os.DirEntry) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()
+    """Whether it is an image file by its name. One that is a link to nothing is a broken one."""
+    if os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
+        return False
+    return _leads_nowhere(entry) or entry.is_file()
+
+
+def _leads_nowhere(entry: os.DirEntry) -> bool:
+    """Whether it is a link whose target is missing, or is reached in circles only."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _subset(examples: FileExamples, indices: np.ndarray) -> FileExamples:
