@@ -6,7 +6,7 @@ Keras 3, any backend.
 import keras
 from keras import layers, ops
 
-from keras_squeezenet.layers import SAVED_AS
+from keras_squeezenet.layers import SAVED_AS, standardize_data_format
 
 INPUT_SIZE = 227
 MIN_INPUT_SIZE = 67  # smaller ones leave nothing for the last pooling
@@ -91,14 +91,17 @@ class LocalResponseNormalization(layers.Layer):
     Args:
         radius: channels to each side, n/2 in the paper.
         k, alpha, beta: the constants of the equation.
+        data_format: "channels_last" or "channels_first"; None: Keras's setting, when the layer is
+            made. A saved layer keeps it.
 
     Input and output: of one shape, `(batch, height, width, channels)`, or with channels first.
     """
 
-    def __init__(self, radius=2, k=2.0, alpha=1e-4, beta=0.75, **kwargs):
+    def __init__(self, radius=2, k=2.0, alpha=1e-4, beta=0.75, data_format=None, **kwargs):
         super().__init__(**kwargs)
         self.radius, self.k, self.alpha, self.beta = radius, k, alpha, beta
-        self.axis = 1 if keras.config.image_data_format() == "channels_first" else -1
+        self.data_format = standardize_data_format(data_format)
+        self.axis = 1 if self.data_format == "channels_first" else -1
 
     def call(self, inputs):
         channels = inputs.shape[self.axis]
@@ -115,7 +118,7 @@ class LocalResponseNormalization(layers.Layer):
 
     def get_config(self):
         constants = {"radius": self.radius, "k": self.k, "alpha": self.alpha, "beta": self.beta}
-        return {**super().get_config(), **constants}
+        return {**super().get_config(), **constants, "data_format": self.data_format}
 
     def _channels(self, tensor, start, count):
         every = slice(None)
