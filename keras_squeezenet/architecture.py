@@ -5,9 +5,10 @@ Source: Iandola et al., "SqueezeNet", arXiv 1602.07360; section and table number
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 BYPASSES = (None, "simple", "complex")
+MAX_SHOWN = 200  # characters of a value in an error
 FIRST_FIRE = 2  # the paper counts layers: conv1 is the first, fire2 the first Fire
 
 
@@ -80,6 +81,8 @@ class Architecture:
     last_conv_padding: int = 0
 
     def __post_init__(self):
+        if not isinstance(self.name, str):
+            raise ValueError(f"`name` must be a string. Received: name={_shown(self.name)}")
         _check_integer("conv1_filters", self.conv1_filters, minimum=1)
         _check_integer("last_conv_padding", self.last_conv_padding, minimum=0)
         _check_integer("conv1_kernel_size", self.conv1_kernel_size, minimum=1)
@@ -257,9 +260,19 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, config):
-        """The inverse of `to_dict`."""
-        fires = tuple(FireFilters(**fire) for fire in config["fires"])
-        return cls(**{**config, "fires": fires, "pool_after": tuple(config["pool_after"])})
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: `config` is no such dict; the text is one line and names what is not so.
+        """
+        _check_keys("config", config, cls)
+        if not isinstance(config["fires"], list | tuple):
+            raise ValueError(
+                f"`fires` must be a list of dicts. Received: fires={_shown(config['fires'])}"
+            )
+        for fire in config["fires"]:
+            _check_keys("fires", fire, FireFilters)
+        return cls(**{**config, "fires": tuple(FireFilters(**fire) for fire in config["fires"])})
 
 
 def preset(version):
@@ -300,7 +313,9 @@ def _round_half_up(value):
 
 def _check_integer(name, value, minimum):
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"`{name}` must be an integer ≥ {minimum}. Received: {name}={value}")
+        raise ValueError(
+            f"`{name}` must be an integer ≥ {minimum}. Received: {name}={_shown(value)}"
+        )
 
 
 def _check_layer_numbers(name, value, highest):
@@ -312,18 +327,41 @@ def _check_layer_numbers(name, value, highest):
     ):
         raise ValueError(
             f"`{name}` must hold different layer numbers from 1 to {highest}. "
-            f"Received: {name}={value}"
+            f"Received: {name}={_shown(value)}"
         )
 
 
 def _check_share(name, value, range_text):
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be a number {range_text}. Received: {name}={value}")
+        raise ValueError(
+            f"`{name}` must be a number {range_text}. Received: {name}={_shown(value)}"
+        )
 
 
 def _check_bypass(bypass):
     if bypass not in BYPASSES:
-        raise ValueError(f"`bypass` must be None, 'simple' or 'complex'. Received: bypass={bypass}")
+        raise ValueError(
+            f"`bypass` must be None, 'simple' or 'complex'. Received: bypass={_shown(bypass)}"
+        )
+
+
+def _check_keys(name, config, kind):
+    """Refuse what is no dict of the attributes of a data class, those without a default present."""
+    if not isinstance(config, dict):
+        raise ValueError(f"`{name}` must hold a dict. Received: {_shown(config)}")
+    known = [field.name for field in fields(kind)]
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    if not needed <= set(config) <= set(known):
+        raise ValueError(
+            f"`{name}` must have the keys {', '.join(known)}. "
+            f"Received: {_shown(', '.join(map(str, config)) or 'none')}"
+        )
+
+
+def _shown(value):
+    """A value in one line that is not too long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 PRESETS = {

@@ -6,6 +6,7 @@ Keras 3, any backend.
 import keras
 from keras import layers, ops
 
+from keras_squeezenet.layers import standardize_data_format
 from keras_squeezenet.registration import SAVED_AS
 
 INPUT_SIZE = 227
@@ -91,14 +92,17 @@ class LocalResponseNormalization(layers.Layer):
     Args:
         radius: channels to each side, n/2 in the paper.
         k, alpha, beta: the constants of the equation.
+        data_format: "channels_last" or "channels_first"; None: Keras's setting, when the layer is
+            made. A saved layer keeps it.
 
     Input and output: of one shape, `(batch, height, width, channels)`, or with channels first.
     """
 
-    def __init__(self, radius=2, k=2.0, alpha=1e-4, beta=0.75, **kwargs):
+    def __init__(self, radius=2, k=2.0, alpha=1e-4, beta=0.75, data_format=None, **kwargs):
         super().__init__(**kwargs)
         self.radius, self.k, self.alpha, self.beta = radius, k, alpha, beta
-        self.axis = 1 if keras.config.image_data_format() == "channels_first" else -1
+        self.data_format = standardize_data_format(data_format)
+        self.axis = 1 if self.data_format == "channels_first" else -1
 
     def call(self, inputs):
         channels = inputs.shape[self.axis]
@@ -115,7 +119,7 @@ class LocalResponseNormalization(layers.Layer):
 
     def get_config(self):
         constants = {"radius": self.radius, "k": self.k, "alpha": self.alpha, "beta": self.beta}
-        return {**super().get_config(), **constants}
+        return {**super().get_config(), **constants, "data_format": self.data_format}
 
     def _channels(self, tensor, start, count):
         every = slice(None)

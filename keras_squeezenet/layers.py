@@ -69,7 +69,7 @@ class Fire(layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.data_format = _standardize_data_format(data_format)
+        self.data_format = standardize_data_format(data_format)
         self._channel_axis = -1 if self.data_format == "channels_last" else 1
 
         self.squeeze1x1 = self._convolution("squeeze1x1", squeeze_filters, 1, self.activation)
@@ -186,7 +186,7 @@ class CeilMaxPooling2D(layers.Layer):
             )
         self.pool_size = pool_size
         self.strides = strides
-        self.data_format = _standardize_data_format(data_format)
+        self.data_format = standardize_data_format(data_format)
         self._spatial_axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
 
     def call(self, inputs):
@@ -283,7 +283,7 @@ class ImagePreprocessing(layers.Layer):
                 f"Received: mode={mode}"
             )
         self.mode = mode
-        self.data_format = _standardize_data_format(data_format)
+        self.data_format = standardize_data_format(data_format)
         self._channel_axis = -1 if self.data_format == "channels_last" else 1
 
     def build(self, input_shape):
@@ -325,7 +325,7 @@ def every_layer(model):
             yield layer
 
 
-def _standardize_data_format(data_format):
+def standardize_data_format(data_format):
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(

@@ -1,12 +1,15 @@
 """Small networks of shared values for the tests of .sqz files."""
 
+import contextlib
 import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from keras_squeezenet.architecture import PRESETS, Architecture, FireFilters
 from keras_squeezenet.compression.network import CompressedNetwork, SharedValues
+from keras_squeezenet.compression.sqz import container, context_coding, faithful, numbers
 from keras_squeezenet.weight_files import read_weights
 
 TINY = Architecture(
@@ -75,6 +78,18 @@ def assert_same(network, other):
             np.testing.assert_array_equal(
                 shared.values.view(np.uint32), others[name].values.view(np.uint32), name
             )
+
+
+@contextlib.contextmanager
+def another_encoder():
+    """Choices that the format leaves to who writes a file, taken in another way."""
+    deflate = container._deflate_json
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numbers, "_grid", lambda values, highest=0: (None, None))
+        patch.setattr(context_coding, "CLASS_WIDTHS", (1.3,))
+        patch.setattr(faithful, "_cost", lambda entries, gaps: len(entries))
+        patch.setattr(container, "_deflate_json", lambda fields, _: deflate(fields, b""))
+        yield
 
 
 def published(folder, **changes):

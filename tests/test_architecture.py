@@ -260,3 +260,77 @@ def test_what_is_read_back_is_checked_again():
     config = preset("1.1").to_dict() | {"conv1_filters": -64}
     with pytest.raises(ValueError, match="Received: conv1_filters=-64"):
         Architecture.from_dict(config)
+
+
+FOREIGN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 70)
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["simple", "complex", "a\nb", "x" * 5000]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "fires", "squeeze", "expand1x1", "expand3x3", "a\nb", 3]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+def refusal(config):
+    """What `from_dict` says against it, which is one line that is not too long; or None."""
+    try:
+        Architecture.from_dict(config)
+        return None
+    except ValueError as error:
+        said = str(error)
+    assert len(said.splitlines()) == 1
+    assert len(said) < 1000
+    return said
+
+
+@given(FOREIGN)
+def test_what_is_no_architecture_is_refused_in_one_line(config):
+    assert refusal(config)
+
+
+@given(architectures(), st.data())
+def test_a_changed_architecture_is_refused_in_one_line_or_sound(architecture, data):
+    config = architecture.to_dict()
+    target = data.draw(st.sampled_from([config, config["fires"][0]]))
+    key = data.draw(st.sampled_from([*target, "unknown"]))
+    if data.draw(st.booleans()):
+        target.pop(key, None)
+    else:
+        target[key] = data.draw(FOREIGN)
+    if refusal(config) is None:
+        read = Architecture.from_dict(config)
+        assert Architecture.from_dict(json.loads(json.dumps(read.to_dict()))) == read
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "`config` must have the keys name, conv1_filters, .* Received: none"),
+        ([], r"`config` must hold a dict\. Received: \[\]"),
+        (preset("1.1").to_dict() | {"layers": 3}, r"`config` must have .*, layers"),
+        (preset("1.1").to_dict() | {"fires": 3}, "`fires` must be a list of dicts.*fires=3"),
+        (preset("1.1").to_dict() | {"fires": [[4, 8, 8]]}, "`fires` must hold a dict"),
+        (preset("1.1").to_dict() | {"fires": [{"squeeze": 1}]}, "`fires` must have the keys sq"),
+        (preset("1.1").to_dict() | {"pool_after": 3}, "Received: pool_after=3"),
+        (preset("1.1").to_dict() | {"name": 3}, "`name` must be a string. Received: name=3"),
+    ],
+)
+def test_a_foreign_dict_is_told_what_is_missing(config, message):
+    with pytest.raises(ValueError, match=message):
+        Architecture.from_dict(config)
+
+
+def test_attributes_with_a_default_may_be_missing():
+    config = preset("1.1").to_dict()
+    del config["input_size"], config["last_conv_padding"], config["fires"][0]["bypass"]
+    assert Architecture.from_dict(config) == preset("1.1")

@@ -143,6 +143,33 @@ class TestLocalResponseNormalization:
         ours = LocalResponseNormalization()(activations)
         np.testing.assert_allclose(ours, normalized(activations.astype(np.float64)), rtol=1e-5)
 
+    @pytest.mark.parametrize("saved", ["channels_first", "channels_last"])
+    @pytest.mark.parametrize("loading", ["channels_first", "channels_last"])
+    def test_its_channels_stay_where_they_were_when_it_was_saved(self, tmp_path, saved, loading):
+        activations = np.random.default_rng(0).normal(scale=60, size=(2, 4, 4, 4))
+        expected = normalized(activations)
+        if saved == "channels_first":
+            activations, expected = (a.transpose(0, 3, 1, 2) for a in (activations, expected))
+        usual = keras.config.image_data_format()
+        try:
+            keras.config.set_image_data_format(saved)
+            layers = [keras.Input(activations.shape[1:]), LocalResponseNormalization()]
+            keras.Sequential(layers).save(tmp_path / "layer.keras")
+            keras.config.set_image_data_format(loading)
+            loaded = keras.models.load_model(tmp_path / "layer.keras")
+        finally:
+            keras.config.set_image_data_format(usual)
+        np.testing.assert_allclose(loaded(activations), expected, rtol=1e-4)
+
+    def test_a_layer_saved_without_a_data_format_takes_that_of_keras(self):
+        config = LocalResponseNormalization().get_config()
+        del config["data_format"]
+        assert LocalResponseNormalization.from_config(config).axis == -1
+
+    def test_an_unknown_data_format_is_named(self):
+        with pytest.raises(ValueError, match="Received: data_format=rows_first"):
+            LocalResponseNormalization(data_format="rows_first")
+
     def test_it_is_pytorchs_with_another_scale_of_alpha(self):
         torch = pytest.importorskip("torch")
         activations = np.random.default_rng(1).normal(scale=60, size=(2, 3, 4, 8))

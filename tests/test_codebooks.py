@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.cluster import KMeans
 
-from keras_squeezenet.compression.codebooks import k_means, share_values
+from keras_squeezenet.compression.codebooks import k_means, nearest_values, share_values
+from keras_squeezenet.compression.network import SharedValues
 from keras_squeezenet.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -172,3 +173,16 @@ def test_weights_that_are_not_finite_are_refused(bad):
 def test_importances_that_are_not_positive_or_of_another_shape_are_refused(bad):
     with pytest.raises(InputError, match="`importance` must be positive and of the shape"):
         share_values(np.arange(6), 2, bad)
+
+
+def test_pruned_weights_stay_pruned_however_far_they_have_moved():
+    base = SharedValues.of(np.array([[0.0, 0.5], [1.0, 0.0]], np.float32))
+    moved = nearest_values(np.array([[0.9, 0.9], [0.1, -3.0]], np.float32), base)
+    np.testing.assert_array_equal(moved.values, [[0.0, 1.0], [0.0, 0.0]])
+    assert moved.codebook is base.codebook
+
+
+def test_biases_of_zero_were_not_pruned():
+    base = SharedValues.of(np.array([0.0, 0.5, 1.0], np.float32))
+    moved = nearest_values(np.array([0.9, 0.1, 1.0], np.float32), base)
+    np.testing.assert_array_equal(moved.values, np.array([1.0, 0.0, 1.0], np.float32))

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -955,7 +955,90 @@ def test_tfds_is_permuted_and_sharded_like_a_folder(tfds_builders):
 
 def test_tfds_without_a_validation_split_is_divided(tfds_builders):
     dataset = load_dataset("tfds:grey_train_only", image_size=8, val_fraction=0.3)
-    assert (dataset.train.count, dataset.val.count) == (7, 3)
+    # Of each class of five 30 %, rounded.
+    assert (dataset.train.count, dataset.val.count) == (6, 4)
+
+
+class FakeRecords(list):
+    """Tells how often it was read, as a data source of tensorflow_datasets."""
+
+    reads = 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def fake_tfds(monkeypatch):
+    """What is used of tensorflow_datasets, with 40 pictures of two classes, one after the other."""
+
+    class ClassLabel:
+        names = ("dark", "bright")
+
+    records = FakeRecords(
+        {"image": png(np.full((8, 8, 3), number, np.uint8)), "label": int(number >= 30)}
+        for number in range(40)
+    )
+    info = SimpleNamespace(
+        file_format=SimpleNamespace(value="array_record"),
+        features={"image": None, "label": ClassLabel()},
+        splits={"train": None},
+    )
+    builder = SimpleNamespace(
+        info=info,
+        is_prepared=lambda: True,
+        as_data_source=lambda split, decoders: records,
+    )
+    module = SimpleNamespace(
+        builder=lambda name: builder,
+        features=SimpleNamespace(ClassLabel=ClassLabel),
+        decode=SimpleNamespace(SkipDecoding=lambda: None),
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
+    return SimpleNamespace(info=info, records=records)
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png")
+    return file.getvalue()
+
+
+def numbers_of(split):
+    return [
+        int(image[0, 0, 0]) for images, _ in split.val_batches(8) for image in np.asarray(images)
+    ]
+
+
+def test_tfds_is_divided_by_the_seed_class_by_class(fake_tfds):
+    one, again, other = (
+        load_dataset("tfds:made", image_size=8, val_fraction=0.2, seed=seed) for seed in (1, 1, 2)
+    )
+    for dataset in (one, again, other):
+        train, val = numbers_of(dataset.train), numbers_of(dataset.val)
+        assert sorted(train + val) == list(range(40))
+        assert sorted(number >= 30 for number in val) == [False] * 6 + [True] * 2
+        assert dataset.val.labels.tolist() == [int(number >= 30) for number in val]
+        assert dataset.train.class_counts.tolist() == [24, 8]
+    assert numbers_of(one.val) == numbers_of(again.val) != numbers_of(other.val)
+    # By hand: who goes where must not change from version to version.
+    drawn = sorted(range(40), key=lambda n: hashlib.sha256(f"1/{n}".encode()).digest())
+    dark, bright = ([n for n in drawn if (n >= 30) == bright] for bright in (False, True))
+    assert numbers_of(one.val) == sorted(dark[:6] + bright[:2])
+
+
+def test_tfds_with_a_record_that_has_no_label_is_refused_in_one_line(fake_tfds):
+    del fake_tfds.records[3]["label"]
+    with pytest.raises(DataError, match=r"^tfds:made/train: record 3: 'label'$"):
+        load_dataset("tfds:made", image_size=8)
+
+
+def test_tfds_with_a_validation_split_is_not_read_for_its_labels(fake_tfds):
+    fake_tfds.info.splits["validation"] = None
+    dataset = load_dataset("tfds:made", image_size=8)
+    assert fake_tfds.records.reads == 0
+    assert dataset.val.labels is None
 
 
 def test_tfds_without_training_split_is_refused(tfds_builders):

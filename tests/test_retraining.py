@@ -188,3 +188,12 @@ class TestTwoRanks:
         assert kernel.ndim == 4
         assert np.mean(kernel == 0) == pytest.approx(0.5, abs=0.01)
         assert len(np.unique(two_ranks[0]["clustered/4"])) == 8
+
+    def test_a_loss_that_is_no_number_on_one_rank_ends_both_alike(self, tmp_path):
+        done = horovodrun(RANKS_FOLDER / "diverging.py", tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        ended = [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)]
+        assert ended[0] == ended[1]
+        assert "The loss must stay finite" in ended[0]
+        assert "Received: nan in epoch 1" in ended[0]
+        assert "\n" not in ended[0]

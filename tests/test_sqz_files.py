@@ -11,10 +11,12 @@ from keras_squeezenet.errors import InputError
 from tests.sqz_networks import assert_same, counted
 
 
-def update_to(old, new):
-    """An update whose checksums are right, whatever `new` is."""
-    head = container.UPDATE_MAGIC + bytes([container.VERSION, 0])
+def update_to(old, new, version=1):
+    """An update whose checksums are right, in version 1 whatever `new` is."""
+    head = container.UPDATE_MAGIC + bytes([version, 0])
     hashes = [hashlib.sha256(data).digest() for data in (old, new)]
+    if version == 2:
+        hashes[0] = sqz.digest(sqz.decode(old))
     return container.with_checksum(head + b"".join(hashes) + new)
 
 
@@ -42,10 +44,11 @@ def test_a_file_that_gives_other_weights_is_not_put_in_place(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("new", [b"no network", b"", b"\x89SQZ and more"])
-def test_an_update_to_what_is_no_network_replaces_nothing(tmp_path, new):
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_update_to_what_is_no_network_replaces_nothing(tmp_path, new, version):
     old, update, path = (tmp_path / name for name in ("old.sqz", "update.sqzdelta", "new.sqz"))
     old.write_bytes(sqz.encode(counted()))
-    update.write_bytes(update_to(old.read_bytes(), new))
+    update.write_bytes(update_to(old.read_bytes(), new, version))
     path.write_bytes(b"as before")
     with pytest.raises(SqzError, match=r"update\.sqzdelta: (a|the) \.sqz file"):
         apply_update(old, update, path)
@@ -59,6 +62,14 @@ def test_an_update_that_gives_a_network_is_applied(tmp_path):
     update.write_bytes(update_to(old.read_bytes(), new))
     assert apply_update(old, update, path) == len(new)
     assert path.read_bytes() == new
+
+
+def test_an_update_of_another_version_is_refused_by_its_number(tmp_path):
+    old, update = (tmp_path / name for name in ("old.sqz", "update.sqzdelta"))
+    old.write_bytes(sqz.encode(counted()))
+    update.write_bytes(update_to(old.read_bytes(), b"", version=3))
+    with pytest.raises(SqzError, match=r"must be of version 1 or 2\. Received: version 3"):
+        apply_update(old, update, tmp_path / "new.sqz")
 
 
 def test_an_update_in_place_of_a_network_is_named(tmp_path):

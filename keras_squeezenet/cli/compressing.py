@@ -179,7 +179,10 @@ def diff(
     out: Annotated[Path, typer.Argument(help="The .sqzdelta file to write.")],
     as_json: AsJson = False,
 ):
-    """Write the update that turns one .sqz file into another: what goes over the air."""
+    """Write the update that turns one .sqz file into another: what goes over the air.
+
+    It fits every file of the old network, whichever version of this package wrote it.
+    """
     check_output(out, (".sqzdelta",), old, new)
     from keras_squeezenet.compression.sqz_files import write_update
 
@@ -196,7 +199,7 @@ def patch(
     out: Annotated[Path, typer.Argument(help="The .sqz file to write.")],
     as_json: AsJson = False,
 ):
-    """Apply an update to the .sqz file that it was made for."""
+    """Apply an update to a .sqz file of the network that it was made for."""
     check_output(out, (".sqz",), old, delta)
     from keras_squeezenet.compression.sqz_files import apply_update
 

@@ -152,8 +152,10 @@ def retrain(twin, train_data, retraining, *, before_step=None, precondition=None
             be applied.
 
     Raises:
-        RetrainingError: there is no batch, or the loss stops being finite.
+        RetrainingError: there is no batch; or, on all ranks, the loss of one stops being finite.
     """
+    from keras_squeezenet import distributed
+
     broadcast(twin)
     step = _training_step(twin, retraining, precondition)
     batches = endless(train_data)
@@ -163,7 +165,8 @@ def retrain(twin, train_data, retraining, *, before_step=None, precondition=None
             if before_step is not None:
                 before_step(epoch * retraining.steps_per_epoch + number)
             losses.append(step(*next(batches)))
-        loss = float(np.mean(losses))
+        # The mean over all ranks, so that they all end or all go on.
+        loss = float(distributed.total(np.mean(losses)) / distributed.size())
         if not math.isfinite(loss):
             raise RetrainingError(
                 f"The loss must stay finite; a lower learning rate helps. Received: {loss} in "

@@ -409,6 +409,7 @@ def load_dataset(
             - `"digits"`: 1,797 handwritten digits that come with scikit-learn;
             - `"cifar10"`, `"cifar100"`: downloaded once into Keras's cache;
             - `"tfds:NAME"`: prepared by tensorflow_datasets, e.g. `"tfds:imagenette/320px-v2"`;
+              one without a validation or test split is read once, to divide it by its labels;
             - a folder with `train/CLASS/*` and `val/CLASS/*` (or `validation`, `test`), or with
               `CLASS/*` or `train/CLASS/*` alone, which is then divided. Images are jpg, jpeg, png,
               gif, bmp and webp; hidden and other files are ignored. Classes are numbered by their

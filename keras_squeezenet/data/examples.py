@@ -4,14 +4,14 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from keras_squeezenet.data.images import open_image
+from keras_squeezenet.data.images import DataError, open_image
 
 
 class Examples(ABC):
@@ -77,21 +77,50 @@ class ArrayExamples(Examples):
 
 @dataclass(frozen=True, eq=False)
 class RecordExamples(Examples):
-    """A split of tensorflow_datasets with random access, its pictures still encoded."""
+    """A split of tensorflow_datasets with random access, its pictures still encoded.
+
+    Attributes:
+        name: of the split.
+        records: dicts of an encoded `image` and a `label`, by number.
+        numbers: those that belong to the collection; None: all.
+    """
 
     name: str
     records: Any
-    labels: None = None
+    numbers: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
     def __len__(self):
-        return len(self.records)
+        return len(self.records if self.numbers is None else self.numbers)
 
     def read(self, index):
-        record = self.records[index]
+        record = self.records[self._number(index)]
         return open_image(BytesIO(record["image"])), int(record["label"])
 
     def describe(self, index):
-        return f"{self.name}[{index}]"
+        return f"{self.name}[{self._number(index)}]"
+
+    def _label(self, number):
+        try:
+            return int(self.records[number]["label"])
+        except Exception as error:  # a reader of foreign records raises what it likes
+            raise DataError(f"{self.name}: record {number}: {one_line(error)}") from error
+
+    def _number(self, index):
+        return index if self.numbers is None else int(self.numbers[index])
+
+    def divided(self, val_fraction: float, seed: int) -> tuple["RecordExamples", "RecordExamples"]:
+        """Training and validation, as `stratified_split`: it reads every record for its label.
+
+        Raises:
+            DataError: one has none.
+        """
+        labels = np.array([self._label(number) for number in range(len(self.records))])
+        names = [str(number) for number in range(len(labels))]
+        return tuple(
+            replace(self, numbers=numbers, labels=frozen_labels(labels[numbers]))
+            for numbers in stratified_split(names, labels, val_fraction=val_fraction, seed=seed)
+        )
 
 
 @dataclass(frozen=True, eq=False)

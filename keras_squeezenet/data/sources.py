@@ -27,7 +27,7 @@ def open_source(source: str, *, val_fraction: float, seed: int) -> Source:
     if source in CIFAR_ARCHIVES:
         return read_cifar(source, download_cifar(source))
     if source.startswith("tfds:"):
-        return _tensorflow_datasets(source.removeprefix("tfds:"), val_fraction)
+        return _tensorflow_datasets(source.removeprefix("tfds:"), val_fraction, seed)
     return open_folder(source, val_fraction=val_fraction, seed=seed)
 
 
@@ -67,7 +67,7 @@ def _digits(val_fraction: float, seed: int) -> Source:
     )
 
 
-def _tensorflow_datasets(name: str, val_fraction: float) -> Source:
+def _tensorflow_datasets(name: str, val_fraction: float, seed: int) -> Source:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -100,25 +100,19 @@ def _tensorflow_datasets(name: str, val_fraction: float) -> Source:
             f"tfds:{name}: expected the features image and label (a class). "
             f"Received: features={', '.join(features)}"
         )
-    train, val = _record_splits(name, tuple(builder.info.splits), val_fraction)
-    encoded = {"image": tfds.decode.SkipDecoding()}
-    return Source(
-        name,
-        tuple(label.names),
-        *(
-            RecordExamples(f"tfds:{name}/{split}", builder.as_data_source(split, decoders=encoded))
-            for split in (train, val)
-        ),
-    )
-
-
-def _record_splits(name: str, splits: tuple[str, ...], val_fraction: float) -> tuple[str, str]:
+    splits = tuple(builder.info.splits)
     if "train" not in splits:
         raise DataError(
             f"tfds:{name}: expected a train split. Received: splits={', '.join(splits)}"
         )
-    for val in ("validation", "test"):
-        if val in splits:
-            return "train", val
-    boundary = round(100 * (1 - val_fraction))
-    return f"train[:{boundary}%]", f"train[{boundary}%:]"
+
+    def examples(split: str) -> RecordExamples:
+        encoded = {"image": tfds.decode.SkipDecoding()}
+        return RecordExamples(
+            f"tfds:{name}/{split}", builder.as_data_source(split, decoders=encoded)
+        )
+
+    held_out = next((split for split in ("validation", "test") if split in splits), None)
+    train = examples("train")
+    parts = (train, examples(held_out)) if held_out else train.divided(val_fraction, seed)
+    return Source(name, tuple(label.names), *parts)

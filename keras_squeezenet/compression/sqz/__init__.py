@@ -6,7 +6,8 @@ Both give back every weight, bit for bit. `docs/sqz.md` describes the format.
 """
 
 from keras_squeezenet.compression.sqz.coding import bytes_spent, decode, encode
+from keras_squeezenet.compression.sqz.content import digest
 from keras_squeezenet.compression.sqz.delta import diff, patch
 from keras_squeezenet.compression.sqz.reading import SqzError
 
-__all__ = ["SqzError", "bytes_spent", "decode", "diff", "encode", "patch"]
+__all__ = ["SqzError", "bytes_spent", "decode", "diff", "digest", "encode", "patch"]

@@ -16,7 +16,7 @@ COMMON_SECTIONS = ("header", "class names", "codebooks", "biases")
 SECTIONS = {mode: (*COMMON_SECTIONS, *coder.SECTIONS) for mode, coder in CODERS.items()}
 
 
-def encode(network, mode="best"):
+def encode(network, mode="best", predictors=None):
     """The bytes of a .sqz file.
 
     They depend on the network's `values` only: entries of a codebook that no weight uses are not
@@ -25,6 +25,8 @@ def encode(network, mode="best"):
     Args:
         network: a `CompressedNetwork`.
         mode: "faithful" or "best".
+        predictors: for the best mode, the section of a file of about the same weights, which
+            saves the time of fitting them; None: they are fitted.
 
     Raises:
         InputError: for another mode, and for a network beyond the limits in `docs/sqz.md`.
@@ -32,12 +34,13 @@ def encode(network, mode="best"):
     if mode not in CODERS:
         raise InputError(f"`mode` must be one of {', '.join(CODERS)}. Received: mode={mode}")
     layers = [_alphabet_and_codes(kernel) for kernel in network.kernels.values()]
+    given = {"predictors": predictors} if mode == "best" else {}
     sections = {
         "header": Header.of(network).encode(),
         "class names": container.encode_class_names(network.class_names),
         "codebooks": numbers.encode_codebooks([alphabet for alphabet, _ in layers]),
         "biases": numbers.encode_biases([bias.values for bias in network.biases.values()]),
-        **CODERS[mode].encode(layers),
+        **CODERS[mode].encode(layers, **given),
     }
     return container.write_file(mode, [sections[name] for name in SECTIONS[mode]])
 
@@ -105,20 +108,30 @@ class Contents:
         layers = list(zip(alphabets, codes, strict=True))
         return cls(mode, sections, header, shapes, layers, biases)
 
+    @property
+    def class_names(self):
+        return container.decode_class_names(self.sections["class names"])
+
     def network(self):
         """Raises `SqzError` where the header and the arrays make none."""
         try:
-            kernels = [SharedValues(codes, alphabet.codebook) for alphabet, codes in self.layers]
-            return CompressedNetwork(
-                **{name: getattr(self.header, name) for name in Header.__dataclass_fields__},
-                class_names=container.decode_class_names(self.sections["class names"]),
-                kernels=dict(zip(self.shapes, kernels, strict=True)),
-                biases=dict(zip(self.shapes, map(SharedValues.of, self.biases), strict=True)),
-            )
+            return network_of(self.header, self.class_names, self.layers, self.biases)
         except SqzError:
             raise
         except InputError as error:
             raise SqzError(f"the file holds no network: {container.one_line(error)}") from error
+
+
+def network_of(header, class_names, layers, biases):
+    """The `CompressedNetwork` of decoded parts; see `Contents`."""
+    shapes = header.architecture.kernel_shapes(header.classes)
+    kernels = [SharedValues(codes, alphabet.codebook) for alphabet, codes in layers]
+    return CompressedNetwork(
+        **{name: getattr(header, name) for name in Header.__dataclass_fields__},
+        class_names=class_names,
+        kernels=dict(zip(shapes, kernels, strict=True)),
+        biases=dict(zip(shapes, map(SharedValues.of, biases), strict=True)),
+    )
 
 
 def _alphabet_and_codes(shared):

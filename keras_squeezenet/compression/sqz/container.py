@@ -14,6 +14,8 @@ from keras_squeezenet.compression.sqz.reading import Reader, SqzError, varint
 MAGIC = b"\x89SQZ"
 UPDATE_MAGIC = b"\x89SQZDELTA"
 VERSION = 1
+UPDATE_VERSION = 2
+UPDATE_VERSIONS = (1, UPDATE_VERSION)  # that are read
 MODES = ("faithful", "best")
 CHECKSUM_BYTES = 4
 
@@ -67,7 +69,7 @@ class Header:
 
     def encode(self):
         fields = [getattr(self, name) for name in self.__dataclass_fields__]
-        return _deflate_json([_architecture_list(self.architecture), *fields[1:]], DICTIONARY)
+        return _deflate_json([architecture_list(self.architecture), *fields[1:]], DICTIONARY)
 
     @classmethod
     def decode(cls, data):
@@ -105,8 +107,8 @@ def with_checksum(data):
     return data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def checked(data, magic, kind):
-    """A reader of what stands between the magic bytes and the checksum, both checked."""
+def checked(data, magic, kind, versions):
+    """The version, and a reader of what stands between it and the checksum, all of them checked."""
     data = memoryview(data)
     start = bytes(data[: len(UPDATE_MAGIC)])
     if not start.startswith(magic):
@@ -121,19 +123,22 @@ def checked(data, magic, kind):
     reader = Reader(body, kind)
     reader.take(len(magic))
     version = reader.take(1)[0]
-    if version != VERSION:
-        raise SqzError(f"the {kind} must be of version {VERSION}. Received: version {version}")
-    return reader
+    if version not in versions:
+        raise SqzError(
+            f"the {kind} must be of version {' or '.join(map(str, versions))}. "
+            f"Received: version {version}"
+        )
+    return version, reader
 
 
 def read_file(data, section_names):
     """The mode and the sections by name; `section_names` has the names by mode."""
-    reader = checked(data, MAGIC, ".sqz file")
+    _, reader = checked(data, MAGIC, ".sqz file", (VERSION,))
     mode = MODES[reader.varint(len(MODES) - 1)]
     return mode, reader.sections(section_names[mode])
 
 
-def _architecture_list(architecture):
+def architecture_list(architecture):
     fires = [
         [f.squeeze, f.expand1x1, f.expand3x3, *([f.bypass] if f.bypass else [])]
         for f in architecture.fires

@@ -53,7 +53,8 @@ class AdaptiveCounts:
             weight = np.minimum(1, INHERITED / (known.sum(axis=1, keepdims=True) + 1))
             # Sixteenths, so that sums stay exact.
             self._counts = np.floor(known * weight * 16) / 16
-        self._prior = 0.5 ** np.minimum(np.abs(np.arange(self._symbols) - highest), 8)
+        # Exact: a power with a fraction of one half is the C library's business.
+        self._prior = np.ldexp(1.0, -np.minimum(np.abs(np.arange(self._symbols) - highest), 8))
         self._coded = 0
 
     def counts(self):
