@@ -120,7 +120,7 @@ def SqueezeNet(
     if loads_top:
         _check_last_activation(last_activation, pretrained)
         architecture = replace(architecture, last_conv_padding=pretrained.last_conv_padding)
-    elif include_top and pretrained is not None and weights != "imagenet":
+    elif include_top and pretrained is not None:
         log.warning("%s: the last convolution is new, for %d classes", weights, classes)
     elif include_top and unnamed:
         architecture = replace(architecture, last_conv_padding=padding_of_unnamed(weights))
@@ -153,14 +153,44 @@ def SqueezeNet(
     return model
 
 
-def SqueezeNet1_0(*args, **kwargs):
+def SqueezeNet1_0(
+    include_top=True,
+    weights="imagenet",
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    bypass=None,
+    dropout_rate=0.5,
+    include_preprocessing=False,
+    kernel_initializer=None,
+    last_activation="relu",
+):
     """SqueezeNet 1.0, the network of the paper's Table 1. Arguments: see `SqueezeNet`."""
-    return SqueezeNet(*args, **kwargs, version="1.0")
+    return SqueezeNet(**locals(), version="1.0")
 
 
-def SqueezeNet1_1(*args, **kwargs):
+def SqueezeNet1_1(
+    include_top=True,
+    weights="imagenet",
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    bypass=None,
+    dropout_rate=0.5,
+    include_preprocessing=False,
+    kernel_initializer=None,
+    last_activation="relu",
+):
     """SqueezeNet 1.1: as accurate, 2.4 times less computation. Arguments: see `SqueezeNet`."""
-    return SqueezeNet(*args, **kwargs, version="1.1")
+    return SqueezeNet(**locals(), version="1.1")
 
 
 def _preprocessing_mode(include_preprocessing, pretrained):

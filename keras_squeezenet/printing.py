@@ -116,11 +116,11 @@ def print_files(rows):
     )
 
 
-def print_exported(result, model):
-    """An `ExportResult`, and which model it was compared with."""
+def print_exported(result, model, images):
+    """An `ExportResult`, and with which model and on what it was compared."""
     print(
         f"{printable(result.path)}: {thousands(result.bytes)} bytes; on {result.images_checked} "
-        f"images the largest difference from {printable(model)} is {result.max_difference:.2g} "
+        f"{images} the largest difference from {printable(model)} is {result.max_difference:.2g} "
         f"and {result.decisions_equal:.1%} of the decisions are equal"
     )
 

@@ -243,8 +243,37 @@ class TestExport:
         assert "Received: wide" in refused("evaluate", model_path, "digits", "--resize", "wide")
 
     def test_without_images_to_compare_on_nothing_is_written(self, model_path, tmp_path):
-        assert "--calibration is needed" in refused("export", model_path, tmp_path / "m.tflite")
+        line = refused("export", model_path, tmp_path / "m.tflite", "--quantize", "int8")
+        assert "--calibration is needed" in line
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("quantize", ["none", "float16", "dynamic"])
+    def test_a_conversion_needs_no_photos_and_says_so(self, model_path, tmp_path, quantize):
+        path = tmp_path / "m.tflite"
+        out, _ = run("export", model_path, path, "--quantize", quantize, "--json")
+        assert json.loads(out)["compared_on"] == "made images"
+        keras_top1 = json.loads(run("evaluate", model_path, "digits", "--json")[0])["top1"]
+        litert_top1 = json.loads(run("evaluate", path, "digits", "--json")[0])["top1"]
+        assert litert_top1 == pytest.approx(keras_top1, abs=0.02)
+
+    def test_a_conversion_that_went_wrong_is_seen_on_made_images(
+        self, model_path, tmp_path, monkeypatch
+    ):
+        def spoiled(model, *, copy):
+            model = keras.models.clone_model(model)
+            model.set_weights([0.9 * weight for weight in model.get_weights()])
+            return model
+
+        monkeypatch.setattr("keras_squeezenet.export.for_inference", spoiled)
+        line = refused("export", model_path, tmp_path / "m.tflite")
+        assert "does not do what the Keras model does" in line
+        assert list(tmp_path.iterdir()) == []
+
+    def test_made_images_are_named_in_the_line_for_people(self, model_path, tmp_path):
+        path = tmp_path / "m.tflite"
+        assert "on 10 made images the" in run("export", model_path, path, "--images", 10)[0]
+        out, _ = run("export", model_path, path, "--images", 10, "--calibration", "digits")
+        assert "on 10 images the" in out
 
     def test_options_that_do_not_go_together_are_named(self, model_path, tmp_path):
         line = refused(

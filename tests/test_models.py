@@ -1,3 +1,4 @@
+import inspect
 import os
 import subprocess
 import sys
@@ -126,6 +127,38 @@ def test_the_named_constructors_are_the_two_versions():
     assert SqueezeNet1_1(weights=None, classes=3).name == "squeezenet1_1"
     assert SqueezeNet1_1(weights=None, classes=3).input_shape == (None, 224, 224, 3)
     assert SqueezeNet(weights=None, classes=3, name="mine").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("constructor", "version"), [(SqueezeNet1_0, "1.0"), (SqueezeNet1_1, "1.1")]
+)
+def test_the_versions_have_the_signature_of_squeezenet(constructor, version):
+    ours, theirs = inspect.signature(constructor), inspect.signature(SqueezeNet)
+    names = [name for name in theirs.parameters if name not in ("version", "architecture")]
+    assert list(ours.parameters.values()) == [theirs.parameters[name] for name in names]
+    given = {
+        "include_top": False,
+        "weights": None,
+        "input_tensor": keras.Input((64, 64, 3)),
+        "input_shape": (64, 64, 3),
+        "pooling": "max",
+        "classes": 3,
+        "classifier_activation": None,
+        "name": "a_name",
+        "bypass": "simple",
+        "dropout_rate": 0.1,
+        "include_preprocessing": "tf",
+        "kernel_initializer": "he_normal",
+        "last_activation": None,
+    }
+    assert set(given) == set(names)
+    config = SqueezeNet(**given, version=version).get_config()
+    assert constructor(**given).get_config() == config
+    given |= {"include_top": True, "input_tensor": None, "pooling": None}
+    assert (
+        constructor(**given).get_config()["layers"][-1]
+        == (SqueezeNet(**given, version=version).get_config()["layers"][-1])
+    )
 
 
 @every_version

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet import SqueezeNet
+from keras_squeezenet import SqueezeNet, imagenet, pretrained
 from keras_squeezenet.imagenet import FOLDER_VARIABLE, preprocess_input
 from keras_squeezenet.weight_files import WeightFileError
 from tests.weight_file_writers import (
@@ -211,6 +211,16 @@ def test_a_new_last_convolution_is_said(npz, caplog):
     assert not caplog.messages
     model_of(npz, classes=3)
     assert "w.npz: the last convolution is new, for 3 classes" in caplog.text
+
+
+def test_a_new_last_convolution_of_the_published_networks_is_said_too(npz, caplog, monkeypatch):
+    monkeypatch.setattr(pretrained, "_published_version", lambda architecture: "1.1")
+    monkeypatch.setattr(imagenet, "weights_path", lambda version: npz)
+    model_of("imagenet")
+    model_of("imagenet", include_top=False)
+    assert not caplog.messages
+    model_of("imagenet", classes=10)
+    assert caplog.messages == ["imagenet: the last convolution is new, for 10 classes"]
 
 
 # -- what is refused -------------------------------------------------------------------------

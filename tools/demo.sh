@@ -6,16 +6,20 @@ set -eu
 run=$1
 ranks=$2
 bin=.venv/bin
-export TF_CPP_MIN_LOG_LEVEL=3
 
+# horovodrun imports TensorFlow itself, and would let it greet.
+horovodrun() {
+  "$bin/python" -c 'import keras_squeezenet.quiet, sys, horovod.runner.launch as launch
+sys.exit(launch.run_commandline())' "$@"
+}
+
+set -- "$bin/python" train/train.py --recipe train/recipes/digits.yaml --output "$run" --resume
 if [ -x "$bin/horovodrun" ]; then
-  launch="$bin/horovodrun --gloo -np $ranks"
+  horovodrun --gloo -np "$ranks" "$@"
 else
   echo "Horovod is not installed: training in one process" >&2
-  launch=
+  "$@"
 fi
-# shellcheck disable=SC2086 - the launcher is a command with arguments, or nothing
-$launch $bin/python train/train.py --recipe train/recipes/digits.yaml --output "$run" --resume
 
 for quantize in none float16 dynamic int8; do
   $bin/keras-squeezenet export "$run/model.keras" "$run/model-$quantize.tflite" --quantize $quantize

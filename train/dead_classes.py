@@ -11,6 +11,10 @@ reaches their filter any more. About 2 minutes on 2 cores.
 import argparse
 from pathlib import Path
 
+# First of all: TensorFlow's greetings are not for the reader of the progress.
+import keras_squeezenet.quiet  # noqa: F401
+
+# isort: split
 import keras
 import numpy as np
 

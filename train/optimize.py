@@ -10,14 +10,14 @@ a file per stage, compression.csv and report.html; every number in them was meas
 """
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 
-# Before TensorFlow is imported: its log is not for the reader of the progress.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First of all: TensorFlow's greetings are not for the reader of the progress.
+import keras_squeezenet.quiet  # noqa: F401
 
+# isort: split
 import keras
 import numpy as np
 

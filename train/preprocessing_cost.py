@@ -9,16 +9,16 @@ operators. About 3 minutes on 2 cores.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
-# Before TensorFlow is imported: its log is not for the reader of the progress.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First of all: TensorFlow's greetings are not for the reader of the progress.
+import keras_squeezenet.quiet  # noqa: F401
 
+# isort: split
 import numpy as np
 
 from keras_squeezenet import SqueezeNet, imagenet

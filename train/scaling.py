@@ -27,9 +27,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before TensorFlow is imported: its log is not for the reader of the progress.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First of all: TensorFlow's greetings are not for the reader of the progress.
+import keras_squeezenet.quiet  # noqa: F401
 
+# isort: split
 import numpy as np
 
 from keras_squeezenet.errors import InputError

@@ -15,13 +15,13 @@ end with status 143. With --resume the same command goes on from there, on any n
 
 import argparse
 import math
-import os
 import sys
 from pathlib import Path
 
-# Before TensorFlow is imported: its log is not for the reader of a training's progress.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First of all: TensorFlow's greetings are not for the reader of the progress.
+import keras_squeezenet.quiet  # noqa: F401
 
+# isort: split
 import keras
 
 from keras_squeezenet import distributed, evaluation, runs, training

@@ -6,7 +6,6 @@ goes to standard error. Exit status: 0; 2 with one clear line for bad input.
 Keras and TensorFlow take seconds to import: each command imports what it needs when it runs.
 """
 
-import os
 import sys
 import warnings
 
@@ -37,7 +36,8 @@ for command in (
 
 def main():
     # TensorFlow's greetings are not for the reader of a table.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras_squeezenet.quiet  # noqa: F401
+
     # Pillow's warning of a picture that is refused in a line of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:

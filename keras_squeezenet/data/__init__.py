@@ -13,6 +13,7 @@ _MODULE_OF = {
     "Split": "dataset",
     "load_dataset": "dataset",
     "load_labelled": "measuring",
+    "made_images": "measuring",
     "sample_images": "measuring",
 }
 

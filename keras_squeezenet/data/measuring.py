@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from keras_squeezenet.data.dataset import BrokenImages, Split, load_dataset
 from keras_squeezenet.data.examples import evenly_spread, one_line
@@ -18,6 +19,8 @@ from keras_squeezenet.data.folders import (
     open_labels_file,
 )
 from keras_squeezenet.data.images import DataError, Framing, decode_square, open_image
+
+MADE_CONTRAST = 0.5  # of made images: of each pattern relative to the one twice as coarse
 
 
 def load_labelled(
@@ -132,3 +135,24 @@ def sample_images(
     with train.clear_errors():
         for images, _ in train.batches_at(evenly_spread(train.count, count), 1):
             yield images.numpy()
+
+
+def made_images(count: int, image_size: int) -> Iterator[np.ndarray]:
+    """Images where there are no photos: coloured clouds, coarse ones strong and fine ones weak.
+
+    They are always the same. They tell whether two forms of a network compute the same; what a
+    network does with photos they do not tell.
+
+    Yields:
+        float32 `[1, image_size, image_size, 3]`, from 0 to 255.
+    """
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        image, contrast, cells = np.zeros((image_size, image_size, 3)), 1.0, 2
+        while cells <= max(image_size, 2):
+            pattern = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
+            side = image_size, image_size
+            image += contrast * np.asarray(pattern.resize(side, Image.Resampling.BILINEAR), float)
+            contrast, cells = contrast * MADE_CONTRAST, 2 * cells
+        low, high = image.min(), image.max()
+        yield (255 * (image - low) / max(high - low, 1e-9))[None].astype("float32")
