@@ -62,7 +62,11 @@ def main():
     keras.config.set_dtype_policy("float32")
     twin = training.build_model(recipe.model, dataset.image_size, len(class_names))
     training.compile_for_validation(twin, recipe)
-    watch = LossWatch(len(class_names), recipe.optimizer.warmup_epochs)
+    with distributed.together(), dataset.clear_errors():
+        some = dataset.train.train_batches(min(64, dataset.train.count), seed=recipe.seed)
+        watch = LossWatch(
+            len(class_names), recipe.optimizer.warmup_epochs, images=next(iter(some))[0]
+        )
 
     def open_run():
         """The run as rank 0 finds it in its folder."""
