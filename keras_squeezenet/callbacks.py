@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_squeezenet import distributed, files
 from keras_squeezenet.data import DataError
+from keras_squeezenet.diagnosis import Diagnosis, Observer
 
 log = logging.getLogger(__name__)
 
@@ -184,9 +185,11 @@ def check_finite(epoch, loss, weights=()):
 class LossWatch(keras.callbacks.Callback):
     """Notices the two ways in which training a SqueezeNet fails.
 
-    Stuck: the loss stays at ln(classes), that of equal probabilities, the classic failure. When
-    every output of the last convolution is negative for every image, its ReLU gives 0 and no
-    gradient comes back. It is said once, with advice, and training goes on.
+    Stuck: the loss stays at ln(classes), that of equal probabilities, the classic failure; or it
+    falls, but some classes are never learned. With `images` the network is looked at, and the first
+    look that finds a cause says it, with what helps against it (`diagnosis`). Without, or where no
+    cause is seen, a loss that stays is said after some looks. Only the first warning is given, and
+    training goes on.
 
     Diverged: the loss is not a number, and training ends with a `DivergedError`. Put it before
     what saves, so that the last checkpoint is from before. Within an epoch several ranks find it
@@ -198,21 +201,35 @@ class LossWatch(keras.callbacks.Callback):
         warmup_epochs: epochs in which a high loss means nothing yet.
         patience: looks in a row that must find the loss stuck; there is one after each epoch
             and after each thousand steps.
+        images: of the training set, of many classes, as the model takes them; 64 are enough. A
+            look at them costs about as much as a step. The model must be functional.
 
     Attributes:
         warnings: what was said.
+        causes: names of the causes that were said, see `diagnosis.Diagnosis`.
     """
 
     STEPS_BETWEEN_LOOKS = 1000
     MARGIN = 0.02  # share of ln(classes)
 
-    def __init__(self, classes, warmup_epochs=0, patience=3):
+    def __init__(self, classes, warmup_epochs=0, patience=3, images=None):
         super().__init__()
+        self.classes = classes
         self.chance = math.log(classes)
         self.warmup_epochs = warmup_epochs
         self.patience = patience
+        self.images = images
+        self._observer = None
         self.stuck_looks = 0
         self.warnings = []
+        self.causes = []
+
+    def on_train_begin(self, logs=None):
+        # Ranks have equal weights: it is enough that one of them looks, the one that speaks.
+        if self.images is not None and distributed.rank() == 0:
+            self._observer = Observer(self.model, self.images)
+            self._diagnosis = Diagnosis(self.classes)
+            self._diagnosis.add(self._observer.look())
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -230,14 +247,28 @@ class LossWatch(keras.callbacks.Callback):
         self._look(logs["loss"])
 
     def _look(self, loss):
-        stuck = self.warm and abs(loss - self.chance) < self.MARGIN * self.chance
-        self.stuck_looks = self.stuck_looks + 1 if stuck else 0
-        if self.stuck_looks == self.patience and not self.warnings:
-            self.warnings.append(
+        found = self._diagnosis.add(self._observer.look(), loss) if self._observer else []
+        stays = abs(loss - self.chance) < self.MARGIN * self.chance
+        self.stuck_looks = self.stuck_looks + 1 if self.warm and stays else 0
+        if not self.warm or self.warnings:
+            return
+        if found:
+            self.causes = [finding.cause for finding in found]
+            advice = dict.fromkeys(text for finding in found for text in finding.advice)
+            self._warn(
+                f"Training is stuck: {'; '.join(finding.seen for finding in found)}. The loss is "
+                f"{loss:.3f}, and equal probabilities for all classes give {self.chance:.3f}. "
+                f"Try: {', '.join(advice)}."
+            )
+        elif self.stuck_looks >= self.patience:
+            self._warn(
                 f"Training is stuck: the loss stays at {loss:.3f}, and equal probabilities for "
                 f"all classes give {self.chance:.3f}. Try, in this order: a longer "
                 "optimizer.warmup_epochs, a lower optimizer.learning_rate, "
                 "model.kernel_initializer=he_normal, model.last_activation=null, another seed."
             )
-            if distributed.rank() == 0:
-                log.warning(self.warnings[0])
+
+    def _warn(self, text):
+        self.warnings.append(text)
+        if distributed.rank() == 0:
+            log.warning(text)

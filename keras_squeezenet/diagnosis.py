@@ -1,7 +1,8 @@
 """Why a network does not learn, as far as a few images and its weights tell. Keras only.
 
-The rules come from a study of short trainings, docs/getting_unstuck.md. They are for networks that
-end in a convolution with a filter per class, as SqueezeNets do; others have no dead classes.
+The rules come from a study of short trainings, docs/getting_unstuck.md, and a test holds them to
+its rows. Dead classes are a matter of networks that end in a convolution with a filter per class,
+as SqueezeNets do.
 """
 
 import math
@@ -34,6 +35,88 @@ class Look:
     dead_layers: tuple[str, ...]
     signal: float
     change: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cause of being stuck: its name, what was seen of it, and what to try, most useful first."""
+
+    cause: str
+    seen: str
+    advice: tuple[str, ...]
+
+
+class Diagnosis:
+    """Tells from one look to the next what keeps a network from learning.
+
+    Args:
+        classes: number of classes.
+    """
+
+    NOT_LEARNING = 0.98  # of ln(classes), the loss of equal probabilities
+    FAINT = 1e-2  # signal with which the probabilities hardly depend on the image
+    TOO_LITTLE, TOO_MUCH = 1e-3, 1.0  # change of a kernel from look to look
+
+    def __init__(self, classes):
+        self.classes = classes
+        self._before = None
+
+    def add(self, look, loss=math.nan):
+        """Compare a look with the one before it.
+
+        Args:
+            look: a `Look`.
+            loss: mean training loss since the look before.
+
+        Returns:
+            A list of `Finding`; empty for the first look and for a network that learns.
+        """
+        before, self._before = self._before, look
+        if before is None:
+            return []
+        found = list(self._dead_classes(before, look))
+        if loss > self.NOT_LEARNING * math.log(self.classes):
+            found += self._what_stops_all(before, look)
+        return found
+
+    def _dead_classes(self, before, look):
+        # Classes come back while the layers below them still change: only what does not is said.
+        stay = set(look.dead_classes) & set(before.dead_classes)
+        if stay and len(look.dead_classes) >= len(before.dead_classes):
+            yield Finding(
+                "dead classes",
+                f"{len(look.dead_classes)} of {self.classes} classes get no gradient, because the "
+                "ReLU of the last convolution gives 0 for every image",
+                ("model.last_activation=null",),
+            )
+
+    def _what_stops_all(self, before, look):
+        if look.dead_layers:
+            yield Finding(
+                "dead layers",
+                f"every channel of {' and '.join(look.dead_layers)} is 0",
+                ("a lower optimizer.learning_rate", "model.kernel_initializer=he_normal"),
+            )
+        if look.change > self.TOO_MUCH:
+            yield Finding(
+                "rate too high",
+                f"a kernel has moved by {look.change:.1f} times its own length",
+                ("a lower optimizer.learning_rate", "a longer optimizer.warmup_epochs"),
+            )
+        # A faint signal that grows is on its way.
+        if look.signal < self.FAINT and not look.signal > 2 * before.signal:
+            yield Finding(
+                "vanishing signal",
+                f"from image to image the values before the softmax differ by {look.signal:.0e} "
+                "only: each layer makes the differences smaller",
+                ("model.kernel_initializer=he_normal", "model.bypass=simple"),
+            )
+        if look.change < self.TOO_LITTLE:
+            yield Finding(
+                "rate too low",
+                f"no kernel has moved by more than {look.change:.0e} of its own length",
+                ("a higher optimizer.learning_rate", "optimizer.name=adam"),
+            )
 
 
 class Observer:

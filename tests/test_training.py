@@ -49,6 +49,19 @@ def recipe_with(*, epochs=10, batch_size=4, accumulation_steps=1, **optimizer):
     )
 
 
+LEARNS = {"kernel_initializer": "he_normal", "last_activation": None, "bypass": "simple"}
+
+
+def striped_images():
+    """Sixteen images of each of four kinds of stripes, with noise, and their labels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 4
+    x, y = np.meshgrid(np.arange(32), np.arange(32))
+    kinds = np.stack([np.sin(way / 2) for way in (x, y, x + y, x - y)])
+    images = 128 + 60 * kinds[labels, :, :, None] + rng.normal(0, 20, (64, 32, 32, 3))
+    return images.clip(0, 255).astype("f"), labels
+
+
 def rates(recipe, steps, ranks=1, steps_per_epoch=10):
     optimizer = training.build_optimizer(recipe, steps_per_epoch, ranks)
     schedule = optimizer._learning_rate
@@ -343,6 +356,55 @@ class TestLossWatch:
         images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("f")
         model.fit(images, np.arange(8) % 5, epochs=2, verbose=0, callbacks=[watch])
         assert len(watch.warnings) == 1
+
+    @pytest.mark.parametrize(
+        ("model", "optimizer", "causes"),
+        [
+            # The initial values of the authors, on images from -1 to 1.
+            ({"last_activation": None}, "sgd", ["vanishing signal"]),
+            ({"kernel_initializer": "he_normal"}, "bias of -100", ["dead classes"]),
+            (LEARNS, keras.optimizers.SGD(1e-9), ["rate too low"]),
+            (LEARNS, keras.optimizers.Adam(0.3), ["rate too high"]),
+            (LEARNS, keras.optimizers.Adam(0.003), []),
+        ],
+    )
+    def test_the_cause_is_named_after_the_first_epoch(self, model, optimizer, causes, caplog):
+        keras.utils.set_random_seed(0)
+        section = ModelSection(dropout_rate=0.0, **model)
+        network = training.build_model(section, image_size=32, classes=4)
+        if optimizer == "bias of -100":
+            network.get_layer("conv10").bias.assign([-100.0, 0.0, 0.0, 0.0])
+            optimizer = "sgd"
+        network.compile(optimizer, training.SmoothedCrossentropy(), jit_compile=False)
+        images, labels = striped_images()
+        watch = LossWatch(classes=4, images=images[:16])
+        network.fit(images, labels, batch_size=8, epochs=1, verbose=0, callbacks=[watch])
+        assert set(causes) <= set(watch.causes)
+        assert bool(causes) == bool(watch.causes) == bool(watch.warnings) == bool(caplog.records)
+
+    def test_what_was_seen_is_said_with_what_helps(self, caplog):
+        network = training.build_model(recipe_with().model, image_size=32, classes=4)
+        network.get_layer("conv10").bias.assign([-100.0, 0.0, -100.0, -100.0])
+        network.compile("sgd", training.SmoothedCrossentropy(), jit_compile=False)
+        images, labels = striped_images()
+        watch = LossWatch(classes=4, images=images[:16])
+        network.fit(images, labels, batch_size=8, epochs=2, verbose=0, callbacks=[watch])
+        (text,) = watch.warnings
+        assert "of 4 classes get no gradient" in text
+        assert "model.last_activation=null" in text
+        assert len(caplog.records) == 1
+
+    def test_in_the_warm_up_nothing_is_said_of_a_cause(self):
+        network = training.build_model(recipe_with().model, image_size=32, classes=4)
+        network.compile("sgd", training.SmoothedCrossentropy(), jit_compile=False)
+        images, labels = striped_images()
+        watch = LossWatch(classes=4, warmup_epochs=2, images=images[:16])
+        seen = []
+        after = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append(len(watch.warnings))
+        )
+        network.fit(images, labels, batch_size=8, epochs=4, verbose=0, callbacks=[watch, after])
+        assert seen == [0, 0, 1, 1]
 
     def test_a_loss_that_is_no_number_ends_training(self):
         watch = LossWatch(classes=10)

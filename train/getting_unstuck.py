@@ -44,13 +44,14 @@ from keras import layers
 
 from keras_squeezenet import SqueezeNet, load_dataset
 from keras_squeezenet.architecture import preset
-from keras_squeezenet.diagnosis import Observer
+from keras_squeezenet.diagnosis import Diagnosis, Look, Observer
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.models import AUTHORS_LAST_DEVIATION
 
 RESULTS = Path(__file__).parents[1] / "results"
 BATCH_SIZE = 32
+EPOCH = {"digits": 44, "imagenette": 295}  # steps
 MOMENTUM = 0.9  # of sgd; rmsprop has none
 SAMPLE = 128  # images on which layers are looked at
 VALIDATED = 1000  # images at most on which a run is judged
@@ -124,13 +125,21 @@ FROM_PAPER = (
     varied(PAPER, "he_normal, no last ReLU", **CURED),
     varied(PAPER, "recipes' defaults", **RECIPE),
     varied(PAPER, "adam 1e-4", learning_rate=1e-4),
+    varied(PAPER, "adam 1e-4, no last ReLU", learning_rate=1e-4, last_activation=None),
     varied(PAPER, "adam 1e-2", learning_rate=1e-2),
     varied(PAPER, "warm-up of 90 steps", warmup_steps=90),
     varied(PAPER, "clip_norm 1", clip_norm=1.0),
     varied(PAPER, "no dropout", dropout_rate=0.0),
     varied(PAPER, "bypass", bypass="simple"),
     varied(PAPER, "batch normalization", batch_normalization=True),
+    varied(
+        PAPER,
+        "batch normalization, no last ReLU",
+        batch_normalization=True,
+        last_activation=None,
+    ),
     varied(PAPER, "input caffe", preprocessing="caffe"),
+    varied(PAPER, "input caffe, no last ReLU", preprocessing="caffe", last_activation=None),
     varied(PAPER, "input 0 to 1", preprocessing=RESCALED),
     varied(PAPER, "rmsprop 1e-3", optimizer="rmsprop"),
     varied(PAPER, "rmsprop 1e-4", optimizer="rmsprop", learning_rate=1e-4),
@@ -215,6 +224,7 @@ def study(table, name, source, cases, seeds):
 class Table:
     """The rows of all files, written after each run."""
 
+    KEYS = ("data", "name", "seed")
     FILES = ("getting_unstuck.csv", "getting_unstuck_looks.csv", "getting_unstuck_layers.csv")
 
     def __init__(self, folder):
@@ -225,19 +235,52 @@ class Table:
     def runs(self):
         return self.parts[0]
 
+    def looks(self, run):
+        """The rows of looks at a run."""
+        return self._of(run, self.parts[1])
+
+    def layers(self, run):
+        """The rows of layers of a run; none for later seeds."""
+        return self._of(run, self.parts[2])
+
+    def _of(self, run, rows):
+        return [row for row in rows if all(row[key] == run[key] for key in self.KEYS)]
+
     def has(self, data, case, seed):
         settings = _as_text({"data": data, **asdict(case), "seed": seed})
         return any(settings.items() <= row.items() for row in self.runs)
 
     def add(self, row, looks, layers):
         """Keep a run, with its looks and layers, in the place of an older one of its name."""
-        named = {key: str(row[key]) for key in ("data", "name", "seed")}
+        named = {key: str(row[key]) for key in self.KEYS}
         for number, new in enumerate(([row], looks, layers)):
             kept = [row for row in self.parts[number] if not named.items() <= row.items()]
             new = [named | _as_text(row) for row in new]
             self.parts[number] = sorted(kept + new, key=_place)
             if self.parts[number]:
                 write_csv(self.paths[number], self.parts[number])
+
+
+def noticed(table, run):
+    """When `diagnosis` first finds a cause in a run, after its warm-up, and which.
+
+    Returns:
+        The step and the list of the causes' names; the number of steps and an empty list where it
+        finds none.
+    """
+    diagnosis = Diagnosis(classes=10)
+    for row in table.looks(run):
+        look = Look(
+            dead_classes=tuple(map(int, row["dead_classes"].split())),
+            dead_units=float(row["dead_units"]),
+            dead_layers=tuple(row["dead_layers"].split()),
+            signal=float(row["signal"]),
+            change=float(row["change"]),
+        )
+        found = diagnosis.add(look, float(row["loss"]))
+        if found and int(row["step"]) > int(run["warmup_steps"]):
+            return int(row["step"]), [finding.cause for finding in found]
+    return int(run["steps"]), []
 
 
 def read_csv(path):

@@ -64,7 +64,11 @@ def main():
     keras.config.set_dtype_policy("float32")
     twin = training.build_model(recipe.model, dataset.image_size, len(class_names))
     training.compile_for_validation(twin, recipe)
-    watch = LossWatch(len(class_names), recipe.optimizer.warmup_epochs)
+    with distributed.together(), dataset.clear_errors():
+        some = dataset.train.train_batches(min(64, dataset.train.count), seed=recipe.seed)
+        watch = LossWatch(
+            len(class_names), recipe.optimizer.warmup_epochs, images=next(iter(some))[0]
+        )
 
     folder = asked.output or Path("runs") / recipe.name
     lock = FolderLock(folder, patience=SECONDS_FOR_AN_ENDING_RUN if asked.resume else 0.0)
