@@ -187,6 +187,31 @@ class TestTheFolderVanishes:
             assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
+class TestANewRank0:
+    """Of a run whose first one was lost; it is to take the lock."""
+
+    def test_on_a_full_disk_it_holds_the_lock(self, small_disk):
+        with FolderLock(small_disk / "run") as lost:
+            lost.hold()
+        fill(small_disk)
+        with FolderLock(small_disk / "run") as lock:
+            lock.hold()
+            with pytest.raises(RunError, match="Another training"):
+                FolderLock(small_disk / "run").hold()
+
+    def test_without_a_folder_it_goes_on(self, tmp_path):
+        with FolderLock(tmp_path / "run") as lock:
+            lock.hold()
+            shutil.rmtree(tmp_path / "run")
+            (tmp_path / "run").touch()
+            lock.hold()
+
+    def test_but_nothing_begins_without_one(self, tmp_path):
+        (tmp_path / "run").touch()
+        with pytest.raises(OSError, match="run"):
+            FolderLock(tmp_path / "run").hold()
+
+
 class TestWithinAnEpoch:
     @pytest.fixture
     def run(self, small_disk, model):
