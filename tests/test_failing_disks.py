@@ -3,7 +3,6 @@
 import logging
 import re
 import shutil
-import subprocess
 
 import keras
 import numpy as np
@@ -16,6 +15,7 @@ from keras_squeezenet.locks import FolderLock
 from keras_squeezenet.recipe import Recipe
 from keras_squeezenet.runs import Checkpoint, FolderWatch, Run
 from keras_squeezenet.state import TrainingState
+from tests.disks import fill, mount, unmount
 
 EPOCHS = 6
 RECIPE = Recipe.model_validate(
@@ -27,25 +27,6 @@ RECIPE = Recipe.model_validate(
     }
 )
 CLASSES = ["a", "b"]
-
-
-def mount(*arguments):
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"this user may mount nothing: {done.stderr.strip()}")
-
-
-def unmount(path):
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", path)
-    yield path
-    unmount(path)
 
 
 @pytest.fixture
@@ -104,15 +85,6 @@ def fit(folder, model, events, epochs=EPOCHS):
 def epochs_in_history(folder):
     lines = (folder / "history.csv").read_text().splitlines()
     return [int(line.split(",")[0]) for line in lines[1:]]
-
-
-def fill(folder):
-    with (folder / "ballast").open("wb", buffering=0) as ballast:
-        try:
-            while True:
-                ballast.write(bytes(4096))
-        except OSError:
-            return
 
 
 class TestTheFolderFails:
