@@ -60,17 +60,23 @@ class FolderLock:
         """Have rank 0 hold the lock. All ranks call it at once, whenever they have met anew.
 
         The rank 0 that these ranks have lost may be alive, but cut off from them, and hold the
-        lock. It cannot train on alone: they go on without the lock until it is free.
+        lock. It cannot train on alone: they go on without the lock until it is free. So they do
+        while a folder in which they have begun cannot be written.
 
         Raises:
             RunError: another run holds it.
+            OSError: the folder cannot be written, and none of these ranks has held the lock yet.
         """
         if distributed.rank() != 0:
             self._release()
         self._holders = set().union(*distributed.gather(self._holders))
         with distributed.together():
             if distributed.rank() == 0:
-                self.keep()
+                try:
+                    self.keep()
+                except OSError:
+                    if not self._holders:  # nothing has begun that could be lost
+                        raise
         self._holders = distributed.broadcast(self._holders)
 
     def keep(self):
@@ -106,27 +112,30 @@ class FolderLock:
         # For writing: NFS gives exclusive locks on no other files.
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            if not _lock(descriptor):
-                os.close(descriptor)
-                return False
-            if not _is_file(descriptor, self.path):  # removed meanwhile, with its folder
-                os.close(descriptor)
-                return self._try()
-            now = datetime.now(UTC).isoformat(timespec="microseconds")
-            holder = f"process {os.getpid()} on {socket.gethostname()}, since {now}"
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, holder.encode())
+            locked = _lock(descriptor)
         except OSError:
             os.close(descriptor)
             raise
+        if not locked:
+            os.close(descriptor)
+            return False
+        if not _is_file(descriptor, self.path):  # removed meanwhile, with its folder
+            os.close(descriptor)
+            return self._try()
         self._descriptor = descriptor
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        holder = f"process {os.getpid()} on {socket.gethostname()}, since {now}"
         self._holders.add(holder)
+        with contextlib.suppress(OSError):  # on a full disk it is held without a name
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, holder.encode())
         return True
 
     def _holder(self):
+        text = ""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            return " ".join(self.path.read_text(encoding="utf-8").split())
-        return "an unknown process"
+            text = " ".join(self.path.read_text(encoding="utf-8").split())
+        return text or "an unknown process"
 
     def _release(self):
         if self._descriptor is not None:

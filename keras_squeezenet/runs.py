@@ -1,14 +1,20 @@
 """A run's folder: what it was asked, its checkpoints, its model, and what was measured.
 
 recipe.yaml        what was asked, every default written out
-checkpoints/       the last epoch's and the best epoch's model, while it trains, and what an epoch
-                   that was left in its midst goes on from
+checkpoints/       while it trains: models of the last two checkpoints and of the best epoch
 commits.jsonl      if asked for: which examples were trained on, commit by commit
 history.csv        a row per epoch
 model.keras        the trained model, without the optimizer
 class_names.json   its classes, in the order of its outputs
 metrics.json       what was measured, on the files named in it
 *.png, report.html for people
+.lock              held while it trains
+
+What cannot be written, such as on a full disk, costs no more than it has to. A run does not begin
+without its folder. Training goes on without history.csv and checkpoints and writes them when it
+can, for what it learns is in memory. It ends where memory is about to be lost: when it was asked to
+end within an epoch, or at the end without its result; a line says so, and --resume goes on from
+the last checkpoint that was written.
 """
 
 import contextlib

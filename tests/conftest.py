@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import disks
+
 # How long an example takes says something about the machine, and nothing about the code.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -39,3 +41,13 @@ def shared():
     if not Path(folder).is_dir():
         pytest.fail(f"KERAS_SQUEEZENET_SHARED must name a folder. Received: {folder}")
     return Path(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """The folder of a disk of 1 MB; skipped where this user may mount none."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    disks.mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", path)
+    yield path
+    disks.unmount(path)

@@ -3,7 +3,6 @@
 import logging
 import re
 import shutil
-import subprocess
 
 import keras
 import numpy as np
@@ -16,6 +15,7 @@ from keras_squeezenet.locks import FolderLock
 from keras_squeezenet.recipe import Recipe
 from keras_squeezenet.runs import Checkpoint, FolderWatch, Run
 from keras_squeezenet.state import TrainingState
+from tests.disks import fill, mount, unmount
 
 EPOCHS = 6
 RECIPE = Recipe.model_validate(
@@ -29,31 +29,13 @@ RECIPE = Recipe.model_validate(
 CLASSES = ["a", "b"]
 
 
-def mount(*arguments):
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"this user may mount nothing: {done.stderr.strip()}")
-
-
-def unmount(path):
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", path)
-    yield path
-    unmount(path)
-
-
 @pytest.fixture
 def model():
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
     loss = "sparse_categorical_crossentropy"
-    model.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
+    # Eagerly: to trace a graph would take longer than all its epochs.
+    model.compile("adam", loss, metrics=["accuracy"], run_eagerly=True)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -104,15 +86,6 @@ def fit(folder, model, events, epochs=EPOCHS):
 def epochs_in_history(folder):
     lines = (folder / "history.csv").read_text().splitlines()
     return [int(line.split(",")[0]) for line in lines[1:]]
-
-
-def fill(folder):
-    with (folder / "ballast").open("wb", buffering=0) as ballast:
-        try:
-            while True:
-                ballast.write(bytes(4096))
-        except OSError:
-            return
 
 
 class TestTheFolderFails:
@@ -185,6 +158,31 @@ class TestTheFolderVanishes:
             with pytest.raises(RunError, match="Another training is using the folder"):
                 fit(folder, model, {3: take})
             assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+class TestANewRank0:
+    """Of a run whose first one was lost; it is to take the lock."""
+
+    def test_on_a_full_disk_it_holds_the_lock(self, small_disk):
+        with FolderLock(small_disk / "run") as lost:
+            lost.hold()
+        fill(small_disk)
+        with FolderLock(small_disk / "run") as lock:
+            lock.hold()
+            with pytest.raises(RunError, match="Another training"):
+                FolderLock(small_disk / "run").hold()
+
+    def test_without_a_folder_it_goes_on(self, tmp_path):
+        with FolderLock(tmp_path / "run") as lock:
+            lock.hold()
+            shutil.rmtree(tmp_path / "run")
+            (tmp_path / "run").touch()
+            lock.hold()
+
+    def test_but_nothing_begins_without_one(self, tmp_path):
+        (tmp_path / "run").touch()
+        with pytest.raises(OSError, match="run"):
+            FolderLock(tmp_path / "run").hold()
 
 
 class TestWithinAnEpoch:

@@ -20,8 +20,10 @@ from keras_squeezenet.cli import app
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.locks import FolderLock
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.runs import Run, RunError
+from tests.disks import fill
 from tests.interrupted_runs import TINY, TRAIN
 from tests.launching import horovodrun, needs_horovod
 
@@ -169,6 +171,32 @@ class TestAlone:
         assert Run(folder, recipe, class_names, resume=True).finished
         (folder / "report.html").unlink()
         assert not Run(folder, recipe, class_names, resume=True).finished
+
+    def test_a_result_that_cannot_be_written_ends_in_one_line_and_keeps_the_checkpoint(
+        self, alone, recipe, small_disk
+    ):
+        folder = small_disk / "run"
+        shutil.copytree(alone / "checkpoints", folder / "checkpoints")
+        for name in ("recipe.yaml", "history.csv"):
+            shutil.copy(alone / name, folder)
+        fill(small_disk, leave=5 * 4096)  # of model.keras a part
+        done = train("--recipe", recipe, "--output", folder, "--resume")
+        assert done.returncode == 2, done.stderr[-3000:]
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
+        assert "The result cannot be written" in line
+        assert f"No space left on device: '{folder}/model.keras'" in line
+        assert Run(folder, load_recipe(recipe), list("0123456789"), resume=True).epoch == 2
+
+    def test_a_folder_in_which_another_training_runs_is_refused_in_one_line(self, recipe, tmp_path):
+        with FolderLock(tmp_path / "run") as lock:
+            lock.hold()
+            done = train("--recipe", recipe, "--output", tmp_path / "run")
+        assert done.returncode == 2
+        assert (
+            f"Another training is using the folder {tmp_path / 'run'}: process {os.getpid()}"
+            in (done.stderr.splitlines()[-1])
+        )
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
     def test_a_run_that_is_to_go_on_for_longer_has_no_result_yet(self, alone, tmp_path):
         folder = tmp_path / "run"
