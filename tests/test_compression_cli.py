@@ -400,11 +400,14 @@ class TestUpdate:
         old, new = versions
         delta, out = tmp_path / "a.sqzdelta", tmp_path / "out.sqz"
         run("diff", old, new, delta)
-        assert f"{delta}: the update is for the file" in refused("patch", new, delta, out)
+        assert f"{delta}: the update is for the network with SHA-256" in refused(
+            "patch", new, delta, out
+        )
         none = tmp_path / "none.sqz"
         none.write_bytes(b"nothing of the kind")
         line = refused("diff", old, none, tmp_path / "b.sqzdelta")
         assert f"{none}: a .sqz file starts with" in line
+        assert f"{none}: a .sqz file starts with" in refused("patch", none, delta, out)
         delta.write_bytes(delta.read_bytes()[:-1])
         assert "its checksum is wrong" in refused("patch", old, delta, out)
         assert not out.exists()

@@ -90,9 +90,11 @@ def apply_update(old, update, path):
         The new file's size in bytes.
 
     Raises:
-        SqzError: the update is damaged, was made for another network, or gives none.
+        SqzError: the update is damaged, was made for another network, or gives none; or `old` is
+            no .sqz file. The text names the file.
         OSError: a file cannot be read or written.
     """
+    bytes_spent(old)  # what is no whole .sqz file is named as such, not as the update's fault
     new = _naming(update, sqz.patch, _content(old), _content(update))
     with replacing(path) as temporary:
         temporary.write_bytes(new)
