@@ -6,7 +6,7 @@ Keras 3, any backend.
 import keras
 from keras import layers, ops
 
-from keras_squeezenet.layers import standardize_data_format
+from keras_squeezenet.data_formats import standardize_data_format
 from keras_squeezenet.registration import SAVED_AS
 
 INPUT_SIZE = 227

@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from keras_squeezenet.architecture import FireFilters
+from keras_squeezenet.data_formats import standardize_data_format
 from keras_squeezenet.preprocessing import PREPROCESSINGS
 from keras_squeezenet.registration import SAVED_AS
 
@@ -323,16 +324,6 @@ def every_layer(model):
             yield from every_layer(layer)
         else:
             yield layer
-
-
-def standardize_data_format(data_format):
-    data_format = data_format or keras.config.image_data_format()
-    if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(
-            "`data_format` must be 'channels_last' or 'channels_first'. "
-            f"Received: data_format={data_format}"
-        )
-    return data_format
 
 
 def fresh_initializer(initializer):
