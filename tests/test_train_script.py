@@ -24,7 +24,7 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.runs import Run, RunError
 from tests.interrupted_runs import TINY, TRAIN
-from tests.launching import horovodrun, needs_horovod
+from tests.launching import greetings, horovodrun, needs_horovod
 
 RECIPE = {
     **TINY,
@@ -90,6 +90,7 @@ def alone(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
     done = train("--recipe", recipe, "--output", folder)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert greetings(done.stderr) == []
     return folder
 
 
@@ -98,6 +99,7 @@ def two_ranks(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two") / "run"
     done = horovodrun(TRAIN, "--recipe", recipe, "--output", folder)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert greetings(done.stderr, ranks=2) == []
     return folder
 
 
