@@ -19,6 +19,12 @@ needs_horovod = [
 ]
 
 
+def greetings(stderr, ranks=1):
+    """What TensorFlow's log wrote to standard error; of several ranks, not what horovodrun says."""
+    lines = [line for line in stderr.splitlines() if ranks == 1 or line.startswith("[")]
+    return [line for line in lines if ".cc:" in line or "absl::" in line]
+
+
 def horovodrun(*command, ranks=2, timeout=300, launcher_arguments=("--gloo",)):
     """Run a Python script on real ranks; returns the finished process with its output as text.
 

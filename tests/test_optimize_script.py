@@ -20,7 +20,7 @@ from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.recipe import load_recipe
-from tests.launching import horovodrun, needs_horovod
+from tests.launching import greetings, horovodrun, needs_horovod
 from tests.test_report import Page
 from tests.test_train_script import RECIPE
 
@@ -75,6 +75,7 @@ def compressed(run, tmp_path_factory):
     before = (run / "model.keras").read_bytes()
     done = optimize(run, *QUICKLY)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert greetings(done.stderr) == []
     assert (run / "model.keras").read_bytes() == before
     return run / "compressed"
 

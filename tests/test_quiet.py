@@ -150,3 +150,19 @@ def test_tensorflow_itself_says_nothing():
     )
     assert done.stderr == b""
     assert done.stdout == b"2\n"
+
+
+# Not communication.py: TensorFlow is in the processes that it starts.
+SCRIPTS = sorted(set((PROJECT / "train").glob("*.py")) - {PROJECT / "train" / "communication.py"})
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_is_quiet_before_it_imports_anything_else(script):
+    imports = [
+        line
+        for line in script.read_text(encoding="utf-8").splitlines()
+        if line.startswith(("import ", "from "))
+    ]
+    names = [line.split()[1].partition(".")[0] for line in imports]
+    first = next(i for i, name in enumerate(names) if name not in sys.stdlib_module_names)
+    assert imports[first].startswith("import keras_squeezenet.quiet")

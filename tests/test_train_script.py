@@ -25,7 +25,7 @@ from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.runs import Run, RunError
 from tests.disks import fill
 from tests.interrupted_runs import TINY, TRAIN
-from tests.launching import horovodrun, needs_horovod
+from tests.launching import greetings, horovodrun, needs_horovod
 
 RECIPE = {
     **TINY,
@@ -81,6 +81,7 @@ def alone(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
     done = train("--recipe", recipe, "--output", folder)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert greetings(done.stderr) == []
     return folder
 
 
@@ -89,6 +90,7 @@ def two_ranks(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two") / "run"
     done = horovodrun(TRAIN, "--recipe", recipe, "--output", folder)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert greetings(done.stderr, ranks=2) == []
     return folder
 
 
