@@ -25,6 +25,7 @@ from keras_squeezenet.litert import (
     silenced,
 )
 from keras_squeezenet.preprocessing import PREPROCESSINGS, fold
+from keras_squeezenet.ranges import Saturation, measure_saturation, quantize_calibrated, widen
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
@@ -36,6 +37,11 @@ QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 # 0.26 and 0.55 for the quantized REVERSE_V2 that `_fold` is about.
 DEFAULT_TOLERANCE = {"none": 1e-4, "float16": 0.01, "dynamic": 0.06, "int8": 0.12}
 LEAST_EQUAL_DECISIONS = {"none": 0.0, "float16": 0.0, "dynamic": 0.8, "int8": 0.8}
+
+# Of photos like the calibration's hardly any leaves the outputs' range, and 8-bit files of the
+# published SqueezeNet 1.1 were as sure of themselves as the network, to a hundredth.
+MOST_IMAGES_AT_END = 0.05
+MOST_CONFIDENCE_LOST = 0.05
 
 _HALF_PRECISIONS = ("float16", "bfloat16")
 
@@ -59,6 +65,9 @@ class ExportResult:
             is not `(batch, classes)`.
         images_checked: images compared.
         tolerance: what the difference was held to; see `export_litert`.
+        confidence, model_confidence: mean over the images of the highest output, of the file and
+            of the model; None where the output is not `(batch, classes)`.
+        saturation: of an int8 file, a `Saturation` of each activation that nothing bounds.
     """
 
     path: Path
@@ -71,11 +80,37 @@ class ExportResult:
     decisions_equal: float | None
     images_checked: int
     tolerance: float
+    confidence: float | None = None
+    model_confidence: float | None = None
+    saturation: tuple[Saturation, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """One line about ranges that are too narrow for the images; None where they are not."""
+        signs = []
+        deciding = (found for found in self.saturation if found.decides)
+        worst = max(deciding, key=lambda found: found.images, default=None)
+        if worst and worst.images > MOST_IMAGES_AT_END:
+            signs.append(f"{worst.images:.0%} of the images reach the end of {worst.layer}'s range")
+        confidences = (self.confidence, self.model_confidence)
+        if self.saturation and None not in confidences:
+            scale = max(1.0, abs(self.model_confidence))
+            if self.model_confidence - self.confidence > MOST_CONFIDENCE_LOST * scale:
+                signs.append(
+                    f"the mean of the highest output falls from {self.model_confidence:.3f} to "
+                    f"{self.confidence:.3f}"
+                )
+        if not signs:
+            return None
+        return (
+            f"8-bit ranges cut values off: {', and '.join(signs)}. Calibrate with such images too"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, for `json.dumps`. No tolerance is None."""
         tolerance = self.tolerance if math.isfinite(self.tolerance) else None
-        return {**asdict(self), "path": str(self.path), "tolerance": tolerance}
+        found = {"path": str(self.path), "tolerance": tolerance, "warning": self.warning}
+        return {**asdict(self), **found}
 
 
 def export_litert(
@@ -109,9 +144,10 @@ def export_litert(
         quantize: "none", float32; "float16", weights of half the bytes; "dynamic", 8-bit weights
             and float32 activations in the file; "int8", all of it in 8-bit integers.
         calibration: float32 images, `[n, height, width, channels]` or batches of that, from which
-            "int8" learns the range of every activation, and what rounding the kernels shifts on
-            average (see `equalization` and `bias_correction`). A hundred real ones, as the model
-            takes them: with 10 the published networks lost up to 4 points (results/int8.csv).
+            "int8" learns the range of every activation (with room in the last ones, see
+            `ranges`), and what rounding the kernels shifts on average (see `equalization` and
+            `bias_correction`). A hundred real ones, as the model takes them: with 10 the published
+            networks lost up to 4 points (results/int8.csv).
         input_type, output_type: "float32"; with "int8" also "uint8" or "int8". A model that takes
             RGB 0…255 then takes an image's bytes as they are in "uint8".
         batch_size: images per run; None, any number.
@@ -159,7 +195,7 @@ def export_litert(
         )
 
     network = for_inference(model, copy=quantize == "int8")
-    options = _converter_options(quantize, input_type, output_type)
+    options = _converter_options(quantize)
     if quantize == "int8":
         batches = [chunk for chunk, _ in chunks(calibration, None)]
         equalize_squeezes(network, batches)
@@ -169,6 +205,8 @@ def export_litert(
         )
     with replacing(path) as temporary:
         _convert(network, temporary, batch_size, options)
+        if quantize == "int8":
+            _quantize(temporary, calibration, model, input_type, output_type)
         append_archive(temporary, class_names, _description(model, quantize, takes_pixels, resize))
         result = _measure(temporary, path, model, quantize, check_images, tolerance)
         _check_agreement(result, _is_classifier(model, class_names))
@@ -265,7 +303,7 @@ def _stacked(name, images, shape, takes_pixels):
     return stacked
 
 
-def _converter_options(quantize, input_type, output_type) -> dict[str, Any]:
+def _converter_options(quantize) -> dict[str, Any]:
     """Attributes of `tf.lite.TFLiteConverter`, as `Model.export` takes them."""
     import tensorflow as tf
 
@@ -277,8 +315,8 @@ def _converter_options(quantize, input_type, output_type) -> dict[str, Any]:
     if quantize == "float16":
         target_spec["supported_types"] = [tf.float16]
     if quantize == "int8":
-        options["inference_input_type"] = tf.as_dtype(input_type)
-        options["inference_output_type"] = tf.as_dtype(output_type)
+        # The ranges are widened before the file is made of integers.
+        options["_experimental_calibrate_only"] = True
     return options
 
 
@@ -309,8 +347,23 @@ def _convert(model, path, batch_size, options):
         raise
     # The converter's own error is a bare Exception; Keras adds its own kinds.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"LiteRT's converter refuses model {model.name}: {reason}") from error
+        raise _refused(model, error) from error
+
+
+def _quantize(path, calibration, model, input_type, output_type):
+    """Make a calibrated file one of integers, with room in its last ranges."""
+    widen(path, calibration)
+    try:
+        with silenced():
+            content = quantize_calibrated(path.read_bytes(), input_type, output_type)
+    except Exception as error:
+        raise _refused(model, error) from error
+    path.write_bytes(content)
+
+
+def _refused(model, error):
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ExportError(f"LiteRT's converter refuses model {model.name}: {reason}")
 
 
 def for_inference(model, *, copy):
@@ -405,9 +458,11 @@ def _measure(written, path, model, quantize, images, tolerance) -> ExportResult:
     outputs = litert.predict(images)
     reference = _reference(model, images)
     differences = np.abs(outputs - reference).reshape(len(images), -1).max(axis=1)
-    decisions_equal = None
+    decisions_equal = confidence = model_confidence = None
     if reference.ndim == 2:
         decisions_equal = float(np.mean(outputs.argmax(axis=1) == reference.argmax(axis=1)))
+        confidence = float(outputs.max(axis=1).mean())
+        model_confidence = float(reference.max(axis=1).mean())
     largest_output = max(1.0, float(np.abs(reference).max()))
     return ExportResult(
         path=path,
@@ -420,6 +475,9 @@ def _measure(written, path, model, quantize, images, tolerance) -> ExportResult:
         decisions_equal=decisions_equal,
         images_checked=len(images),
         tolerance=tolerance * largest_output,
+        confidence=confidence,
+        model_confidence=model_confidence,
+        saturation=measure_saturation(written, images) if quantize == "int8" else (),
     )
 
 

@@ -81,6 +81,8 @@ class LiteRTModel:
     Args:
         path: the file.
         num_threads: of the interpreter.
+        keep_activations: keep what each operation gives, for `activation`. It is slower: a
+            delegate, which is fast, gives only what comes out of it.
 
     Attributes:
         input, output: `TensorDetails`.
@@ -93,14 +95,16 @@ class LiteRTModel:
         OSError: the file cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike, *, num_threads: int = 1):
+    def __init__(
+        self, path: str | os.PathLike, *, num_threads: int = 1, keep_activations: bool = False
+    ):
         self.path = Path(path)
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
             raise ValueError(
                 f"`num_threads` must be an integer ≥ 1. Received: num_threads={num_threads}"
             )
         _check_identifier(self.path)
-        self._interpreter = _interpreter(self.path, num_threads)
+        self._interpreter = _interpreter(self.path, num_threads, keep_activations)
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:
@@ -142,6 +146,10 @@ class LiteRTModel:
         self._check_images(images)
         outputs = [self._run(chunk)[:valid] for chunk, valid in chunks(images, self.input_shape[0])]
         return np.concatenate(outputs)
+
+    def activation(self, index: int) -> np.ndarray:
+        """What the last run left in a tensor of a model with `keep_activations`, as it is held."""
+        return self._interpreter.get_tensor(index)
 
     def _check_images(self, images):
         expected = self.input_shape[1:]
@@ -263,13 +271,21 @@ def _check_identifier(path):
         )
 
 
-def _interpreter(path, num_threads):
-    from ai_edge_litert.interpreter import Interpreter
+def _interpreter(path, num_threads, keep_activations):
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    kernels = OpResolverType.AUTO
+    if keep_activations:
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
         with silenced():
             # Reads the file with the flatbuffer verifier: truncated and altered bytes end here.
-            interpreter = Interpreter(str(path), num_threads=num_threads)
+            interpreter = Interpreter(
+                str(path),
+                num_threads=num_threads,
+                experimental_preserve_all_tensors=keep_activations,
+                experimental_op_resolver_type=kernels,
+            )
             _check_sizes(interpreter)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:

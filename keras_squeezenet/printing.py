@@ -123,6 +123,8 @@ def print_exported(result, model, images):
         f"{images} the largest difference from {printable(model)} is {result.max_difference:.2g} "
         f"and {result.decisions_equal:.1%} of the decisions are equal"
     )
+    if result.warning:
+        print(f"warning: {printable(result.warning)}")
 
 
 def print_arena(written):

@@ -40,7 +40,7 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to int8; the default is that of `export_litert`.
+    """A way to int8; the default is that of `export_litert`, but with the ranges as calibrated.
 
     Attributes:
         name: in the table.

@@ -37,6 +37,7 @@ from keras_squeezenet.files import replacing
 from keras_squeezenet.layers import ImagePreprocessing, every_layer
 from keras_squeezenet.litert import TENSOR_TYPES, LiteRTModel, append_archive, chunks, silenced
 from keras_squeezenet.preprocessing import PREPROCESSINGS
+from keras_squeezenet.ranges import measure_saturation
 
 PRESERVABLE = (None, "sparsity", "clusters")
 KERNEL_ATTRIBUTES = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
@@ -168,6 +169,9 @@ class QuantizationAware:
             decisions_equal=float(np.mean(outputs.argmax(axis=1) == reference.argmax(axis=1))),
             images_checked=len(differences),
             tolerance=DEFAULT_TOLERANCE["int8"] * max(1.0, float(np.abs(reference).max())),
+            confidence=float(outputs.max(axis=1).mean()),
+            model_confidence=float(reference.max(axis=1).mean()),
+            saturation=measure_saturation(written, self.check_images),
         )
         # A NaN fails the comparison.
         agrees = result.mean_difference <= result.tolerance
