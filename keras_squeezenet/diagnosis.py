@@ -54,7 +54,7 @@ class Diagnosis:
     """
 
     NOT_LEARNING = 0.98  # of ln(classes), the loss of equal probabilities
-    FAINT = 1e-2  # signal with which the probabilities hardly depend on the image
+    FAINT = 1e-3  # signal with which the probabilities hardly depend on the image
     TOO_LITTLE, TOO_MUCH = 1e-3, 1.0  # change of a kernel from look to look
 
     def __init__(self, classes):
@@ -103,8 +103,8 @@ class Diagnosis:
                 f"a kernel has moved by {look.change:.1f} times its own length",
                 ("a lower optimizer.learning_rate", "a longer optimizer.warmup_epochs"),
             )
-        # A faint signal that grows is on its way.
-        if look.signal < self.FAINT and not look.signal > 2 * before.signal:
+        # A faint signal that grows is on its way: it grows by itself, ever faster.
+        if look.signal < self.FAINT and look.signal <= before.signal:
             yield Finding(
                 "vanishing signal",
                 f"from image to image the values before the softmax differ by {look.signal:.0e} "

@@ -16,6 +16,7 @@ from keras_squeezenet.recipe import load_recipe
 PROJECT = Path(__file__).parents[1]
 sys.path.append(str(PROJECT / "train"))
 study = importlib.import_module("getting_unstuck")
+page = importlib.import_module("getting_unstuck_page")
 
 SHORT = replace(study.PAPER, name="short", steps=3, kernel_initializer="he_normal")
 
@@ -111,7 +112,7 @@ class TestCases:
     def test_one_thing_is_varied_at_a_time(self):
         cases = {case.name: case for case in study.CASES["digits"]}
         paper = cases["paper, adam 1e-3"]
-        allowed = {"recipes' defaults", "rmsprop 1e-4"}  # and pairs of two cures
+        allowed = {"recipes' defaults", "rmsprop 1e-4", "xavier of Caffe"}  # and pairs of two cures
         for case in study.FROM_PAPER[1:]:
             changed = [
                 key
@@ -211,3 +212,41 @@ def onset(table, run):
         stuck = look["dead_classes"] or float(look["loss"]) > study.AT_CHANCE * math.log(10)
         first = (int(look["step"]) if first is None else first) if stuck else None
     return int(run["steps"]) if first is None else first
+
+
+class TestPage:
+    def test_its_tables_are_those_of_the_rows(self, tmp_path):
+        """What `--draw` writes is what is there: nobody changed one and forgot the other."""
+        written = (page.DOCS / "getting_unstuck.md").read_text(encoding="utf-8")
+        (tmp_path / "getting_unstuck.md").write_text(written, encoding="utf-8")
+        page.renew(PROJECT / "results", tmp_path)
+        assert (tmp_path / "getting_unstuck.md").read_text(encoding="utf-8") == written
+        for name in ("layers", "losses"):
+            assert f"(getting_unstuck_{name}.png)" in written
+            assert (tmp_path / f"getting_unstuck_{name}.png").stat().st_size > 10_000
+
+    def test_a_line_counts_the_outcomes_of_a_case(self, tmp_path):
+        table = study.Table(tmp_path)
+        for seed, outcome in enumerate(("learns", "dead", "dead", "diverged")):
+            measured = {"outcome": outcome, "top1": 0.1 * (seed + 1), "first_gradient": "0.02"}
+            row = {"data": "digits", **vars(SHORT), "seed": seed, **measured}
+            table.add(row, [], [])
+        *_, line = page.rows_of(table, "digits")
+        assert line == "| short | 4 | 1 | 2 | 1 | 0.25 (0.10 to 0.40) | 0.02 | none |"
+
+    def test_each_claim_of_the_text_is_in_the_rows(self):
+        """Two causes, and both have to go: in every run of the cases that the text builds on."""
+        table = study.Table(PROJECT / "results")
+
+        def outcomes(name):
+            found = [r for r in table.runs if (r["data"], r["name"]) == ("digits", name)]
+            assert found, name
+            return {run["outcome"] for run in found}
+
+        for name in ("paper, adam 1e-3", "no last ReLU", "sgd 1e-2", "sgd 1e-2, no last ReLU"):
+            assert outcomes(name) == {"chance"}, name
+        for name in ("sgd 1", "warm-up of 90 steps", "clip_norm 1", "adam 1e-2"):
+            assert "learns" not in outcomes(name), name
+        for cure in ("he_normal", "batch normalization", "input caffe"):
+            assert outcomes(f"{cure}, no last ReLU") == {"learns"}, cure
+        assert outcomes("recipes' defaults") == {"learns"}

@@ -258,21 +258,6 @@ def test_the_readme_gives_what_int8_loses():
             assert f"{mean:.1f} ({min(lost):.1f} to {max(lost):.1f})" in README
 
 
-def test_the_readme_gives_the_dead_classes_that_were_counted():
-    rows = results("dead_classes.csv")
-    for initial_values in ("authors", "he_normal"):
-        for last_activation in ("relu", "none"):
-            found = [
-                (int(row["dead_classes"]), float(row["accuracy"]))
-                for row in rows
-                if (row["initial_values"], row["last_activation"])
-                == (initial_values, last_activation)
-            ]
-            dead, accuracy = zip(*found, strict=True)
-            counted = f"{min(dead)} to {max(dead)}" if max(dead) else "0"
-            assert f"| {counted} | {min(accuracy):.2f} to {max(accuracy):.2f} |" in README
-
-
 def test_the_tables_of_compression_are_those_that_were_measured():
     docs = (PROJECT / "docs" / "compression.md").read_text(encoding="utf-8")
     for row in results("compression.csv"):

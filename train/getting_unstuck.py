@@ -74,6 +74,8 @@ class Case:
         batch_normalization: between each convolution but the last and its ReLU.
         optimizer: "adam", "rmsprop" or "sgd", with momentum 0.9.
         learning_rate: constant after `warmup_steps` on a line from 0.
+        epsilon: of adam, which divides gradients by their mean size plus this; and of rmsprop,
+            where Keras adds it under the root: 1e-14 there is 1e-7 in adam.
         clip_norm: of all gradients together.
         steps: of 32 images.
     """
@@ -88,6 +90,7 @@ class Case:
     batch_normalization: bool = False
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    epsilon: float = 1e-7  # Keras's own
     warmup_steps: int = 0
     clip_norm: float | None = None
     steps: int = 300
@@ -108,6 +111,7 @@ class Case:
 
 PAPER = Case("paper, adam 1e-3")
 HE = {"kernel_initializer": "he_normal"}
+XAVIER = {"kernel_initializer": "lecun_uniform", "last_initializer": "authors"}
 CURED = {**HE, "last_activation": None}
 RECIPE = {**CURED, "bypass": "simple", "dropout_rate": 0.3, "warmup_steps": 90, "clip_norm": 1.0}
 
@@ -124,6 +128,16 @@ FROM_PAPER = (
     varied(PAPER, "he_normal", **HE),
     varied(PAPER, "he_normal, no last ReLU", **CURED),
     varied(PAPER, "recipes' defaults", **RECIPE),
+    # Caffe's "xavier" looks at the inputs of a layer only, Keras's Glorot at its filters too.
+    varied(PAPER, "xavier of Caffe", **XAVIER),
+    varied(PAPER, "xavier of Caffe, input caffe", preprocessing="caffe", **XAVIER),
+    varied(
+        PAPER,
+        "xavier of Caffe, input caffe, no last ReLU",
+        preprocessing="caffe",
+        last_activation=None,
+        **XAVIER,
+    ),
     varied(PAPER, "adam 1e-4", learning_rate=1e-4),
     varied(PAPER, "adam 1e-4, no last ReLU", learning_rate=1e-4, last_activation=None),
     varied(PAPER, "adam 1e-2", learning_rate=1e-2),
@@ -143,6 +157,9 @@ FROM_PAPER = (
     varied(PAPER, "input 0 to 1", preprocessing=RESCALED),
     varied(PAPER, "rmsprop 1e-3", optimizer="rmsprop"),
     varied(PAPER, "rmsprop 1e-4", optimizer="rmsprop", learning_rate=1e-4),
+    varied(
+        PAPER, "rmsprop 1e-4, epsilon 1e-14", optimizer="rmsprop", learning_rate=1e-4, epsilon=1e-14
+    ),
 )
 SGD = varied(PAPER, "sgd 1e-2", optimizer="sgd", learning_rate=1e-2)
 FROM_SGD = (
@@ -541,7 +558,7 @@ def _optimizer(case):
     if case.optimizer == "sgd":
         return keras.optimizers.SGD(1.0, momentum=MOMENTUM, global_clipnorm=case.clip_norm)
     kind = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[case.optimizer]
-    return kind(1.0, global_clipnorm=case.clip_norm)
+    return kind(1.0, epsilon=case.epsilon, global_clipnorm=case.clip_norm)
 
 
 def network(case, classes, shape):
