@@ -55,6 +55,7 @@ class Diagnosis:
 
     NOT_LEARNING = 0.98  # of ln(classes), the loss of equal probabilities
     FAINT = 1e-3  # signal with which the probabilities hardly depend on the image
+    GROWS = 1.05  # from look to look
     TOO_LITTLE, TOO_MUCH = 1e-3, 1.0  # change of a kernel from look to look
 
     def __init__(self, classes):
@@ -104,7 +105,7 @@ class Diagnosis:
                 ("a lower optimizer.learning_rate", "a longer optimizer.warmup_epochs"),
             )
         # A faint signal that grows is on its way: it grows by itself, ever faster.
-        if look.signal < self.FAINT and look.signal <= before.signal:
+        if look.signal < self.FAINT and look.signal < self.GROWS * before.signal:
             yield Finding(
                 "vanishing signal",
                 f"from image to image the values before the softmax differ by {look.signal:.0e} "

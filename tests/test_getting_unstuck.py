@@ -247,6 +247,12 @@ class TestPage:
             assert outcomes(name) == {"chance"}, name
         for name in ("sgd 1", "warm-up of 90 steps", "clip_norm 1", "adam 1e-2"):
             assert "learns" not in outcomes(name), name
-        for cure in ("he_normal", "batch normalization", "input caffe"):
+        for cure in (
+            "he_normal",
+            "batch normalization",
+            "input caffe",
+            "xavier of Caffe, input caffe",
+        ):
             assert outcomes(f"{cure}, no last ReLU") == {"learns"}, cure
+            assert outcomes(cure) != {"learns"}, cure
         assert outcomes("recipes' defaults") == {"learns"}

@@ -361,7 +361,7 @@ class TestLossWatch:
         ("model", "optimizer", "causes"),
         [
             # The initial values of the authors, on images from -1 to 1.
-            ({"last_activation": None}, "sgd", ["vanishing signal"]),
+            ({"last_activation": None}, keras.optimizers.SGD(0.001), ["vanishing signal"]),
             ({"kernel_initializer": "he_normal"}, "bias of -100", ["dead classes"]),
             (LEARNS, keras.optimizers.SGD(1e-9), ["rate too low"]),
             (LEARNS, keras.optimizers.Adam(0.3), ["rate too high"]),
