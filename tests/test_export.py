@@ -371,7 +371,10 @@ def test_inside_of_a_fire_every_convolution_is_corrected_for_its_own_input(data_
     model = keras.Model(image, fire(image))
     images = np.random.default_rng(2).uniform(0, 9, (40, *image.shape[1:])).astype(np.float32)
     axes = (0, 1, 2) if data_format == "channels_last" else (0, 2, 3)
-    expected = model.predict(images, verbose=0).mean(axis=axes)
+    try:
+        expected = model.predict(images, verbose=0).mean(axis=axes)
+    except tf.errors.UnimplementedError:
+        pytest.skip("this TensorFlow has no channels_first convolution for this CPU")
 
     kernels = [convolution.kernel.numpy() for convolution in fire.convolutions]
     for convolution, kernel in zip(fire.convolutions, kernels, strict=True):

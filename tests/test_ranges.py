@@ -117,5 +117,5 @@ def test_images_that_leave_the_ranges_are_counted_and_warned_of(tmp_path, capsys
         LiteRTModel(wrong.path).predict(bright).max(axis=1).mean(), abs=1e-5
     )
     assert json.loads(json.dumps(wrong.to_dict()))["warning"] == wrong.warning
-    print_exported(wrong, "net.keras")
+    print_exported(wrong, "net.keras", "images")
     assert capsys.readouterr().out.splitlines()[1] == f"warning: {wrong.warning}"
