@@ -16,6 +16,9 @@ settings.load_profile("any machine")
 # Before any test module imports Keras.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Convolutions with channels first are oneDNN's, which TensorFlow takes by itself only where the
+# processor has instructions for neural networks.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -262,7 +262,7 @@ class TestExplain:
         def fail(*_, **__):
             raise PermissionError(13, "Permission denied", "/a/temporary/name")
 
-        monkeypatch.setattr(files.tempfile, "mkstemp", fail)
+        monkeypatch.setattr(files, "_new_file_beside", fail)
         out = tmp_path / "out.png"
         line = refused(save(tmp_path / "a.jpg"), "--model", model_path, "--explain", out)
         assert line == f"--explain cannot write {out}: Permission denied"

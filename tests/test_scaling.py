@@ -88,7 +88,7 @@ class TestTurnLength:
     def test_ranks_stand_still_for_less_time_than_makes_them_dead(self, monkeypatch):
         between = scaling.CASES.index("two averaging") * 2  # the other cases' turns, there and back
         seconds = self.parse(monkeypatch, scaling.LONGEST_TURN_SECONDS).seconds
-        assert between * seconds < distributed.DEAD_PEER_SECONDS
+        assert between * seconds < distributed.connections.DEAD_PEER_SECONDS
 
     @pytest.mark.parametrize("seconds", [0, -1, 7.5, "nan"])
     def test_another_length_is_refused_in_a_line(self, monkeypatch, capsys, seconds):

@@ -27,16 +27,16 @@ A digits row takes about 10 seconds on 2 cores, an Imagenette row 1 to 10 minute
 import argparse
 import csv
 import math
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
-# Before TensorFlow is imported: its log is not for the reader of the progress.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First of all: TensorFlow's greetings are not for the reader of the progress.
+import keras_squeezenet.quiet  # noqa: F401
 
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf

@@ -5,6 +5,9 @@ import re
 import statistics
 from pathlib import Path
 
+import keras_squeezenet.quiet  # noqa: F401
+
+# isort: split
 import getting_unstuck
 import numpy as np
 from matplotlib.ticker import FuncFormatter, PercentFormatter

@@ -45,7 +45,7 @@ WARM_UP_STEPS = 5
 LEAST_STEPS = 3  # of a turn, however slow the machine
 PATIENCE_SECONDS = 300
 # Ranks stand still for four turns in a row, and the kernel takes a connection on which a rank reads
-# nothing for distributed.DEAD_PEER_SECONDS for dead.
+# nothing for distributed.connections.DEAD_PEER_SECONDS for dead.
 LONGEST_TURN_SECONDS = 7
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
