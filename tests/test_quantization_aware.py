@@ -246,7 +246,7 @@ def test_a_network_of_ordinary_layers_becomes_a_file_of_integers(tmp_path):
     model = ordinary_classifier()
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", jit_compile=False)
     images, labels = digits()
-    model.fit(images[:TRAINING], labels[:TRAINING], epochs=5, verbose=0)
+    model.fit(images[:TRAINING], labels[:TRAINING], epochs=12, verbose=0)
     result = quantize_aware(model, training_batches(), retraining=RUN)
     written = result.write_litert(tmp_path / "ordinary.tflite", input_type="uint8")
     expected = accuracy(lambda images: model(images))
