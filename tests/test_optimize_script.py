@@ -30,11 +30,11 @@ script = importlib.import_module("optimize")
 QUICKLY = [
     word
     for setting in (
-        "prune.epochs=3",
-        "prune.learning_rate=0.01",
+        "prune.epochs=5",
+        "prune.learning_rate=0.005",
         "prune.sparsity=0.6",
-        "cluster.epochs=1",
-        "cluster.learning_rate=0.003",
+        "cluster.epochs=3",
+        "cluster.learning_rate=0.001",
         "cluster.bits=4",
         "quantize.epochs=1",
     )
@@ -54,7 +54,7 @@ def run(tmp_path_factory):
     model = training.build_model(recipe.model, dataset.image_size, 10)
     model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
     steps = dataset.train.steps_per_epoch(32)
-    model.fit(dataset.train.train_batches(32, seed=0), epochs=4, steps_per_epoch=steps, verbose=0)
+    model.fit(dataset.train.train_batches(32, seed=0), epochs=6, steps_per_epoch=steps, verbose=0)
     model.save(folder / "model.keras", include_optimizer=False)
     return folder
 
