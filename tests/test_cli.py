@@ -358,4 +358,5 @@ def test_a_published_network_goes_by_its_version(shared, tmp_path, monkeypatch):
     # The file says that its pictures are squeezed.
     out, _ = run("evaluate", tmp_path / "n.tflite", folder, "--json")
     assert json.loads(out)["top1"] == measured["top1"]
-    assert "without --calibration" in refused("export", "1.0", tmp_path / "n.tflite")
+    int8 = ("--quantize", "int8")
+    assert "without --calibration" in refused("export", "1.0", tmp_path / "n.tflite", *int8)
