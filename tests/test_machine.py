@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ machine.keep_to_own_cores()
 first = sorted(os.sched_getaffinity(0))
 machine.keep_to_own_cores()
 assert sorted(os.sched_getaffinity(0)) == first, "a second call changed the cores"
-print(first, machine.own_cores(), machine.usable_cores(), sep=";")
+answer = f"{first};{machine.own_cores()};{machine.usable_cores()}"
+with open(os.path.join(os.environ["ANSWERS"], str(os.getpid())), "w") as file:
+    file.write(answer)
 """
 ALL = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 MPI_AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -29,10 +32,12 @@ several_cores = pytest.mark.skipif(len(ALL) < 2, reason="there is one core only"
 
 def answers(command, variables=()):
     """What each rank says: its cores, its share, the number that all may use together."""
-    out = subprocess.run(
-        command, env={**os.environ, **dict(variables)}, capture_output=True, text=True, check=True
-    ).stdout
-    for line in out.splitlines():
+    # In files: a launcher may mix what its ranks print within a line.
+    with tempfile.TemporaryDirectory() as folder:
+        variables = {**os.environ, **dict(variables), "ANSWERS": folder}
+        subprocess.run(command, env=variables, check=True)
+        lines = [path.read_text() for path in Path(folder).iterdir()]
+    for line in lines:
         cores, own, usable = line.split(";")
         yield {int(core) for core in cores.strip("[]").split(",")}, int(own), int(usable)
 
