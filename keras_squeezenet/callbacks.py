@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import distributed, files
+from keras_squeezenet.averaging import averaged_weights
 from keras_squeezenet.data import DataError
 from keras_squeezenet.diagnosis import Diagnosis, Observer
 
@@ -23,7 +24,7 @@ class ShardedValidation(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy`: each rank evaluates its shard, every example counts once.
 
     Args:
-        twin: a compiled model with the weights of the one in training, and perhaps another
+        twin: a compiled model for the `averaged_weights` of the one in training, perhaps of another
             precision and image size: what is kept is measured as it will be used.
         batches: this rank's finite `tf.data.Dataset` of images and labels; it may be empty.
         empty: whether it is.
@@ -46,7 +47,7 @@ class ShardedValidation(keras.callbacks.Callback):
         sums, count = [0.0] * len(self.METRICS), 0.0
         counted = _AfterBatch(self.after_batch)
         if not self.empty:
-            self.twin.set_weights(self.model.get_weights())
+            self.twin.set_weights(averaged_weights(self.model))
             with warnings.catch_warnings():
                 # Broken pictures are left out on the way, so the batches have no known number.
                 warnings.filterwarnings("ignore", message="Your input ran out of data")
@@ -110,23 +111,23 @@ class History(keras.callbacks.Callback):
         self._attempts = files.Attempts("Training goes on, and its rows are kept in memory")
 
     def on_epoch_end(self, epoch, logs=None):
+        # A last layer that is fitted has no rate, and says so itself.
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self.rows.append(
-            {"epoch": epoch + 1, **logs, "learning_rate": rate, "ranks": distributed.size()}
-        )
+        logs = {**logs, "learning_rate": logs.get("learning_rate", rate)}
+        self.rows.append({"epoch": epoch + 1, **logs, "ranks": distributed.size()})
         if distributed.rank() == 0:
             with self._attempts.write(self.path):
                 files.write_csv(self.path, self.rows)
 
     @property
     def best_epoch(self):
-        """Number of the first epoch with the highest validation accuracy."""
+        """See `best_epoch`."""
         return best_epoch(self.rows)
 
 
 def best_epoch(rows):
-    """Number of the first epoch with the highest validation accuracy."""
-    return max(rows, key=lambda row: row["val_accuracy"])["epoch"]
+    """Number of the epoch with the highest validation accuracy; of several, the lowest loss's."""
+    return max(rows, key=lambda row: (row["val_accuracy"], -row.get("val_loss", 0.0)))["epoch"]
 
 
 class StopEarly(keras.callbacks.Callback):

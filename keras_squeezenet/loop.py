@@ -38,6 +38,7 @@ class Loop:
         split: the training `Split`.
         augmentation: for its pictures.
         history: the `History`, also to be passed among the callbacks.
+        last_layer: a `fine_tuning.LastLayer` for stages in which it alone learns.
         request: the `TerminationRequest`.
         membership: in an elastic run the `elastic.Membership`.
         commit_steps: in an elastic run the steps between commits: what the loss of a rank costs.
@@ -52,6 +53,7 @@ class Loop:
         augmentation,
         history,
         request,
+        last_layer=None,
         membership=None,
         commit_steps=20,
         stall_seconds=SECONDS_UNTIL_NAMED,
@@ -62,10 +64,11 @@ class Loop:
         self.augmentation = augmentation
         self.history = history
         self.request = request
+        self.last_layer = last_layer
         self.membership = membership
         self.commit_steps = commit_steps
         self.watch = StallWatch(stall_seconds)
-        self.batch_size = run.recipe.training.batch_size
+        self.batch_size = run.recipe.training.local_batch_size(distributed.size())
         self.group = run.recipe.training.accumulation_steps
         self.meetings = Meetings()
         self._steps = 0  # of the epoch, since training began or went on
@@ -86,7 +89,8 @@ class Loop:
             DivergedError: on all ranks, if the loss of one is no number.
         """
         steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
-        batches = self._go_on(stage, steps)
+        self.restore(stage, steps)
+        batches = None if stage.head_only else self._batches()
         callbacks = keras.callbacks.CallbackList(
             callbacks,
             add_progbar=verbose != 0,
@@ -100,19 +104,26 @@ class Loop:
         with self.watch:
             while self.run.state.epoch < stage.end and not self.run.state.stopped:
                 try:
-                    self._train_epoch(batches, steps, callbacks)
+                    if stage.head_only:
+                        self._fit_last_layer(callbacks)
+                    else:
+                        self._train_epoch(batches, steps, callbacks)
                 except DivergedError as error:
                     kept = self.run.last_checkpoint()
                     kept = f"The last good checkpoint: {kept}." if kept else "None was kept yet."
                     raise DivergedError(f"{error} {self._origin(stage)} {kept}") from None
         callbacks.on_train_end()
 
-    def _go_on(self, stage, steps):
-        """Bring the model to the run's state; the batches that come next."""
-        ranks, state = distributed.size(), self.run.state
+    def restore(self, stage, steps):
+        """Bring the model to the run's state."""
         training.compile_model(self.model, stage, steps)
-        training.restore_state(self.model, state, stage, steps, self.batch_size * ranks)
+        examples_per_step = self.batch_size * distributed.size()
+        training.restore_state(self.model, self.run.state, stage, steps, examples_per_step)
         self.model.make_train_function()
+
+    def _batches(self):
+        """What comes next from the run's state on."""
+        ranks, state = distributed.size(), self.run.state
         return iter(
             self.split.indexed_train_batches(
                 self.batch_size,
@@ -140,7 +151,8 @@ class Loop:
         left = self._steps_left()
         if not left:
             return "No step of training began it: it came up in validation."
-        batches = self._go_on(stage, steps)
+        self.restore(stage, steps)
+        batches = self._batches()
         self._seed_layers(step=steps - left)
         scales = divergence.scales_loss(self.model.optimizer)
         for step in range(steps - left, steps):
@@ -189,12 +201,35 @@ class Loop:
             self._between_steps(steps_left=steps - step - 1)
         distributed.apply_incomplete_group(self.model)
         self.commit()
+        self._end_epoch(callbacks)
+
+    def _fit_last_layer(self, callbacks):
+        """An epoch of the last layer alone."""
+        callbacks.on_epoch_begin(self.run.state.epoch)
+        if not self.run.state.examples:  # else it was left in validation
+            started = time.perf_counter()
+            weights, indices, metrics = self.last_layer.fit(
+                self.run.state.weights, after_batch=self.meet_when_due
+            )
+            self.model.set_weights(weights)
+            sums = {name: mean * len(indices) for name, mean in metrics.items()}
+            seconds = distributed.broadcast(time.perf_counter() - started)
+            self.run.state = self.run.state.after_steps(
+                [(indices, sums)],
+                weights=weights,
+                optimizer=[variable.numpy() for variable in self.model.optimizer.variables],
+                ranks=distributed.size(),
+                seconds=seconds,
+            )
+        self._end_epoch(callbacks, learning_rate=0.0)
+
+    def _end_epoch(self, callbacks, **logs):
         state = self.run.state
-        logs = state.metrics | {
+        logs |= state.metrics | {
             "seconds": state.seconds,
             "images_per_second": state.examples / state.seconds,
         }
-        callbacks.on_epoch_end(epoch, logs)
+        callbacks.on_epoch_end(state.epoch, logs)
         self.run.state = state.after_epoch(self.history.rows, self.model.stop_training)
 
     def _between_steps(self, steps_left):

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from keras_squeezenet.errors import InputError
 
+LEAST_EPOCHS = 10  # that `max_images` leaves
+LEAST_STEPS = 8  # of an epoch, that a global batch size leaves
+
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -73,6 +76,12 @@ class OptimizerSection(Section):
     `weight_decay` is Keras's decoupled one, on kernels only: each update also takes
     learning_rate · weight_decay · kernel away. The L2 penalty of SGD with momentum m in papers
     has the effect of this one divided by (1 - m).
+
+    `averaging` keeps an exponential moving average of the weights beside them, whose memory is this
+    share of all updates. It is what is validated, and what is kept.
+
+    `scale_by_ranks` is how the rate follows the number of ranks, where their batches make a larger
+    one together; with `global_batch_size` they do not.
     """
 
     name: Literal["sgd", "rmsprop", "adam", "adamw"] = "sgd"
@@ -87,6 +96,7 @@ class OptimizerSection(Section):
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     warmup_epochs: NotNegative = 0.0
     scale_by_ranks: Literal["linear", "sqrt"] | None = "linear"
+    averaging: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _fitting_keys(self):
@@ -98,27 +108,49 @@ class OptimizerSection(Section):
 
 
 class FineTuningSection(Section):
-    """The first epochs of training from loaded weights: the new last layer alone learns.
+    """Training from loaded weights; see `keras_squeezenet.fine_tuning`.
 
-    A new last layer is noise, and its gradients would spoil the features below it. After these
-    epochs, which count among `training.epochs`, all layers learn as the optimizer section says.
+    A new last layer is noise, and its gradients would spoil the features below it. So the first
+    epoch fits it to the features as they are. In the other epochs all layers learn as the optimizer
+    section says, each layer with `depth_decay` times the rate of the one above it.
     """
 
-    frozen_epochs: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
+    depth_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class TrainingSection(Section):
-    """How long and how. `batch_size` is per rank."""
+    """How long and how.
+
+    `max_images` bounds the length for large data sets: there are `epochs`, or as many as train on
+    so many images in all, if those are fewer, but ten at least.
+
+    `batch_size` is per rank; `global_batch_size`, in place of it, that of all ranks together, and
+    not more than an eighth of the images. `keep` says whether the result has the weights of the
+    epoch with the best validation accuracy, or of the last one; by default the best if there is
+    early stopping or fine-tuning.
+    """
 
     epochs: Positive
-    batch_size: Positive
+    max_images: Positive | None = None
+    batch_size: Positive | None = None
+    global_batch_size: Positive | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     early_stopping: Positive | None = None
+    keep: Literal["best", "last"] | None = None
     accumulation_steps: Positive = 1
     compression: Literal["fp16"] | None = None
     jit_compile: bool = False
+
+    @model_validator(mode="after")
+    def _one_batch_size(self):
+        if (self.batch_size is None) == (self.global_batch_size is None):
+            raise ValueError("give either batch_size or global_batch_size")
+        return self
+
+    def local_batch_size(self, ranks):
+        """Images in a step of each of so many ranks."""
+        return self.batch_size or max(1, self.global_batch_size // ranks)
 
 
 class Recipe(Section):
@@ -138,9 +170,32 @@ class Recipe(Section):
             return self
         if self.model.weights is None:
             raise ValueError("fine_tuning needs model.weights: frozen noise learns nothing")
-        if self.fine_tuning.frozen_epochs >= self.training.epochs:
-            raise ValueError("fine_tuning.frozen_epochs must be less than training.epochs")
+        if self.model.last_activation is not None:
+            raise ValueError("fine_tuning needs model.last_activation: null")
+        if self.training.epochs < 2:
+            raise ValueError("fine_tuning needs training.epochs of 2 or more")
         return self
+
+    @property
+    def keeps_best(self):
+        """Whether the result has the weights of the best epoch."""
+        if self.training.keep is None:
+            return bool(self.training.early_stopping or self.fine_tuning)
+        return self.training.keep == "best"
+
+    def for_images(self, count):
+        """This recipe for a training set of so many images: `epochs` as `max_images` says, and a
+        `global_batch_size` that leaves an epoch some steps."""
+        training = self.training
+        update = {}
+        if training.max_images is not None:
+            fewest = min(training.epochs, LEAST_EPOCHS)
+            update["epochs"] = min(training.epochs, max(fewest, training.max_images // count))
+        if training.global_batch_size is not None:
+            update["global_batch_size"] = max(
+                1, min(training.global_batch_size, count // LEAST_STEPS)
+            )
+        return self.model_copy(update={"training": training.model_copy(update=update)})
 
     def to_yaml(self):
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)

@@ -31,6 +31,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import checkpoints, distributed, evaluation, figures, files, machine, report
+from keras_squeezenet.averaging import averaged_weights
 from keras_squeezenet.callbacks import has_waited
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.data.sources import resolved
@@ -246,7 +247,7 @@ class Run:
             return
         try:
             path = checkpoints.best_model(self.checkpoints)
-            model.set_weights(keras.saving.load_model(path).get_weights())
+            model.set_weights(averaged_weights(keras.saving.load_model(path)))
         except (RunError, OSError) as error:
             log.warning("The last epoch's weights are kept, for the best one's are gone: %s", error)
 
@@ -296,7 +297,7 @@ class Run:
                 "epochs": len(history),
                 "ranks": history[-1]["ranks"],
                 "ranks_with_equal_weights": equal_ranks,
-                "batch_size": self.recipe.training.batch_size,
+                "batch_size": self.recipe.training.local_batch_size(history[-1]["ranks"]),
                 "seconds": sum(row["seconds"] for row in history),
                 "images_per_second": float(np.median(paces)),
                 "seed": self.recipe.seed,

@@ -10,6 +10,7 @@ from keras.optimizers import schedules
 from keras_squeezenet import distributed
 from keras_squeezenet.architecture import Architecture
 from keras_squeezenet.data import load_dataset
+from keras_squeezenet.fine_tuning import last_layer, scale_rates
 from keras_squeezenet.losses import SmoothedCrossentropy
 from keras_squeezenet.models import SqueezeNet
 from keras_squeezenet.recipe import Recipe, RecipeError
@@ -72,10 +73,10 @@ class Stage:
     """Consecutive epochs in which the same layers learn with one optimizer.
 
     Attributes:
-        recipe: the run's, with the optimizer and the number of epochs of this stage.
+        recipe: the run's, with the number of epochs of this stage.
         start: epochs that are behind its beginning.
         end: epochs that are behind its end.
-        head_only: whether the last convolution alone learns.
+        head_only: whether the last convolution alone learns, by `fine_tuning.LastLayer`.
     """
 
     recipe: Recipe
@@ -85,28 +86,15 @@ class Stage:
 
 
 def stages(recipe):
-    """The stages of a run: with `fine_tuning` the head alone, then all layers; else all at once."""
+    """The stages of a run: with `fine_tuning` an epoch of the last layer, then all; else all."""
     epochs = recipe.training.epochs
     if recipe.fine_tuning is None:
         return [Stage(recipe, 0, epochs)]
-    frozen_epochs = recipe.fine_tuning.frozen_epochs
-    of_the_head = recipe.optimizer.model_copy(
-        update={
-            "learning_rate": recipe.fine_tuning.learning_rate,
-            "schedule": "constant",
-            "step_epochs": [],
-            "warmup_epochs": 0.0,
-        }
-    )
+    rest = recipe.training.model_copy(update={"epochs": epochs - 1})
     return [
-        Stage(_part(recipe, of_the_head, frozen_epochs), 0, frozen_epochs, head_only=True),
-        Stage(_part(recipe, recipe.optimizer, epochs - frozen_epochs), frozen_epochs, epochs),
+        Stage(recipe, 0, 1, head_only=True),
+        Stage(recipe.model_copy(update={"training": rest}), 1, epochs),
     ]
-
-
-def _part(recipe, optimizer, epochs):
-    training = recipe.training.model_copy(update={"epochs": epochs})
-    return recipe.model_copy(update={"optimizer": optimizer, "training": training})
 
 
 def compile_model(model, stage, steps_per_epoch):
@@ -121,12 +109,15 @@ def compile_model(model, stage, steps_per_epoch):
             "training.jit_compile works on one rank only, and not in an elastic run. "
             f"Received: training.jit_compile=true on {distributed.size()} ranks"
         )
-    head = [layer for layer in model.layers if layer.weights][-1]
+    head = last_layer(model)
     for layer in model.layers:
         layer.trainable = layer is head or not stage.head_only
+    optimizer = build_optimizer(recipe, steps_per_epoch, distributed.size())
+    if recipe.fine_tuning:
+        scale_rates(optimizer, model, recipe.fine_tuning.depth_decay)
     model.compile(
         optimizer=distributed.DistributedOptimizer(
-            build_optimizer(recipe, steps_per_epoch, distributed.size()),
+            optimizer,
             compression=recipe.training.compression,
             accumulation_steps=recipe.training.accumulation_steps,
         ),
@@ -213,10 +204,18 @@ def build_optimizer(recipe, steps_per_epoch, ranks):
     section = recipe.optimizer
     updates = updates_per_epoch(recipe, steps_per_epoch)
     settings = {
-        "learning_rate": learning_rate_schedule(section, updates, recipe.training.epochs, ranks),
+        "learning_rate": learning_rate_schedule(
+            section,
+            updates,
+            recipe.training.epochs,
+            1 if recipe.training.global_batch_size else ranks,
+        ),
         "weight_decay": section.weight_decay or None,
         "global_clipnorm": section.clip_norm,
     }
+    if section.averaging:
+        memory = section.averaging * updates * recipe.training.epochs
+        settings |= {"use_ema": True, "ema_momentum": max(0.0, 1 - 1 / max(1.0, memory))}
     if section.name == "sgd":
         optimizer = keras.optimizers.SGD(
             momentum=section.momentum, nesterov=section.nesterov, **settings

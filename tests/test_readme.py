@@ -23,7 +23,7 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 MAKE_TARGETS = ["make demo", "make test"]
 # A recipe is for an hour of photos; the example is the line, not the hour.
 SHORT = "--set training.epochs=1 --set training.batch_size=4 --set training.precision=float32"
-SHORT_FINE_TUNING = "--set training.epochs=2 --set fine_tuning.frozen_epochs=1"
+SHORT_FINE_TUNING = "--set training.epochs=2 --set training.global_batch_size=null"
 SHORT_OPTIMIZATION = "--stages prune,cluster,pack " + " ".join(
     f"--set {stage}.epochs=1 --set {stage}.learning_rate=1e-4" for stage in ("prune", "cluster")
 )

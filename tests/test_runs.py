@@ -7,7 +7,7 @@ from keras_squeezenet.recipe import Recipe
 from keras_squeezenet.runs import Run
 
 CLASSES = ["a", "b"]
-TUNING = {"frozen_epochs": 2, "learning_rate": 0.01}
+TUNING = {"depth_decay": 0.5}
 RESULTS = ("model.keras", "metrics.json", "report.html")
 
 
@@ -20,7 +20,7 @@ def recipe_with(fine_tuning=None, augmentation=(), **training):
                 "image_size": 8,
                 "augmentation": dict(augmentation),
             },
-            "model": {"weights": "imagenet"},
+            "model": {"weights": "imagenet", "last_activation": None},
             "optimizer": {"name": "sgd", "learning_rate": 0.1},
             "fine_tuning": fine_tuning,
             "training": {"epochs": 6, "batch_size": 4, **training},
@@ -37,12 +37,12 @@ class TestAnotherRecipe:
     @pytest.mark.parametrize(
         ("before", "now", "message"),
         [
-            (None, TUNING, "fine_tuning was None. Received: fine_tuning={'frozen_epochs': 2"),
-            (TUNING, None, "fine_tuning was {'frozen_epochs': 2.* Received: fine_tuning=None"),
+            (None, TUNING, "fine_tuning was None. Received: fine_tuning={'depth_decay': 0.5"),
+            (TUNING, None, "fine_tuning was {'depth_decay': 0.5.* Received: fine_tuning=None"),
             (
                 TUNING,
-                {**TUNING, "frozen_epochs": 3},
-                "fine_tuning.frozen_epochs was 2. Received: fine_tuning.frozen_epochs=3",
+                {"depth_decay": 0.75},
+                "fine_tuning.depth_decay was 0.5. Received: fine_tuning.depth_decay=0.75",
             ),
         ],
     )

@@ -211,7 +211,7 @@ class TestStages:
 
     @pytest.fixture
     def recipe(self, tmp_path):
-        """Two epochs of four for the last layer, from the weights of a network of 5 classes."""
+        """One epoch of four for the last layer, from the weights of a network of 5 classes."""
         section = {"metaparameters": TINY, "kernel_initializer": "he_normal"}
         base = training.build_model(ModelSection(**section, last_activation=None), 32, 5)
         base.save(tmp_path / "base.keras")
@@ -225,7 +225,7 @@ class TestStages:
                     "weights": str(tmp_path / "base.keras"),
                 },
                 "optimizer": {"name": "adam", "learning_rate": 0.001, "scale_by_ranks": None},
-                "fine_tuning": {"frozen_epochs": 2, "learning_rate": 0.01},
+                "fine_tuning": {"depth_decay": 0.5},
                 "training": {"epochs": 4, "batch_size": 4},
             }
         )
@@ -249,7 +249,7 @@ class TestStages:
 
     def test_the_base_keeps_the_loaded_weights_until_its_stage(self, recipe):
         frozen, whole = training.stages(recipe)
-        assert [(stage.start, stage.end) for stage in (frozen, whole)] == [(0, 2), (2, 4)]
+        assert [(stage.start, stage.end) for stage in (frozen, whole)] == [(0, 1), (1, 4)]
         model = training.build_model(recipe.model, 32, 3)
         loaded = model.get_weights()
         base = keras.saving.load_model(recipe.model.weights).get_weights()
@@ -265,14 +265,12 @@ class TestStages:
         ]
         assert all(changed[::2])  # every kernel
 
-    def test_each_stage_has_its_own_rate(self, recipe):
-        frozen, whole = training.stages(recipe)
-        of_the_head = training.build_optimizer(frozen.recipe, self.STEPS, 1)._learning_rate
-        assert [float(of_the_head(step)) for step in range(4)] == pytest.approx([0.01] * 4)
+    def test_the_rate_falls_over_the_epochs_of_all_layers(self, recipe):
+        _, whole = training.stages(recipe)
         of_all = training.build_optimizer(whole.recipe, self.STEPS, 1)._learning_rate
-        assert [float(of_all(step)) for step in (0, 2, 4)] == pytest.approx([0.001, 0.0005, 0])
+        assert [float(of_all(step)) for step in (0, 3, 6)] == pytest.approx([0.001, 0.0005, 0])
 
-    @pytest.mark.parametrize(("epoch", "iterations"), [(1, 2), (2, 0), (3, 2)])
+    @pytest.mark.parametrize(("epoch", "iterations"), [(1, 0), (2, 2), (3, 4)])
     def test_a_run_goes_on_with_the_optimizer_of_its_stage(
         self, recipe, tmp_path, epoch, iterations
     ):
@@ -303,11 +301,9 @@ class TestStages:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (
-                {"fine_tuning": {"frozen_epochs": 4, "learning_rate": 1}},
-                "less than training.epochs",
-            ),
+            ({"training": {"epochs": 1, "batch_size": 4}}, "training.epochs of 2 or more"),
             ({"model": {}}, "fine_tuning needs model.weights"),
+            ({"model": {"weights": "imagenet"}}, "needs model.last_activation: null"),
         ],
     )
     def test_a_recipe_that_fits_not_is_refused(self, recipe, change, message):

@@ -269,7 +269,7 @@ class RunData:
     def __init__(self, run):
         self.recipe = load_recipe(run / "recipe.yaml")
         self.dataset = load_data(self.recipe)
-        self.batch_size = self.recipe.training.batch_size
+        self.batch_size = self.recipe.training.local_batch_size(1)
 
     def tuning_images(self):
         """Some of the training images, without labels and as they are."""

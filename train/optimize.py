@@ -114,7 +114,9 @@ class Data:
     def __init__(self, dataset, of_the_run, recipe):
         self.dataset = dataset
         self.momentum = recipe.momentum
-        self.batch_size = recipe.batch_size or of_the_run.training.batch_size
+        self.batch_size = recipe.batch_size or of_the_run.training.local_batch_size(
+            distributed.size()
+        )
         self.augmentation = Augmentation.from_mapping(of_the_run.data.augmentation)
         self.seed = of_the_run.seed
 

@@ -56,6 +56,7 @@ def main():
         return train(asked)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STATUS))
     recipe = load_recipe(asked.recipe, asked.set)
+    batch_size = recipe.training.local_batch_size(ranks=1)
     if usable_cores() < RANKS:
         raise InputError(f"two ranks need {RANKS} cores. Received: {usable_cores()}")
     cores = sorted(os.sched_getaffinity(0))[:RANKS]
@@ -72,12 +73,12 @@ def main():
         try:
             for trainer in (*alone, averaging):
                 trainer.start()
-            rounds = measure(cases, asked.rounds, asked.seconds, recipe.training.batch_size)
+            rounds = measure(cases, asked.rounds, asked.seconds, batch_size)
         finally:
             for trainer in (*alone, averaging):
                 trainer.end()
     setting = {
-        "batch_size": recipe.training.batch_size,
+        "batch_size": batch_size,
         "image_size": recipe.data.image_size,
         "precision": recipe.training.precision,
         "machine": describe(),
@@ -272,7 +273,7 @@ def train(asked):
     rank, ranks = distributed.rank(), distributed.size()
     keras.utils.set_random_seed(recipe.seed + rank)
     dataset = training.load_data(recipe)
-    batch_size = recipe.training.batch_size
+    batch_size = recipe.training.local_batch_size(1)
     steps_per_epoch = dataset.train.steps_per_epoch(batch_size, ranks)
 
     keras.config.set_dtype_policy(recipe.training.precision)

@@ -24,7 +24,8 @@ import keras_squeezenet.quiet  # noqa: F401
 # isort: split
 import keras
 
-from keras_squeezenet import distributed, evaluation, runs, training
+from keras_squeezenet import distributed, evaluation, fine_tuning, runs, training
+from keras_squeezenet.averaging import averaged_weights
 from keras_squeezenet.callbacks import (
     BrokenPictures,
     DivergedError,
@@ -55,6 +56,7 @@ def main():
     with distributed.together():
         dataset = training.load_data(recipe)
         augmentation = Augmentation.from_mapping(recipe.data.augmentation)
+        recipe = recipe.for_images(dataset.train.count)
 
     # Two networks of the same weights: the one in training is as the recipe says, its twin is
     # validated like what is kept, in float32 at the image size of evaluation.
@@ -69,6 +71,10 @@ def main():
         watch = LossWatch(
             len(class_names), recipe.optimizer.warmup_epochs, images=next(iter(some))[0]
         )
+
+    last_layer = recipe.fine_tuning and fine_tuning.LastLayer(
+        twin, dataset, recipe.training.label_smoothing
+    )
 
     folder = asked.output or Path("runs") / recipe.name
     lock = FolderLock(folder, patience=SECONDS_FOR_AN_ENDING_RUN if asked.resume else 0.0)
@@ -88,7 +94,7 @@ def main():
             return say(f"{run.folder}: finished already, nothing was done")
         lock.hold()  # another rank may have become rank 0
         rank, ranks = distributed.rank(), distributed.size()
-        batch_size = recipe.training.batch_size
+        batch_size = recipe.training.local_batch_size(ranks)
         stages = training.stages(recipe)  # with fine_tuning the last layer alone, then all
         history = History(run.folder / "history.csv", run.state.history)
         loop = Loop(
@@ -98,6 +104,7 @@ def main():
             augmentation,
             history,
             request,
+            last_layer,
             membership,
             asked.commit_steps,
             asked.stall_seconds,
@@ -130,7 +137,8 @@ def main():
             f"images of {len(class_names)} classes; {ranks} rank(s), "
             f"{dataset.train.steps_per_epoch(batch_size, ranks)} steps an epoch"
         )
-        model.set_weights(run.state.weights)  # should only the result be left to do
+        if run.state.epoch == stages[-1].end:  # only the result is left to do
+            loop.restore(stages[-1])
         with dataset.clear_errors():
             for stage in stages:
                 if run.state.epoch < stage.end:
@@ -152,7 +160,8 @@ def keep_result(run, model, dataset, history, warnings):
     """All ranks measure the weights that are kept; rank 0 writes them and what was found."""
     recipe = run.recipe
     equal_ranks = distributed.equal_ranks(model)
-    if recipe.training.early_stopping:
+    model.set_weights(averaged_weights(model))
+    if recipe.keeps_best:
         run.restore_best(model)
     distributed.broadcast_weights(model)
     result = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
@@ -161,7 +170,9 @@ def keep_result(run, model, dataset, history, warnings):
         shard = evaluation.predict_batches(
             result.predict_on_batch,
             dataset.val.indexed_val_batches(
-                recipe.training.batch_size, rank=distributed.rank(), ranks=distributed.size()
+                recipe.training.local_batch_size(distributed.size()),
+                rank=distributed.rank(),
+                ranks=distributed.size(),
             ),
         )
     shards = distributed.gather(shard)
