@@ -150,8 +150,8 @@ def sample(files, most):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--work", type=Path, required=True, help="folder for photo sets and runs")
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--work", type=Path, help="folder for photo sets and runs")
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--weights", default="imagenet", help="of version 1.1")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS, metavar="NAME")
@@ -160,8 +160,17 @@ def main():
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="as train.py takes"
     )
+    parser.add_argument(
+        "--draw", action="store_true", help="only renew docs/fine_tuning.md from the rows"
+    )
     asked = parser.parse_args()
 
+    if asked.draw:
+        import finetuning_page
+
+        return finetuning_page.renew(asked.output)
+    if asked.data is None or asked.work is None:
+        parser.error("--data and --work are needed, or --draw")
     rows = read_rows(asked.output)
     there = {(row["photos"], row["ranks"], row["seed"], row["settings"]) for row in rows}
     settings = " ".join(asked.set)

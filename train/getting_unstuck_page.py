@@ -1,9 +1,7 @@
 """The figures and tables of docs/getting_unstuck.md, from the rows of train/getting_unstuck.py."""
 
 import math
-import re
 import statistics
-from pathlib import Path
 
 import keras_squeezenet.quiet  # noqa: F401
 
@@ -11,6 +9,7 @@ import keras_squeezenet.quiet  # noqa: F401
 import getting_unstuck
 import numpy as np
 from matplotlib.ticker import FuncFormatter, PercentFormatter
+from pages import DOCS, renew_tables
 
 from keras_squeezenet.figures.drawing import (
     DPI,
@@ -23,11 +22,8 @@ from keras_squeezenet.figures.drawing import (
     save,
     style,
 )
-from keras_squeezenet.files import write_text
 
-DOCS = Path(__file__).parents[1] / "docs"
 CHANCE = math.log(10)
-TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 LOOKS = {  # colour and dashes of a case, in all figures
     "paper, adam 1e-3": (VALIDATION, "-"),
     "no last ReLU": (VALIDATION, "--"),
@@ -57,13 +53,7 @@ def renew(results, docs=DOCS):
     digits = [run for run in table.runs if run["data"] == "digits"]
     draw_layers(table, digits, docs / "getting_unstuck_layers.png")
     draw_losses(digits, docs / "getting_unstuck_losses.png")
-    page = docs / "getting_unstuck.md"
-    text = page.read_text(encoding="utf-8")
-    write_text(page, TABLE.sub(lambda found: _renewed(table, *found.groups()), text))
-
-
-def _renewed(table, opening, data, closing):
-    return opening + "\n".join(rows_of(table, data)) + "\n" + closing
+    renew_tables(docs / "getting_unstuck.md", lambda data: rows_of(table, data))
 
 
 def rows_of(table, data):
