@@ -125,9 +125,10 @@ class TrainingSection(Section):
     so many images in all, if those are fewer, but ten at least.
 
     `batch_size` is per rank; `global_batch_size`, in place of it, that of all ranks together, and
-    not more than an eighth of the images. `keep` says whether the result has the weights of the
-    epoch with the best validation accuracy, or of the last one; by default the best if there is
-    early stopping or fine-tuning.
+    not more than an eighth of the images, with a rate that is lower by as much.
+
+    `keep` says whether the result has the weights of the epoch with the best validation accuracy,
+    or of the last one; by default the best if there is early stopping or fine-tuning.
     """
 
     epochs: Positive
@@ -184,18 +185,24 @@ class Recipe(Section):
         return self.training.keep == "best"
 
     def for_images(self, count):
-        """This recipe for a training set of so many images: `epochs` as `max_images` says, and a
-        `global_batch_size` that leaves an epoch some steps."""
-        training = self.training
+        """This recipe for a training set of so many images.
+
+        `epochs` are as `max_images` says. A `global_batch_size` is such that an epoch has some
+        steps, and the rate is lower by as much as the batch is smaller (Goyal et al., arXiv
+        1706.02677, section 2.1).
+        """
+        training, optimizer = self.training, self.optimizer
         update = {}
         if training.max_images is not None:
             fewest = min(training.epochs, LEAST_EPOCHS)
             update["epochs"] = min(training.epochs, max(fewest, training.max_images // count))
         if training.global_batch_size is not None:
-            update["global_batch_size"] = max(
-                1, min(training.global_batch_size, count // LEAST_STEPS)
-            )
-        return self.model_copy(update={"training": training.model_copy(update=update)})
+            size = max(1, min(training.global_batch_size, count // LEAST_STEPS))
+            update["global_batch_size"] = size
+            rate = optimizer.learning_rate * size / training.global_batch_size
+            optimizer = optimizer.model_copy(update={"learning_rate": rate})
+        training = training.model_copy(update=update)
+        return self.model_copy(update={"training": training, "optimizer": optimizer})
 
     def to_yaml(self):
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)

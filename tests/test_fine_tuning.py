@@ -206,6 +206,7 @@ class TestRecipeForImages:
         found = recipe.for_images(count)
         assert found.training.epochs == epochs
         assert found.training.local_batch_size(ranks=1) == batch_size
+        assert found.optimizer.learning_rate == pytest.approx(0.01 * batch_size / 32)
         assert found.for_images(count) == found
 
     def test_fewer_epochs_than_ten_stay(self):
