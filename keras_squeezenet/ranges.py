@@ -59,16 +59,31 @@ def widen(path, images):
         values = [litert.activation(index) for index in deciding]
         greatest.append([value.max() for value in values])
         least.append([value.min() for value in values])
-    for index, high, low in zip(deciding, np.transpose(greatest), np.transpose(least), strict=True):
+    for index, low, high in zip(deciding, np.transpose(least), np.transpose(greatest), strict=True):
         found = graph.tensors[index].quantization
         if found is None or found.max is None or not len(found.max):
             continue  # integers have no range
-        found.max = [max(found.max[0], expected_extreme(high))]
-        if found.min[0] < 0:
-            found.min = [min(found.min[0], -expected_extreme(-low))]
+        start, end = range_with_room(low, high)
+        found.min, found.max = [min(found.min[0], start)], [max(found.max[0], end)]
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     Path(path).write_bytes(builder.Output())
+
+
+def range_with_room(least, greatest):
+    """The range of an activation that decides, with room for what calibration did not see.
+
+    Args:
+        least, greatest: of each image of the calibration, float `[images]`.
+
+    Returns:
+        Start and end. A start that no image is below 0 at is the least value seen, such as the 0
+        of a ReLU.
+    """
+    start, end = np.min(least), max(np.max(greatest), expected_extreme(greatest))
+    if start < 0:
+        start = min(start, -expected_extreme(-np.asarray(least)))
+    return float(start), float(end)
 
 
 def expected_extreme(maxima):

@@ -8,8 +8,8 @@ integer file will, and gradients pass through the rounding. Against calibration 
 import copy
 import importlib
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from keras_squeezenet.compression.clustering import MAX_BITS
 from keras_squeezenet.compression.retraining import (
     LayerStatistics,
     RetrainingError,
+    broadcast,
     check_classifier,
     endless,
     retrain,
@@ -37,13 +38,32 @@ from keras_squeezenet.files import replacing
 from keras_squeezenet.layers import ImagePreprocessing, every_layer
 from keras_squeezenet.litert import TENSOR_TYPES, LiteRTModel, append_archive, chunks, silenced
 from keras_squeezenet.preprocessing import PREPROCESSINGS
-from keras_squeezenet.ranges import measure_saturation
+from keras_squeezenet.ranges import measure_saturation, range_with_room
 
 PRESERVABLE = (None, "sparsity", "clusters")
 KERNEL_ATTRIBUTES = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
 
 _MOVING_AVERAGE_STEP = 1e-3  # what tfmot's ranges of activations move towards those of a batch
-_CALIBRATION_BATCHES = 4
+_CALIBRATION_IMAGES = 100
+_SETTLING_IMAGES = 32
+
+# Names of tf_keras's layers and functions, see `ranges` for the same in a file.
+_PASSING = {
+    "AveragePooling2D",
+    "Concatenate",
+    "Cropping2D",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "MaxPooling2D",
+    "Permute",
+    "Reshape",
+    "SpatialDropout2D",
+    "ZeroPadding2D",
+}
+_ACTIVATIONS = {"Activation", "Softmax"}
+_BOUNDING = {"hard_sigmoid", "log_softmax", "relu6", "sigmoid", "softmax", "tanh"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +208,10 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
     """Train a classifier on with 8-bit kernels and activations.
 
     Preprocessing is folded into the first convolution before, as `export_litert` does. Before the
-    first step the ranges of the activations are taken from a few batches: tfmot starts them at ±6
-    and moves them by a thousandth in a step, so that in a short run they would never arrive. Under
+    first step the ranges of the activations are taken from 100 images or more: tfmot starts them at
+    ±6 and moves them by a thousandth in a step, so that in a short run they would never arrive.
+    After the last step they are taken anew, with room for what was not seen in those that decide
+    (see `ranges`): tfmot's average of what batches reach cuts off the surest images. Under
     horovodrun every rank calls this with its own shard, and all get the same network.
 
     On TensorFlow 2.21 all of tfmot's 8-bit schemes run. As they are, its two that preserve
@@ -231,14 +253,17 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
     if pixels:
         # Scale 1: an image's bytes are its codes. tfmot only ever widens the input's range.
         _set_input_range(quantized, 0.0, 255.0)
-    batches = [images for images, _ in islice(endless(train_data), _CALIBRATION_BATCHES)]
-    _calibrate(quantized, batches)
+    images = _first_images(train_data)
+    _calibrate(quantized, images[:_CALIBRATION_IMAGES])
     precondition = None
     if changed and preserve != "clusters":
         by_name = {variable.name: variable for variable in quantized.trainable_variables}
         pairs = [(by_name[f"{name}/kernel:0"], by_name[f"{name}/bias:0"]) for name in changed]
         precondition = as_if_unfolded(pairs, PREPROCESSINGS[pixels[0].mode])
     retrain(quantized, train_data, retraining, precondition=precondition)
+    # In training tfmot moves them to what batches reach on average, where half of all go beyond.
+    _calibrate(quantized, images[:_CALIBRATION_IMAGES])
+    broadcast(quantized)
     return QuantizationAware(
         twin=quantized,
         layers=tuple(_code_statistics(quantized, list(kernels(folded)))),
@@ -246,8 +271,18 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
         after=top1(quantized, validation_data),
         name=model.name,
         takes_pixels=bool(pixels),
-        check_images=np.concatenate([np.asarray(images, np.float32) for images in batches]),
+        check_images=images,
     )
+
+
+def _first_images(train_data):
+    """float32 images of whole batches, enough to calibrate with."""
+    batches, count = [], 0
+    for images, _ in endless(train_data):
+        batches.append(np.asarray(images, np.float32))
+        count += len(batches[-1])
+        if count >= _CALIBRATION_IMAGES:
+            return np.concatenate(batches)
 
 
 def _check_preservable(preserve, kernel_by_name):
@@ -402,38 +437,100 @@ def _set_input_range(quantized, least, greatest):
                     variable.assign(greatest)
 
 
-def _calibrate(quantized, batches):
-    """Set the ranges of all activations to those of the batches, averaged.
+def _calibrate(quantized, images):
+    """Set the ranges of all activations to what the images need, as `export_litert` does.
 
-    A tensor's range is right only once those before it are, so the first batch goes through until
-    nothing moves.
+    A tensor's range is right only once those before it are, so some images go through until
+    nothing moves. Then each goes through alone: the range of what decides has room for more than
+    was seen, and how much tell the extremes of single images.
     """
     import tensorflow as tf
 
     ranges = _activation_ranges(quantized)
-    others = [v for v in quantized.variables if not any(v is moved for moved in ranges)]
-    before = [variable.numpy() for variable in others]
-    forward = tf.function(lambda images: quantized(images, training=True))
-    for _ in range(len(ranges) // 2):
-        found = _observed(forward, batches[0], ranges)
-        settled = np.allclose(found, [v.numpy() for v in ranges], rtol=0.02, atol=1e-3)
-        _assign(ranges, found)
-        if settled:
-            break
-    _assign(ranges, np.mean([_observed(forward, images, ranges) for images in batches], axis=0))
-    # Training mode also moved the statistics of batch normalizations.
-    _assign(others, before)
+    variables = [variable for pair in ranges for variable in pair]
+    with _as_in_use(quantized):
+        forward = tf.function(lambda images: quantized(images, training=True))
+        for _ in range(len(ranges)):
+            found = _observed(forward, images[:_SETTLING_IMAGES], variables)
+            settled = np.allclose(found, [v.numpy() for v in variables], rtol=0.02, atol=1e-3)
+            _assign(variables, found)
+            if settled:
+                break
+        each = np.array(
+            [_observed(forward, images[i : i + 1], variables) for i in range(len(images))]
+        )
+    deciding = {id(variable) for pair in _deciding_ranges(quantized) for variable in pair}
+    for pair, least, greatest in zip(ranges, each.T[::2], each.T[1::2], strict=True):
+        decides = id(pair[0]) in deciding
+        ends = range_with_room(least, greatest) if decides else (least.min(), greatest.max())
+        _assign(pair, ends)
 
 
 def _activation_ranges(quantized):
     """The variables min and max of every activation, but for the model's input."""
     return [
-        variable
+        pair
         for layer in quantized.layers
         if type(layer).__name__ == "QuantizeWrapperV2"
-        for variable in layer.weights
-        if variable.name.endswith(("_min:0", "_max:0")) and "kernel_" not in variable.name
+        for pair in _ranges_of(layer).values()
     ]
+
+
+def _ranges_of(wrapper):
+    """Of a layer's activations: "pre_activation", "post_activation" or "output" -> (min, max)."""
+    named = {variable.name.split("/")[-1]: variable for variable in wrapper.weights}
+    return {
+        name.removesuffix("_min:0"): (least, named[name.replace("_min:0", "_max:0")])
+        for name, least in named.items()
+        if name.endswith("_min:0") and not name.startswith("kernel_")
+    }
+
+
+def _deciding_ranges(quantized):
+    """Those that nothing bounds of outputs, and of what passing and bounding layers make them of.
+
+    The same of a file finds `ranges`.
+    """
+    wanted = {id(layer) for layer in quantized.layers if not layer.outbound_nodes}
+    for layer in reversed(quantized.layers):
+        if id(layer) not in wanted or type(layer).__name__ != "QuantizeWrapperV2":
+            continue
+        bounded = _is_bounded(layer.layer)
+        for name, pair in _ranges_of(layer).items():
+            if name == "pre_activation" or not bounded:
+                yield pair
+        kind = type(layer.layer).__name__
+        if kind in _PASSING or (bounded and kind in _ACTIVATIONS):
+            wanted |= {id(node.layer) for node in layer.inbound_nodes[0].parent_nodes}
+
+
+def _is_bounded(layer):
+    if getattr(layer, "max_value", None) is not None:  # a ReLU's
+        return True
+    activation = getattr(layer, "activation", None)
+    activation = getattr(activation, "activation", activation)  # inside of tfmot's
+    return type(layer).__name__ == "Softmax" or getattr(activation, "__name__", "") in _BOUNDING
+
+
+@contextmanager
+def _as_in_use(quantized):
+    """Only the ranges are in training while it lasts: no dropout, no new statistics."""
+    inner = [layer.layer for layer in quantized.layers if hasattr(layer, "layer")]
+    rates = [(layer, layer.rate) for layer in inner if "Dropout" in type(layer).__name__]
+    trainable = [
+        (layer, layer.trainable) for layer in inner if type(layer).__name__ == "BatchNormalization"
+    ]
+    for layer, _ in rates:
+        layer.rate = 0.0
+    for layer, _ in trainable:
+        layer.trainable = False
+    try:
+        yield
+    finally:
+        for layer, rate in rates:
+            layer.rate = rate
+        for layer, was in trainable:
+            layer.trainable = was
 
 
 def _observed(forward, images, ranges):
