@@ -14,6 +14,7 @@ from keras_squeezenet.compression.quantization_aware import quantize_aware
 from keras_squeezenet.compression.retraining import Retraining, RetrainingError
 from keras_squeezenet.export import ExportError
 from keras_squeezenet.litert import LiteRTModel, read_class_names, read_resize
+from keras_squeezenet.ranges import LATE_ROOM, expected_extreme
 from tests.compression_digits import (
     TRAINING,
     accuracy,
@@ -141,9 +142,74 @@ def test_ranges_fit_the_network_before_the_first_step(trained):
     (conv1,) = (layer for layer in result.twin.layers if layer.name == "quant_conv1")
     greatest = {v.name.split("/")[-1]: float(v.numpy().max()) for v in conv1.weights}
     features = keras.Model(trained.input, trained.get_layer("conv1").output)
-    batches = training_batches()
-    expected = np.mean([np.max(features(next(batches)[0])) for _ in range(4)])
+    expected = np.max(features(calibration_images()))
     assert greatest["post_activation_max:0"] == pytest.approx(expected, rel=0.05)
+
+
+def calibration_images():
+    batches = training_batches()
+    return np.concatenate([next(batches)[0] for _ in range(4)])[:100]
+
+
+def test_ranges_have_the_room_of_an_exported_files(trained):
+    """A batch's average would cut off half of all batches' extremes, and the surest images."""
+    pool4 = keras.Model(trained.input, trained.get_layer("pool4").output)
+    maxima = np.asarray(pool4(calibration_images())).max(axis=1)
+    still = quantize_aware(
+        trained, training_batches(), retraining=Retraining(1, 1, learning_rate=1e-12)
+    )
+    expected = expected_extreme(maxima)
+    assert expected > 1.1 * maxima.max()
+    assert found_max(still, "pool4", "output") == pytest.approx(expected, rel=0.05)
+
+    conv4 = keras.Model(trained.input, trained.get_layer("conv4").output)
+    assert found_max(still, "conv4", "post_activation") == pytest.approx(
+        expected_extreme(np.asarray(conv4(calibration_images())).max(axis=(1, 2, 3))), rel=0.05
+    )
+
+    fire3 = keras.Model(trained.input, trained.get_layer("fire3").output)
+    seen = np.max(fire3(calibration_images()))
+    assert found_max(still, "fire3_concat", "output") == pytest.approx(LATE_ROOM * seen, rel=0.05)
+    fire2 = keras.Model(trained.input, trained.get_layer("fire2").output)
+    seen = np.max(fire2(calibration_images()))
+    assert found_max(still, "fire2_concat", "output") == pytest.approx(seen, rel=0.05)
+
+
+def test_training_leaves_no_image_at_the_end_of_the_range_that_decides(quantized, tmp_path):
+    result = quantized.write_litert(tmp_path / "digits.tflite")
+    deciding = [found for found in result.saturation if found.decides]
+    assert deciding
+    assert max(found.images for found in deciding) < 0.02
+    assert result.warning is None
+
+
+def test_ranges_are_taken_without_dropout_and_leave_it_and_statistics_alone():
+    keras.utils.set_random_seed(1)
+    image = keras.Input((16, 16, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3, use_bias=False)(image))
+    x = layers.Dropout(0.9)(layers.Flatten()(layers.ReLU()(x)))
+    model = keras.Model(image, layers.Dense(10, activation="softmax", name="last")(x))
+    twin = quantization_aware._quantized(
+        quantization_aware.to_tf_keras(quantization_aware.for_inference(model, copy=True)), None
+    )
+    before = {v.name: v.numpy() for v in twin.variables if "moving" in v.name}
+    assert before
+    quantization_aware._calibrate(twin, calibration_images())
+    model.get_layer("last").activation = None
+    logits = np.asarray(model(calibration_images()))
+    (last,) = (layer for layer in twin.layers if layer.name == "quant_last")
+    (((_, greatest)),) = quantization_aware._ranges_of(last).values()
+    assert float(greatest) == pytest.approx(expected_extreme(logits.max(axis=1)), rel=0.05)
+    for variable in twin.variables:
+        if "moving" in variable.name:
+            np.testing.assert_array_equal(variable.numpy(), before[variable.name])
+    (dropout,) = (layer.layer for layer in twin.layers if "dropout" in layer.name)
+    assert dropout.rate == 0.9
+
+
+def found_max(result, name, part):
+    (layer,) = (layer for layer in result.twin.layers if layer.name == f"quant_{name}")
+    return float(quantization_aware._ranges_of(layer)[part][1])
 
 
 def test_the_first_convolution_moves_as_with_its_preprocessing_before_it(trained):

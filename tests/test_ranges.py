@@ -12,6 +12,7 @@ from scipy.stats import gumbel_r
 from keras_squeezenet.export import export_litert
 from keras_squeezenet.litert import LiteRTModel
 from keras_squeezenet.printing import print_exported
+from keras_squeezenet.ranges import LATE_ROOM
 
 SIDE = 8
 
@@ -75,6 +76,22 @@ def test_ranges_between_layers_are_those_of_the_calibration(tmp_path):
     export_litert(model, path, quantize="int8", calibration=seen, tolerance=np.inf)
     inner = keras.Model(model.input, model.get_layer("first").output)
     assert found_range(path, "first") == pytest.approx((0, np.asarray(inner(seen)).max()), rel=0.03)
+
+
+def test_a_late_layer_has_room_for_what_other_kinds_of_photos_excite(tmp_path):
+    """Of five layers with kernels the last two are late, and the last decides."""
+    keras.utils.set_random_seed(2)
+    image = x = keras.Input((SIDE, SIDE, 3))
+    for name in ("first", "second", "third", "fourth"):
+        x = layers.Conv2D(8, 3, activation="relu", padding="same", name=name)(x)
+    model = keras.Model(image, layers.Dense(4, name="fifth")(layers.Flatten()(x)))
+    path = tmp_path / "net.tflite"
+    seen = images(60)
+    export_litert(model, path, quantize="int8", calibration=seen, tolerance=np.inf)
+    for name, room in {"first": 1, "second": 1, "third": 1, "fourth": LATE_ROOM}.items():
+        inner = keras.Model(image, model.get_layer(name).output)
+        expected = (0, room * np.asarray(inner(seen)).max())
+        assert found_range(path, name) == pytest.approx(expected, rel=0.05), name
 
 
 def test_what_an_activation_bounds_is_not_widened(tmp_path):

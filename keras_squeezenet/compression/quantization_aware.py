@@ -38,7 +38,7 @@ from keras_squeezenet.files import replacing
 from keras_squeezenet.layers import ImagePreprocessing, every_layer
 from keras_squeezenet.litert import TENSOR_TYPES, LiteRTModel, append_archive, chunks, silenced
 from keras_squeezenet.preprocessing import PREPROCESSINGS
-from keras_squeezenet.ranges import measure_saturation, range_with_room
+from keras_squeezenet.ranges import first_late, measure_saturation, range_with_room
 
 PRESERVABLE = (None, "sparsity", "clusters")
 KERNEL_ATTRIBUTES = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
@@ -459,11 +459,11 @@ def _calibrate(quantized, images):
         each = np.array(
             [_observed(forward, images[i : i + 1], variables) for i in range(len(images))]
         )
-    deciding = {id(variable) for pair in _deciding_ranges(quantized) for variable in pair}
+    deciding = {id(least) for least, _ in _deciding_ranges(quantized)}
+    late = {id(least) for least, _ in _late_ranges(quantized)}
     for pair, least, greatest in zip(ranges, each.T[::2], each.T[1::2], strict=True):
-        decides = id(pair[0]) in deciding
-        ends = range_with_room(least, greatest) if decides else (least.min(), greatest.max())
-        _assign(pair, ends)
+        places = {"decides": id(pair[0]) in deciding, "late": id(pair[0]) in late}
+        _assign(pair, range_with_room(least, greatest, **places))
 
 
 def _activation_ranges(quantized):
@@ -495,13 +495,27 @@ def _deciding_ranges(quantized):
     for layer in reversed(quantized.layers):
         if id(layer) not in wanted or type(layer).__name__ != "QuantizeWrapperV2":
             continue
-        bounded = _is_bounded(layer.layer)
-        for name, pair in _ranges_of(layer).items():
-            if name == "pre_activation" or not bounded:
-                yield pair
+        yield from _unbounded_ranges(layer)
         kind = type(layer.layer).__name__
-        if kind in _PASSING or (bounded and kind in _ACTIVATIONS):
+        if kind in _PASSING or (kind in _ACTIVATIONS and _is_bounded(layer.layer)):
             wanted |= {id(node.layer) for node in layer.inbound_nodes[0].parent_nodes}
+
+
+def _late_ranges(quantized):
+    """Those that nothing bounds of the late layers and of all that follow them."""
+    wrappers = [layer for layer in quantized.layers if hasattr(layer, "layer")]
+    has_kernel = [type(wrapper.layer).__name__ in KERNEL_ATTRIBUTES for wrapper in wrappers]
+    first = first_late(sum(has_kernel))
+    for wrapper, kernels_so_far in zip(wrappers, np.cumsum(has_kernel), strict=True):
+        if kernels_so_far > first:
+            yield from _unbounded_ranges(wrapper)
+
+
+def _unbounded_ranges(wrapper):
+    bounded = _is_bounded(wrapper.layer)
+    for name, pair in _ranges_of(wrapper).items():
+        if name == "pre_activation" or not bounded:
+            yield pair
 
 
 def _is_bounded(layer):
