@@ -192,6 +192,8 @@ def test_ranges_are_taken_without_dropout_and_leave_it_and_statistics_alone():
     twin = quantization_aware._quantized(
         quantization_aware.to_tf_keras(quantization_aware.for_inference(model, copy=True)), None
     )
+    (dropout,) = (layer.layer for layer in twin.layers if "dropout" in layer.name)
+    dropout.rate = 0.9
     before = {v.name: v.numpy() for v in twin.variables if "moving" in v.name}
     assert before
     quantization_aware._calibrate(twin, calibration_images())
@@ -203,7 +205,6 @@ def test_ranges_are_taken_without_dropout_and_leave_it_and_statistics_alone():
     for variable in twin.variables:
         if "moving" in variable.name:
             np.testing.assert_array_equal(variable.numpy(), before[variable.name])
-    (dropout,) = (layer.layer for layer in twin.layers if "dropout" in layer.name)
     assert dropout.rate == 0.9
 
 

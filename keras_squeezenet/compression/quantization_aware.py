@@ -442,7 +442,8 @@ def _calibrate(quantized, images):
 
     A tensor's range is right only once those before it are, so some images go through until
     nothing moves. Then each goes through alone: the range of what decides has room for more than
-    was seen, and how much tell the extremes of single images.
+    was seen, and how much tell the extremes of single images. Meanwhile ranges are twice as wide,
+    so that none cuts off what a later one has to be found for.
     """
     import tensorflow as tf
 
@@ -451,7 +452,7 @@ def _calibrate(quantized, images):
     with _as_in_use(quantized):
         forward = tf.function(lambda images: quantized(images, training=True))
         for _ in range(len(ranges)):
-            found = _observed(forward, images[:_SETTLING_IMAGES], variables)
+            found = 2 * _observed(forward, images[:_SETTLING_IMAGES], variables)
             settled = np.allclose(found, [v.numpy() for v in variables], rtol=0.02, atol=1e-3)
             _assign(variables, found)
             if settled:
