@@ -483,7 +483,7 @@ def _ranges_of(wrapper):
     return {
         name.removesuffix("_min:0"): (least, named[name.replace("_min:0", "_max:0")])
         for name, least in named.items()
-        if name.endswith("_min:0") and not name.startswith("kernel_")
+        if name.endswith("_min:0") and "kernel_" not in name
     }
 
 
