@@ -258,6 +258,21 @@ def test_the_readme_gives_what_int8_loses():
             assert f"{mean:.1f} ({min(lost):.1f} to {max(lost):.1f})" in README
 
 
+def test_the_readme_gives_what_other_kinds_of_photos_cost_int8():
+    rows = [row for row in results("int8_kinds.csv") if row["weights"] == "1.1"]
+    own = [float(r["changed"]) for r in rows if r["calibrated_with"] == r["judged_on"]]
+    assert f"{min(own):.1f} to {max(own):.1f} % of their decisions" in README
+    others = [float(r["more_changed"]) for r in rows if r["calibrated_with"] != r["judged_on"]]
+    beyond = [more for more in others if more > 2]
+    found = f"Of the {len(others)} pairs of two kinds {len(others) - len(beyond)} change"
+    assert found in README
+    assert f"change {min(beyond):.1f} to {max(beyond):.1f} points" in README
+    lost = [float(row["lost"]) for row in rows if row["lost"]]
+    assert f"loses a point ({min(lost):.1f} to {max(lost):.1f})" in README
+    falls = [float(row["float32_confidence"]) - float(row["confidence"]) for row in rows]
+    assert f"falls by at most {max(falls):.3f}" in README
+
+
 def test_the_tables_of_compression_are_those_that_were_measured():
     docs = (PROJECT / "docs" / "compression.md").read_text(encoding="utf-8")
     for row in results("compression.csv"):
