@@ -142,6 +142,19 @@ def test_a_model_in_the_model_becomes_its_layers_and_frozen_statistics_stay():
     )
 
 
+def test_dropout_drops_in_the_twin_as_in_the_model():
+    """Keras records `training=False`, its default, and heeds it in no training step."""
+    model = tiny_net(dropout_rate=0.25)
+    twin = bridge.to_tf_keras(model)
+    [ours], [theirs] = (
+        [layer for layer in network.layers if "Dropout" in type(layer).__name__]
+        for network in (model, twin)
+    )
+    assert theirs.rate == ours.rate == 0.25
+    vector = np.ones((1, 8, 8, 64), "float32")
+    assert np.mean(np.asarray(theirs(vector, training=True)) == 0) == pytest.approx(0.25, abs=0.05)
+
+
 def test_a_layer_called_twice_is_one_layer_in_the_twin():
     vector = keras.Input((4,))
     shared = layers.Dense(4, name="shared")

@@ -376,7 +376,7 @@ def tuning(alone, tmp_path_factory):
         *("--set", "data.train_image_size=32", "--set", f"model.weights={alone}/model.keras"),
         *("--set", "fine_tuning={depth_decay: 0.8}", "--set", "optimizer.averaging=0.1"),
         *("--set", "training.epochs=12", "--set", "training.batch_size=null"),
-        *("--set", "training.global_batch_size=10"),
+        *("--set", "training.global_batch_size=10", "--set", "optimizer.learning_rate=0.0003"),
     ]
 
 

@@ -285,8 +285,6 @@ class _Walk:
         config = {key: config[key] for key in CARRIED[type(operation)]}
         if isinstance(operation, layers.BatchNormalization):
             config["trainable"] = operation.trainable and not inference
-        elif isinstance(operation, layers.Dropout | layers.SpatialDropout2D) and inference:
-            config["rate"] = 0.0
         activation = config.get("activation", "linear")
         if activation == "relu6":
             # An activation of LiteRT and of tfmot as a layer, and of tf_keras as nothing else.
