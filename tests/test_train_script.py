@@ -374,9 +374,9 @@ def tuning(alone, tmp_path_factory):
     return [
         *("--set", f"data.source={folder}", "--set", "data.image_size=40"),
         *("--set", "data.train_image_size=32", "--set", f"model.weights={alone}/model.keras"),
-        *("--set", "fine_tuning={depth_decay: 0.8}", "--set", "optimizer.averaging=0.1"),
+        *("--set", "fine_tuning={depth_decay: 0.8}", "--set", "optimizer.averaging=0.2"),
         *("--set", "training.epochs=12", "--set", "training.batch_size=null"),
-        *("--set", "training.global_batch_size=10", "--set", "optimizer.learning_rate=0.0003"),
+        *("--set", "training.global_batch_size=10", "--set", "optimizer.learning_rate=0.0002"),
     ]
 
 
@@ -395,13 +395,13 @@ class TestFineTuning:
         # Of 60 images an eighth, over all ranks.
         assert found["training"]["batch_size"] == 7 // ranks
         # The best epoch is kept, with the averaged weights: never worse than the last layer's fit,
-        # on the way never far below it. The twin that is validated is what is kept: float32, at
-        # the size of evaluation.
+        # whose loss is never lost on the way. The twin that is validated is what is kept: float32,
+        # at the size of evaluation.
         assert rows[0]["learning_rate"] == 0
         assert max(row["val_accuracy"] for row in rows) == pytest.approx(
             found["evaluation"]["top1"]
         )
-        assert min(row["val_accuracy"] for row in rows) > rows[0]["val_accuracy"] - 0.03
+        assert max(row["val_loss"] for row in rows) < 1.05 * rows[0]["val_loss"]
         saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
         assert saved.input_shape == (None, 40, 40, 3)
         assert all(layer.trainable for layer in saved.layers)
