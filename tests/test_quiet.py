@@ -153,7 +153,11 @@ def test_tensorflow_itself_says_nothing():
 
 
 # Not communication.py: TensorFlow is in the processes that it starts.
-SCRIPTS = sorted(set((PROJECT / "train").glob("*.py")) - {PROJECT / "train" / "communication.py"})
+SCRIPTS = sorted(
+    path
+    for path in (PROJECT / "train").glob("*.py")
+    if "__main__" in path.read_text(encoding="utf-8") and path.stem != "communication"
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -165,4 +169,21 @@ def test_every_script_is_quiet_before_it_imports_anything_else(script):
     ]
     names = [line.split()[1].partition(".")[0] for line in imports]
     first = next(i for i, name in enumerate(names) if name not in sys.stdlib_module_names)
+    if imports[first] == "import keras_squeezenet.onednn":
+        first += 1
     assert imports[first].startswith("import keras_squeezenet.quiet")
+
+
+def test_training_asks_for_onednn_before_tensorflow_is_there():
+    code = "import keras_squeezenet.onednn, os, sys; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    for given, expected in ((None, b"1\n"), ("0", b"0\n")):
+        variables = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": given}
+        variables = {name: value for name, value in variables.items() if value is not None}
+        code_and_check = code + "; assert 'tensorflow' not in sys.modules"
+        done = subprocess.run(
+            [sys.executable, "-c", code_and_check], env=variables, capture_output=True, check=True
+        )
+        assert done.stdout == expected
+    for script in ("train", "optimize"):
+        text = (PROJECT / "train" / f"{script}.py").read_text(encoding="utf-8")
+        assert text.index("keras_squeezenet.onednn") < text.index("keras_squeezenet.quiet")

@@ -3,9 +3,6 @@
 import csv
 import statistics
 
-import keras_squeezenet.quiet  # noqa: F401
-
-# isort: split
 from matplotlib.ticker import PercentFormatter
 from pages import DOCS, renew_tables
 

@@ -3,9 +3,6 @@
 import math
 import statistics
 
-import keras_squeezenet.quiet  # noqa: F401
-
-# isort: split
 import getting_unstuck
 import numpy as np
 from matplotlib.ticker import FuncFormatter, PercentFormatter
