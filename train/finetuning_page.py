@@ -32,6 +32,7 @@ HEADINGS = (
     "**kept**",
     "difference",
     "minutes",
+    "settings",
 )
 MARKS = {  # column: (name, colour, marker)
     "top1_logistic_regression": ("logistic regression", MUTED, "D"),
@@ -48,16 +49,16 @@ def renew(results, docs=DOCS):
         docs: folder of the page and of its figure.
     """
     with results.open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if not row["settings"]]
+        rows = list(csv.DictReader(lines))
     draw(rows, docs / "fine_tuning.png")
     renew_tables(docs / "fine_tuning.md", lambda _: lines_of(rows))
 
 
 def groups(rows):
-    """Rows of the same photos and ranks, over the seeds."""
+    """Rows of the same photos, ranks and settings, over the seeds; few photos first."""
     found = {}
     for row in rows:
-        found.setdefault((row["photos"], int(row["ranks"])), []).append(row)
+        found.setdefault((row["photos"], int(row["ranks"]), row["settings"]), []).append(row)
     return dict(sorted(found.items(), key=lambda item: (int(item[1][0]["train"]), item[0])))
 
 
@@ -65,7 +66,7 @@ def lines_of(rows):
     """The lines of the table: medians over the seeds, the standard error of a single run."""
     yield "| " + " | ".join(HEADINGS) + " |"
     yield "|" + "---|" * len(HEADINGS)
-    for (photos, ranks), runs in groups(rows).items():
+    for (photos, ranks, settings), runs in groups(rows).items():
         tested = bool(runs[0]["test"])
         cells = [
             photos + ("*" if runs[0]["tuned_on"] == "True" else ""),
@@ -87,6 +88,7 @@ def lines_of(rows):
             if tested
             else "",
             f"{median(runs, 'minutes'):.0f}",
+            settings,
         ]
         yield "| " + " | ".join(map(str, cells)) + " |"
 
@@ -102,7 +104,7 @@ def median(runs, column):
 @style()
 def draw(rows, path):
     """Validation top-1 of each set: a logistic regression, the lowest epoch, what is kept."""
-    found = {key: runs for key, runs in groups(rows).items() if key[1] == 1}
+    found = {key[0]: runs for key, runs in groups(rows).items() if key[1] == 1}
     figure = new_figure(8, 0.9 + 0.42 * len(found))
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     axes = figure.subplots()
@@ -119,9 +121,9 @@ def draw(rows, path):
                 label=name if place == 0 else None,
                 zorder=2,
             )
-    names = [f"{photos} ({runs[0]['train']})" for (photos, _), runs in found.items()]
+    names = [f"{photos} ({runs[0]['train']})" for photos, runs in found.items()]
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("top-1 of the validation photos")
     figure.legend(loc="outside lower center", ncols=3)
