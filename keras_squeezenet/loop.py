@@ -89,7 +89,7 @@ class Loop:
             DivergedError: on all ranks, if the loss of one is no number.
         """
         steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
-        self.restore(stage, steps)
+        self.restore(stage)
         batches = None if stage.head_only else self._batches()
         callbacks = keras.callbacks.CallbackList(
             callbacks,
@@ -114,8 +114,9 @@ class Loop:
                     raise DivergedError(f"{error} {self._origin(stage)} {kept}") from None
         callbacks.on_train_end()
 
-    def restore(self, stage, steps):
+    def restore(self, stage):
         """Bring the model to the run's state."""
+        steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
         training.compile_model(self.model, stage, steps)
         examples_per_step = self.batch_size * distributed.size()
         training.restore_state(self.model, self.run.state, stage, steps, examples_per_step)
@@ -151,7 +152,7 @@ class Loop:
         left = self._steps_left()
         if not left:
             return "No step of training began it: it came up in validation."
-        self.restore(stage, steps)
+        self.restore(stage)
         batches = self._batches()
         self._seed_layers(step=steps - left)
         scales = divergence.scales_loss(self.model.optimizer)
