@@ -14,9 +14,7 @@ def averaged_weights(model):
         weights as they are before its first update, or if it keeps no average.
     """
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if optimizer is None or not optimizer.use_ema or not optimizer.built:
-        return model.get_weights()
-    if int(optimizer.iterations) == 0:
+    if optimizer is None or not optimizer.use_ema or int(optimizer.iterations) == 0:
         return model.get_weights()
     averages = dict(
         zip(

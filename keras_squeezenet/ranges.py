@@ -19,11 +19,9 @@ from keras_squeezenet.litert import LiteRTModel
 # Share of images that are expected to exceed a range.
 EXCEEDED = 1e-4
 
-# Late layers answer to kinds of things: one that calibration did not see takes them far beyond
-# what it saw. Of the published 1.1, calibrated with groceries, 83 % of photos of dogs left the
-# range of the last squeeze layer, and their probabilities moved by 0.069 on average; with this room
-# by 0.035 (by 0.028 after calibration with dogs). Twice as far costs steps where calibration saw
-# much. In early layers, where photos of all kinds are alike, room only makes steps coarser.
+# Late layers answer to kinds of things: one that calibration did not see takes them far beyond what
+# it saw. More room than this costs steps where calibration saw much. In early layers, where photos
+# of all kinds are alike, room only makes steps coarser. results/int8_kinds.csv has what is left.
 LATE_SHARE = 0.4  # of the layers with kernels
 LATE_ROOM = 1.5
 

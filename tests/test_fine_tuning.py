@@ -179,6 +179,16 @@ class TestAveragedWeights:
                 np.testing.assert_allclose(ours, theirs, atol=1e-6)
         assert np.abs(averaged_weights(model)[-2] - model.get_weights()[-2]).max() > 0.01
 
+    def test_they_are_found_inside_of_loss_scaling(self):
+        plain = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.8)
+        model = self.model(keras.optimizers.LossScaleOptimizer(plain, initial_scale=8.0))
+        for number in range(3):
+            images = np.random.default_rng(number).normal(size=(8, 6)).astype("float32")
+            model.train_on_batch(images, np.arange(8) % 3)
+        found, last = averaged_weights(model)[-2], model.get_weights()[-2]
+        np.testing.assert_array_equal(found, plain._model_variables_moving_average[-2])
+        assert np.abs(found - last).max() > 0.01
+
     @pytest.mark.parametrize("optimizer", [None, keras.optimizers.SGD(0.5)])
     def test_without_an_average_they_are_the_weights(self, optimizer):
         model = self.model(optimizer)

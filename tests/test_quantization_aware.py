@@ -6,7 +6,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
-from keras_squeezenet.compression import quantization_aware
+from keras_squeezenet.compression import activation_ranges, quantization_aware
 from keras_squeezenet.compression.bridge import copy_of, kernels
 from keras_squeezenet.compression.clustering import cluster
 from keras_squeezenet.compression.pruning import ConstantSparsity, prune
@@ -196,11 +196,11 @@ def test_ranges_are_taken_without_dropout_and_leave_it_and_statistics_alone():
     dropout.rate = 0.9
     before = {v.name: v.numpy() for v in twin.variables if "moving" in v.name}
     assert before
-    quantization_aware._calibrate(twin, calibration_images())
+    activation_ranges.calibrate(twin, calibration_images())
     model.get_layer("last").activation = None
     logits = np.asarray(model(calibration_images()))
     (last,) = (layer for layer in twin.layers if layer.name == "quant_last")
-    (((_, greatest)),) = quantization_aware._ranges_of(last).values()
+    (((_, greatest)),) = activation_ranges.ranges_of(last).values()
     assert float(greatest) == pytest.approx(expected_extreme(logits.max(axis=1)), rel=0.05)
     for variable in twin.variables:
         if "moving" in variable.name:
@@ -210,7 +210,7 @@ def test_ranges_are_taken_without_dropout_and_leave_it_and_statistics_alone():
 
 def found_max(result, name, part):
     (layer,) = (layer for layer in result.twin.layers if layer.name == f"quant_{name}")
-    return float(quantization_aware._ranges_of(layer)[part][1])
+    return float(activation_ranges.ranges_of(layer)[part][1])
 
 
 def test_the_first_convolution_moves_as_with_its_preprocessing_before_it(trained):

@@ -129,9 +129,9 @@ SETS = {
     ),
     "imagenette, 10 a class": PhotoSet(True, lambda data: imagenette(data, 10)),
     "imagenette, 50 a class": PhotoSet(False, lambda data: imagenette(data, 50)),
-    "caltech101, 5 a class": PhotoSet(False, caltech),
+    "caltech101, 5 a class": PhotoSet(True, caltech),
     "grocery, 20 a class": PhotoSet(True, lambda data: grocery(data, 20)),
-    "grocery": PhotoSet(False, grocery),
+    "grocery": PhotoSet(True, grocery),
 }
 
 

@@ -8,13 +8,17 @@ integer file will, and gradients pass through the rounding. Against calibration 
 import copy
 import importlib
 import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from keras_squeezenet._version import __version__
+from keras_squeezenet.compression.activation_ranges import (
+    KERNEL_ATTRIBUTES,
+    calibrate,
+    set_input_range,
+)
 from keras_squeezenet.compression.bridge import kernels, to_tf_keras
 from keras_squeezenet.compression.clustering import MAX_BITS
 from keras_squeezenet.compression.retraining import (
@@ -38,32 +42,11 @@ from keras_squeezenet.files import replacing
 from keras_squeezenet.layers import ImagePreprocessing, every_layer
 from keras_squeezenet.litert import TENSOR_TYPES, LiteRTModel, append_archive, chunks, silenced
 from keras_squeezenet.preprocessing import PREPROCESSINGS
-from keras_squeezenet.ranges import first_late, measure_saturation, range_with_room
+from keras_squeezenet.ranges import measure_saturation
 
 PRESERVABLE = (None, "sparsity", "clusters")
-KERNEL_ATTRIBUTES = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
 
-_MOVING_AVERAGE_STEP = 1e-3  # what tfmot's ranges of activations move towards those of a batch
 _CALIBRATION_IMAGES = 100
-_SETTLING_IMAGES = 32
-
-# Names of tf_keras's layers and functions, see `ranges` for the same in a file.
-_PASSING = {
-    "AveragePooling2D",
-    "Concatenate",
-    "Cropping2D",
-    "Dropout",
-    "Flatten",
-    "GlobalAveragePooling2D",
-    "GlobalMaxPooling2D",
-    "MaxPooling2D",
-    "Permute",
-    "Reshape",
-    "SpatialDropout2D",
-    "ZeroPadding2D",
-}
-_ACTIVATIONS = {"Activation", "Softmax"}
-_BOUNDING = {"hard_sigmoid", "log_softmax", "relu6", "sigmoid", "softmax", "tanh"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,9 +235,9 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
     pixels = [layer for layer in every_layer(model) if isinstance(layer, ImagePreprocessing)]
     if pixels:
         # Scale 1: an image's bytes are its codes. tfmot only ever widens the input's range.
-        _set_input_range(quantized, 0.0, 255.0)
+        set_input_range(quantized, 0.0, 255.0)
     images = _first_images(train_data)
-    _calibrate(quantized, images[:_CALIBRATION_IMAGES])
+    calibrate(quantized, images[:_CALIBRATION_IMAGES])
     precondition = None
     if changed and preserve != "clusters":
         by_name = {variable.name: variable for variable in quantized.trainable_variables}
@@ -262,7 +245,7 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
         precondition = as_if_unfolded(pairs, PREPROCESSINGS[pixels[0].mode])
     retrain(quantized, train_data, retraining, precondition=precondition)
     # In training tfmot moves them to what batches reach on average, where half of all go beyond.
-    _calibrate(quantized, images[:_CALIBRATION_IMAGES])
+    calibrate(quantized, images[:_CALIBRATION_IMAGES])
     broadcast(quantized)
     return QuantizationAware(
         twin=quantized,
@@ -425,141 +408,6 @@ def as_if_unfolded(folded, preprocessing):
         return gradients
 
     return precondition
-
-
-def _set_input_range(quantized, least, greatest):
-    for layer in quantized.layers:
-        if type(layer).__name__ == "QuantizeLayer":
-            for variable in layer.weights:
-                if variable.name.endswith("_min:0"):
-                    variable.assign(least)
-                elif variable.name.endswith("_max:0"):
-                    variable.assign(greatest)
-
-
-def _calibrate(quantized, images):
-    """Set the ranges of all activations to what the images need, as `export_litert` does.
-
-    A tensor's range is right only once those before it are, so some images go through until
-    nothing moves. Then each goes through alone: the range of what decides has room for more than
-    was seen, and how much tell the extremes of single images. Meanwhile ranges are twice as wide,
-    so that none cuts off what a later one has to be found for.
-    """
-    import tensorflow as tf
-
-    ranges = _activation_ranges(quantized)
-    variables = [variable for pair in ranges for variable in pair]
-    with _as_in_use(quantized):
-        forward = tf.function(lambda images: quantized(images, training=True))
-        for _ in range(len(ranges)):
-            found = 2 * _observed(forward, images[:_SETTLING_IMAGES], variables)
-            settled = np.allclose(found, [v.numpy() for v in variables], rtol=0.02, atol=1e-3)
-            _assign(variables, found)
-            if settled:
-                break
-        each = np.array(
-            [_observed(forward, images[i : i + 1], variables) for i in range(len(images))]
-        )
-    deciding = {id(least) for least, _ in _deciding_ranges(quantized)}
-    late = {id(least) for least, _ in _late_ranges(quantized)}
-    for pair, least, greatest in zip(ranges, each.T[::2], each.T[1::2], strict=True):
-        places = {"decides": id(pair[0]) in deciding, "late": id(pair[0]) in late}
-        _assign(pair, range_with_room(least, greatest, **places))
-
-
-def _activation_ranges(quantized):
-    """The variables min and max of every activation, but for the model's input."""
-    return [
-        pair
-        for layer in quantized.layers
-        if type(layer).__name__ == "QuantizeWrapperV2"
-        for pair in _ranges_of(layer).values()
-    ]
-
-
-def _ranges_of(wrapper):
-    """Of a layer's activations: "pre_activation", "post_activation" or "output" -> (min, max)."""
-    named = {variable.name.split("/")[-1]: variable for variable in wrapper.weights}
-    return {
-        name.removesuffix("_min:0"): (least, named[name.replace("_min:0", "_max:0")])
-        for name, least in named.items()
-        if name.endswith("_min:0") and "kernel_" not in name
-    }
-
-
-def _deciding_ranges(quantized):
-    """Those that nothing bounds of outputs, and of what passing and bounding layers make them of.
-
-    The same of a file finds `ranges`.
-    """
-    wanted = {id(layer) for layer in quantized.layers if not layer.outbound_nodes}
-    for layer in reversed(quantized.layers):
-        if id(layer) not in wanted or type(layer).__name__ != "QuantizeWrapperV2":
-            continue
-        yield from _unbounded_ranges(layer)
-        kind = type(layer.layer).__name__
-        if kind in _PASSING or (kind in _ACTIVATIONS and _is_bounded(layer.layer)):
-            wanted |= {id(node.layer) for node in layer.inbound_nodes[0].parent_nodes}
-
-
-def _late_ranges(quantized):
-    """Those that nothing bounds of the late layers and of all that follow them."""
-    wrappers = [layer for layer in quantized.layers if hasattr(layer, "layer")]
-    has_kernel = [type(wrapper.layer).__name__ in KERNEL_ATTRIBUTES for wrapper in wrappers]
-    first = first_late(sum(has_kernel))
-    for wrapper, kernels_so_far in zip(wrappers, np.cumsum(has_kernel), strict=True):
-        if kernels_so_far > first:
-            yield from _unbounded_ranges(wrapper)
-
-
-def _unbounded_ranges(wrapper):
-    bounded = _is_bounded(wrapper.layer)
-    for name, pair in _ranges_of(wrapper).items():
-        if name == "pre_activation" or not bounded:
-            yield pair
-
-
-def _is_bounded(layer):
-    if getattr(layer, "max_value", None) is not None:  # a ReLU's
-        return True
-    activation = getattr(layer, "activation", None)
-    activation = getattr(activation, "activation", activation)  # inside of tfmot's
-    return type(layer).__name__ == "Softmax" or getattr(activation, "__name__", "") in _BOUNDING
-
-
-@contextmanager
-def _as_in_use(quantized):
-    """Only the ranges are in training while it lasts: no dropout, no new statistics."""
-    inner = [layer.layer for layer in quantized.layers if hasattr(layer, "layer")]
-    rates = [(layer, layer.rate) for layer in inner if "Dropout" in type(layer).__name__]
-    trainable = [
-        (layer, layer.trainable) for layer in inner if type(layer).__name__ == "BatchNormalization"
-    ]
-    for layer, _ in rates:
-        layer.rate = 0.0
-    for layer, _ in trainable:
-        layer.trainable = False
-    try:
-        yield
-    finally:
-        for layer, rate in rates:
-            layer.rate = rate
-        for layer, was in trainable:
-            layer.trainable = was
-
-
-def _observed(forward, images, ranges):
-    """The batch's own minima and maxima, from how far they moved the averages."""
-    before = np.array([variable.numpy() for variable in ranges], np.float64)
-    forward(images)
-    after = np.array([variable.numpy() for variable in ranges], np.float64)
-    _assign(ranges, before)
-    return before + (after - before) / _MOVING_AVERAGE_STEP
-
-
-def _assign(variables, values):
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
 
 
 def _code_statistics(quantized, names):
