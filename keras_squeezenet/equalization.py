@@ -24,13 +24,15 @@ def equalize_squeezes(model, batches):
 
     Args:
         model: a float32 `keras.Model`, changed in place to one of the same outputs. Fires with
-            another activation than ReLU are left as they are.
+            another activation than ReLU, or with batch normalization, are left as they are.
         batches: iterable of images, as the model takes them, from which the ranges are learned.
     """
     fires = [
         layer
         for layer in every_layer(model)
-        if isinstance(layer, Fire) and layer.activation is keras.activations.relu
+        if isinstance(layer, Fire)
+        and layer.activation is keras.activations.relu
+        and not layer.batch_normalization
     ]
     with ExitStack() as stack:
         ranges = [stack.enter_context(_greatest_outputs(fire.squeeze1x1)) for fire in fires]

@@ -10,6 +10,47 @@ from keras_squeezenet.data_formats import standardize_data_format
 from keras_squeezenet.preprocessing import PREPROCESSINGS
 from keras_squeezenet.registration import SAVED_AS
 
+# Of the moving mean and variance of a batch normalization. Keras's 0.99 lags behind weights that
+# change fast, as those of short trainings do.
+NORMALIZATION_MOMENTUM = 0.9
+
+
+@keras.saving.register_keras_serializable(package=SAVED_AS)
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's layer, in training by TensorFlow's kernel for it where channels come last.
+
+    Keras makes it of some ten operations, each of which goes through the whole feature map. Other
+    backends, the other data format and inference are Keras's own. The results are the same.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        channels_last = self.axis in (-1, len(inputs.shape) - 1) and len(inputs.shape) == 4
+        ordinary = self.center and self.scale and not self.renorm and not self.synchronized
+        learns = training and self.trainable
+        if not (learns and channels_last and ordinary and mask is None and _on_tensorflow()):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            tf.cast(inputs, "float32"),
+            tf.cast(self.gamma, "float32"),
+            tf.cast(self.beta, "float32"),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # Its variance is over n - 1, Keras's over n.
+        count = tf.cast(tf.size(outputs) // mean.shape[0], "float32")
+        for moving, value in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance * (count - 1) / count),
+        ):
+            moving.assign(moving * self.momentum + value * (1 - self.momentum))
+        return tf.cast(outputs, self.compute_dtype)
+
+
+def _on_tensorflow():
+    return keras.backend.backend() == "tensorflow"
+
 
 @keras.saving.register_keras_serializable(package=SAVED_AS)
 class Fire(layers.Layer):
@@ -17,6 +58,10 @@ class Fire(layers.Layer):
 
     The output's channels are those of the 1×1 filters, then those of the 3×3 filters. Every
     convolution but the bypass's is followed by `activation`; nothing follows the addition.
+
+    With `batch_normalization`, which the paper has not, each convolution is followed by one (Ioffe
+    and Szegedy, arXiv 1502.03167), then by its activation. It has no bias then: the normalization
+    takes any away, and has one of its own. `folding` turns it into kernels and biases.
 
     Args:
         squeeze_filters: 1×1 filters of the squeeze layer.
@@ -26,8 +71,9 @@ class Fire(layers.Layer):
             many channels in as out; "complex", a 1×1 convolution of the input is added.
         activation: after squeeze and expand.
         kernel_initializer: of every convolution.
-        bias_initializer: of every convolution.
+        bias_initializer: of every convolution with a bias.
         kernel_regularizer: of every convolution.
+        batch_normalization: whether there is one after each convolution.
         data_format: "channels_last", "channels_first" or None for Keras's own setting.
 
     Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)` with
@@ -55,6 +101,7 @@ class Fire(layers.Layer):
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
         kernel_regularizer=None,
+        batch_normalization=False,
         data_format=None,
         **kwargs,
     ):
@@ -70,15 +117,23 @@ class Fire(layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.batch_normalization = bool(batch_normalization)
         self.data_format = standardize_data_format(data_format)
         self._channel_axis = -1 if self.data_format == "channels_last" else 1
 
-        self.squeeze1x1 = self._convolution("squeeze1x1", squeeze_filters, 1, self.activation)
-        self.expand1x1 = self._convolution("expand1x1", expand1x1_filters, 1, self.activation)
-        self.expand3x3 = self._convolution("expand3x3", expand3x3_filters, 3, self.activation)
-        self.bypass1x1 = self._convolution(
-            "bypass1x1", self.out_channels if bypass == "complex" else 0, 1, None
-        )
+        bypass_filters = self.out_channels if bypass == "complex" else 0
+        # What a convolution's output goes through is its own activation, or comes after the
+        # normalization.
+        own = None if self.batch_normalization else self.activation
+        self.squeeze1x1 = self._convolution("squeeze1x1", squeeze_filters, 1, own)
+        self.expand1x1 = self._convolution("expand1x1", expand1x1_filters, 1, own)
+        self.expand3x3 = self._convolution("expand3x3", expand3x3_filters, 3, own)
+        self.bypass1x1 = self._convolution("bypass1x1", bypass_filters, 1, None)
+        self.normalizations = {
+            part.name: self._normalization(part.name)
+            for part in self.convolutions
+            if self.batch_normalization
+        }
 
     def _convolution(self, name, filters, kernel_size, activation):
         if filters == 0:
@@ -88,6 +143,7 @@ class Fire(layers.Layer):
             kernel_size,
             padding="same",
             activation=activation,
+            use_bias=not self.batch_normalization,
             kernel_initializer=fresh_initializer(self.kernel_initializer),
             bias_initializer=fresh_initializer(self.bias_initializer),
             kernel_regularizer=self.kernel_regularizer,
@@ -96,6 +152,15 @@ class Fire(layers.Layer):
             # Keras hands a layer's own setting down when it is assigned, not when it is loaded.
             trainable=self.trainable,
             name=name,
+        )
+
+    def _normalization(self, part):
+        return BatchNormalization(
+            axis=self._channel_axis,
+            momentum=NORMALIZATION_MOMENTUM,
+            dtype=self.dtype_policy,
+            trainable=self.trainable,
+            name=f"{part}_normalization",
         )
 
     @property
@@ -114,13 +179,19 @@ class Fire(layers.Layer):
         squeezed_shape = self.squeeze1x1.compute_output_shape(input_shape)
         for convolution in self.convolutions:
             takes_input = convolution in (self.squeeze1x1, self.bypass1x1)
-            convolution.build(input_shape if takes_input else squeezed_shape)
+            shape = input_shape if takes_input else squeezed_shape
+            convolution.build(shape)
+            if self.batch_normalization:
+                outputs_shape = convolution.compute_output_shape(shape)
+                self.normalizations[convolution.name].build(outputs_shape)
         super().build(input_shape)
 
-    def call(self, inputs):
-        squeezed = self.squeeze1x1(inputs)
+    def call(self, inputs, training=None):
+        squeezed = self.convolve(self.squeeze1x1, inputs, training)
         expanded = [
-            expand(squeezed) for expand in (self.expand1x1, self.expand3x3) if expand is not None
+            self.convolve(expand, squeezed, training)
+            for expand in (self.expand1x1, self.expand3x3)
+            if expand is not None
         ]
         outputs = (
             ops.concatenate(expanded, axis=self._channel_axis) if expanded[1:] else expanded[0]
@@ -128,8 +199,16 @@ class Fire(layers.Layer):
         if self.bypass == "simple":
             return outputs + inputs
         if self.bypass == "complex":
-            return outputs + self.bypass1x1(inputs)
+            return outputs + self.convolve(self.bypass1x1, inputs, training)
         return outputs
+
+    def convolve(self, convolution, inputs, training=None):
+        """What one of the `convolutions` makes of its inputs, normalized and activated."""
+        outputs = convolution(inputs)
+        if not self.batch_normalization:
+            return outputs
+        outputs = self.normalizations[convolution.name](outputs, training=training)
+        return outputs if convolution is self.bypass1x1 else self.activation(outputs)
 
     def compute_output_shape(self, input_shape):
         output_shape = list(input_shape)
@@ -147,6 +226,7 @@ class Fire(layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "batch_normalization": self.batch_normalization,
             "data_format": self.data_format,
         }
 

@@ -13,6 +13,8 @@ from keras import layers
 
 from keras_squeezenet.architecture import Architecture, preset
 from keras_squeezenet.layers import (
+    NORMALIZATION_MOMENTUM,
+    BatchNormalization,
     CeilMaxPooling2D,
     Fire,
     ImagePreprocessing,
@@ -53,6 +55,7 @@ def SqueezeNet(
     include_preprocessing=False,
     kernel_initializer=None,
     last_activation="relu",
+    batch_normalization=False,
 ):
     """A SqueezeNet (Iandola et al., arXiv 1602.07360).
 
@@ -90,6 +93,10 @@ def SqueezeNet(
         last_activation: of the last convolution, "relu" in the paper. A class whose filter is
             negative everywhere gets no gradient through it and is lost for good, which happens
             in training from nothing; None leaves the ReLU out and no class dies.
+        batch_normalization: whether each convolution but the last is followed by one, before its
+            activation, and has no bias. The paper has none; training from nothing learns faster
+            with it, at higher rates. `folding.folded_weights` gives the weights of the network
+            without it that computes the same. For `weights=None`.
 
     Returns:
         A `keras.Model`. With top its output is `(batch, classes)`.
@@ -106,6 +113,11 @@ def SqueezeNet(
     """
     architecture = _architecture_of(version, bypass, architecture)
     _check_weights(weights, include_top, classifier_activation)
+    if batch_normalization and weights is not None:
+        raise ValueError(
+            "`batch_normalization` must be False with `weights`: their network has none. "
+            f"Received: batch_normalization={batch_normalization}, weights={weights}"
+        )
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling}")
     image = _image_input(input_tensor, input_shape, include_top, architecture)
@@ -127,7 +139,7 @@ def SqueezeNet(
     mode = _preprocessing_mode(include_preprocessing, pretrained)
 
     x = ImagePreprocessing(mode, name="preprocessing")(image) if mode else image
-    x = _features(x, architecture, kernel_initializer or AUTHORS_INITIALIZER)
+    x = _features(x, architecture, kernel_initializer or AUTHORS_INITIALIZER, batch_normalization)
     if include_top:
         last_initializer = kernel_initializer or keras.initializers.RandomNormal(
             stddev=AUTHORS_LAST_DEVIATION
@@ -168,6 +180,7 @@ def SqueezeNet1_0(
     include_preprocessing=False,
     kernel_initializer=None,
     last_activation="relu",
+    batch_normalization=False,
 ):
     """SqueezeNet 1.0, the network of the paper's Table 1. Arguments: see `SqueezeNet`."""
     return SqueezeNet(**locals(), version="1.0")
@@ -188,6 +201,7 @@ def SqueezeNet1_1(
     include_preprocessing=False,
     kernel_initializer=None,
     last_activation="relu",
+    batch_normalization=False,
 ):
     """SqueezeNet 1.1: as accurate, 2.4 times less computation. Arguments: see `SqueezeNet`."""
     return SqueezeNet(**locals(), version="1.1")
@@ -199,7 +213,7 @@ def _preprocessing_mode(include_preprocessing, pretrained):
     return include_preprocessing or None
 
 
-def _features(x, architecture, kernel_initializer):
+def _features(x, architecture, kernel_initializer, batch_normalization):
     """Everything up to the last Fire."""
 
     def pooled(x, number):
@@ -211,10 +225,18 @@ def _features(x, architecture, kernel_initializer):
         architecture.conv1_filters,
         architecture.conv1_kernel_size,
         strides=2,
-        activation="relu",
+        activation=None if batch_normalization else "relu",
+        use_bias=not batch_normalization,
         kernel_initializer=fresh_initializer(kernel_initializer),
         name="conv1",
     )(x)
+    if batch_normalization:
+        x = BatchNormalization(
+            axis=1 if keras.config.image_data_format() == "channels_first" else -1,
+            momentum=NORMALIZATION_MOMENTUM,
+            name="conv1_normalization",
+        )(x)
+        x = layers.Activation("relu", name="conv1_relu")(x)
     x = pooled(x, 1)
     for number, fire in zip(architecture.fire_numbers, architecture.fires, strict=True):
         x = Fire(
@@ -223,6 +245,7 @@ def _features(x, architecture, kernel_initializer):
             fire.expand3x3,
             fire.bypass,
             kernel_initializer=kernel_initializer,
+            batch_normalization=batch_normalization,
             name=f"fire{number}",
         )(x)
         x = pooled(x, number)

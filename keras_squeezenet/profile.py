@@ -192,7 +192,11 @@ def _visit(operation, *args, prefix, add_row, counted, **kwargs):
 
 def _visit_fire(fire, image, name, add_row, counted):
     def convolve(convolution, image):
-        return _visit(convolution, image, prefix=f"{name}/", add_row=add_row, counted=counted)
+        visit = partial(_visit, prefix=f"{name}/", add_row=add_row, counted=counted)
+        outputs = visit(convolution, image)
+        if not fire.batch_normalization:
+            return outputs
+        return visit(fire.normalizations[convolution.name], outputs)
 
     squeezed = convolve(fire.squeeze1x1, image)
     expands = (fire.expand1x1, fire.expand3x3)

@@ -8,7 +8,12 @@ import tensorflow as tf
 from keras import ops
 from numpy.lib.stride_tricks import sliding_window_view
 
-from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+from keras_squeezenet.layers import (
+    BatchNormalization,
+    CeilMaxPooling2D,
+    Fire,
+    ImagePreprocessing,
+)
 
 BYPASSES = [None, "simple", "complex"]
 
@@ -122,6 +127,111 @@ def test_fire_survives_serialisation_with_its_settings():
         ops.convert_to_numpy(ops.cast(again(images), "float32")),
         ops.convert_to_numpy(ops.cast(fire(images), "float32")),
     )
+
+
+def normalize_by_hand(images, layer, training):
+    """In float64, channels last; training takes the batch's own mean and variance."""
+    gamma, beta, mean, variance = (weights.astype("float64") for weights in layer.get_weights())
+    if training:
+        mean, variance = images.mean(axis=(0, 1, 2)), images.var(axis=(0, 1, 2))
+    return gamma * (images - mean) / np.sqrt(variance + layer.epsilon) + beta
+
+
+def normalized_by_hand(images, fire, training):
+    def part(name, inputs):
+        convolution, normalization = getattr(fire, name), fire.normalizations[name]
+        (kernel,) = convolution.get_weights()
+        margin = kernel.shape[0] // 2
+        padded = np.pad(inputs, [(0, 0), (margin, margin), (margin, margin), (0, 0)])
+        windows = sliding_window_view(padded, kernel.shape[:2], axis=(1, 2))
+        convolved = np.einsum("bhwcij,ijcf->bhwf", windows, kernel.astype("float64"))
+        return normalize_by_hand(convolved, normalization, training)
+
+    squeezed = np.maximum(part("squeeze1x1", images), 0)
+    expanded = [np.maximum(part(name, squeezed), 0) for name in ("expand1x1", "expand3x3")]
+    return np.concatenate(expanded, axis=-1) + part("bypass1x1", images)
+
+
+def normalized_fire(**options):
+    """A complex one with scales, shifts and statistics of its own."""
+    fire = Fire(3, 2, 4, "complex", batch_normalization=True, **options)
+    channels_last = fire.data_format == "channels_last"
+    fire.build((None, None, None, 6) if channels_last else (None, 6, None, None))
+    fire.set_weights([np.abs(normal(w.shape, 3 + i)) for i, w in enumerate(fire.weights)])
+    return fire
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_fire_normalizes_between_each_convolution_and_its_activation(training):
+    images = normal((4, 5, 7, 6))
+    fire = normalized_fire()
+    assert len(fire.weights) == 4 * (1 + 4)
+    assert {convolution.use_bias for convolution in fire.convolutions} == {False}
+    expected = normalized_by_hand(images, fire, training)
+    outputs = ops.convert_to_numpy(fire(images, training=training))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fire_normalizes_in_channels_first_too():
+    images = normal((4, 5, 7, 6))
+    last, first = normalized_fire(), normalized_fire(data_format="channels_first")
+    for training in (True, False):  # the second with what the first has counted
+        try:
+            outputs = first(images.transpose(0, 3, 1, 2), training=training)
+        except tf.errors.UnimplementedError:
+            pytest.skip("this TensorFlow has no channels_first convolution for this CPU")
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(outputs).transpose(0, 2, 3, 1),
+            last(images, training=training),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_normalized_fire_survives_serialisation(dtype):
+    fire = normalized_fire(dtype=dtype, activation="elu")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(fire))
+    assert again.get_config() == fire.get_config()
+    assert again.batch_normalization
+    again.set_weights(fire.get_weights())
+    images = normal((1, 5, 5, 6))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(ops.cast(again(images), "float32")),
+        ops.convert_to_numpy(ops.cast(fire(images), "float32")),
+    )
+    assert {keras.backend.standardize_dtype(w.dtype) for w in fire.weights} == {"float32"}
+
+
+def test_a_frozen_normalized_fire_counts_nothing():
+    fire = normalized_fire()
+    before = fire.get_weights()
+    fire.trainable = False
+    fire(normal((4, 5, 7, 6)), training=True)
+    for ours, theirs in zip(fire.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_batch_normalization_is_keras_own(policy):
+    images = 3 * normal((4, 5, 7, 6), mean=2.0)
+    results = []
+    for kind in (BatchNormalization, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.7, dtype=policy)
+        layer.build(images.shape)
+        layer.set_weights([1 + 0.1 * np.arange(6), np.arange(6), np.ones(6), np.full(6, 2.0)])
+        variables = [v.value for v in layer.trainable_variables]
+        inputs = tf.constant(images)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = tf.cast(layer(inputs, training=True), "float32")
+            loss = tf.reduce_sum(tf.sin(outputs))
+        gradients = tape.gradient(loss, [inputs, *variables])
+        results.append([outputs, *gradients, *layer.get_weights(), layer(inputs, training=False)])
+    tolerance = 1e-5 if policy == "float32" else 0.02
+    for ours, theirs in zip(*results, strict=True):
+        ours, theirs = (np.asarray(tf.cast(array, "float32")) for array in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, rtol=10 * tolerance, atol=10 * tolerance)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -113,6 +113,62 @@ def test_every_layer_has_the_output_size_of_table_1(version, bypass):
     assert shapes["pool10"] == shapes["predictions"] == (None, 1000)
 
 
+@every_bypass
+@both_formats
+def test_batch_normalization_follows_every_convolution_but_the_last(bypass, data_format):
+    options = {
+        "weights": None,
+        "input_shape": in_format(data_format, 64, 64, 3),
+        "classes": 5,
+        "bypass": bypass,
+    }
+    plain, model = SqueezeNet(**options), SqueezeNet(**options, batch_normalization=True)
+    filters = sum(
+        part.filters
+        for layer in model.layers
+        for part in (layer.convolutions if isinstance(layer, Fire) else [layer])
+        if isinstance(part, layers.Conv2D) and part.name != "conv10"
+    )
+    # In place of a bias, scale and shift, and two that are counted.
+    assert model.count_params() == plain.count_params() + 3 * filters
+    assert sum(np.prod(w.shape) for w in model.non_trainable_weights) == 2 * filters
+    assert model.get_layer("conv10").use_bias
+    assert model.output_shape == plain.output_shape
+
+
+def test_batch_normalization_learns_and_is_saved(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = SqueezeNet(
+        weights=None,
+        architecture=TINY,
+        input_shape=(32, 32, 3),
+        classes=2,
+        batch_normalization=True,
+        last_activation=None,
+    )
+    labels = np.arange(16) % 2
+    images = normal((16, 32, 32, 3)) + 2 * labels[:, None, None, None].astype("float32")
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", jit_compile=False)
+    before = model.get_weights()
+    losses = model.fit(images, labels, epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+    assert not any(map(np.array_equal, before, model.get_weights()))
+    model.save(tmp_path / "model.keras")
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        saved.predict(images, verbose=0), model.predict(images, verbose=0)
+    )
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "a file"])
+def test_batch_normalization_is_refused_with_weights_that_have_none(weights, tmp_path):
+    if weights != "imagenet":
+        weights = str(tmp_path / "weights.npz")
+        Path(weights).write_bytes(b"")
+    with pytest.raises(ValueError, match="batch_normalization=True, weights="):
+        SqueezeNet(weights=weights, batch_normalization=True)
+
+
 def test_the_layers_are_the_rows_of_table_1():
     names = [layer.name for layer in SqueezeNet(weights=None, version="1.0").layers[1:]]
     assert names == [
@@ -150,6 +206,7 @@ def test_the_versions_have_the_signature_of_squeezenet(constructor, version):
         "include_preprocessing": "tf",
         "kernel_initializer": "he_normal",
         "last_activation": None,
+        "batch_normalization": True,
     }
     assert set(given) == set(names)
     config = SqueezeNet(**given, version=version).get_config()

@@ -26,7 +26,7 @@ def saved(tmp_path_factory):
     """A file that names every class of the package that Keras has to know."""
     image = layers.Input((16, 16, 3))
     x = ImagePreprocessing("tf")(image)
-    x = Fire(2, 2, 2)(x)
+    x = Fire(2, 2, 2, batch_normalization=True)(x)
     x = CeilMaxPooling2D()(x)
     x = LocalResponseNormalization()(x)
     x = GroupedConv2D(4, 1, groups=2)(x)

@@ -261,6 +261,9 @@ class _Walk:
         if isinstance(operation, keras.Model):
             return self.through(_graph_of(operation), inputs, inference)
         if type(operation) is Fire:
+            if operation.batch_normalization:
+                expected = "a Fire without batch normalization, see folding.folded_weights"
+                raise _refusal(operation, name, expected, "batch_normalization=True")
             return self._fire(operation, name, inputs)
         if type(operation) is CeilMaxPooling2D:
             return self._ceil_max_pooling(operation, name, inputs)

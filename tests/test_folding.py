@@ -1,0 +1,109 @@
+"""Batch normalization becomes kernels and biases."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_squeezenet import SqueezeNet
+from keras_squeezenet.architecture import Architecture, FireFilters
+from keras_squeezenet.folding import folded_weights
+from keras_squeezenet.layers import BatchNormalization, Fire
+
+# Both kinds of bypass, and Fires of one kind of filters.
+NETWORK = Architecture(
+    "folded",
+    6,
+    3,
+    (
+        FireFilters(3, 2, 4, "simple"),
+        FireFilters(3, 5, 3, "complex"),
+        FireFilters(4, 0, 8),
+        FireFilters(4, 8, 0),
+    ),
+    (1, 3),
+    32,
+)
+
+
+def built(batch_normalization, **options):
+    return SqueezeNet(
+        weights=None,
+        architecture=NETWORK,
+        input_shape=(32, 32, 3),
+        classes=4,
+        include_preprocessing="tf",
+        kernel_initializer="he_normal",
+        last_activation=None,
+        batch_normalization=batch_normalization,
+        **options,
+    )
+
+
+def normalizations(model):
+    for layer in model.layers:
+        if isinstance(layer, Fire):
+            yield from layer.normalizations.values()
+        elif isinstance(layer, BatchNormalization):
+            yield layer
+
+
+@pytest.fixture
+def normalized():
+    """A network whose scales, shifts and statistics are all of their own."""
+    keras.utils.set_random_seed(2)
+    model = built(True)
+    rng = np.random.default_rng(5)
+    for layer in normalizations(model):
+        shape = layer.gamma.shape
+        gamma, beta = rng.normal(1, 0.5, shape), rng.normal(0.5, 0.3, shape)
+        mean, variance = rng.normal(0, 0.3, shape), rng.uniform(0.2, 2, shape)
+        layer.set_weights([gamma, beta, mean, variance])
+    last = model.get_layer("conv6")
+    last.kernel.assign(last.kernel / 20)  # probabilities that are not 0 or 1
+    return model
+
+
+@pytest.fixture
+def images():
+    squares = np.random.default_rng(0).uniform(0, 255, (5, 4, 4, 3)).astype("float32")
+    return squares.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def test_the_plain_network_computes_the_same(normalized, images):
+    plain = built(False)
+    plain.set_weights(folded_weights(normalized))
+    expected = normalized.predict_on_batch(images)
+    assert np.ptp(expected, axis=0).min() > 1e-3, "the images must differ"
+    np.testing.assert_allclose(plain.predict_on_batch(images), expected, atol=1e-5)
+
+
+def test_it_does_so_without_top_too(images):
+    keras.utils.set_random_seed(2)
+    normalized = built(True, include_top=False, pooling="avg")
+    # What it has counted after some steps on other images.
+    normalized.compile("sgd", "mse", jit_compile=False)
+    normalized.fit(images[:4], np.ones((4, 8)), batch_size=2, epochs=2, verbose=0)
+    plain = built(False, include_top=False, pooling="avg")
+    plain.set_weights(folded_weights(normalized))
+    np.testing.assert_allclose(
+        plain.predict_on_batch(images), normalized.predict_on_batch(images), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_other_weights_than_the_models_own_are_folded(normalized):
+    expected = folded_weights(normalized)
+    weights = normalized.get_weights()
+    normalized.set_weights([np.zeros_like(weight) for weight in weights])
+    for ours, theirs in zip(folded_weights(normalized, weights), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_network_without_batch_normalization_stays_as_it_is():
+    plain = built(False)
+    for ours, theirs in zip(folded_weights(plain), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_weights_of_another_network_are_refused(normalized):
+    with pytest.raises(ValueError, match="argument"):
+        folded_weights(normalized, normalized.get_weights()[1:])
