@@ -1,17 +1,33 @@
-"""The moving average of a model's weights that its optimizer keeps, if it does."""
+"""What a training run judges and keeps of the weights of the model that it trains."""
 
 import keras
 
+from keras_squeezenet.folding import folded_weights
+
+
+def kept_weights(model):
+    """The weights that a model in training is judged by and will be kept with.
+
+    Args:
+        model: compiled, as `training.build_model` made it of a recipe's `model` section.
+
+    Returns:
+        Arrays in the order of the `get_weights` of the network of `section.kept`: the
+        `averaged_weights`, with batch normalization folded into them.
+    """
+    return folded_weights(model, averaged_weights(model))
+
 
 def averaged_weights(model):
-    """The weights that a model in training is judged by and will be kept with.
+    """The moving average of a model's weights that its optimizer keeps, if it does.
 
     Args:
         model: compiled, perhaps with an optimizer of `use_ema=True`.
 
     Returns:
         Arrays in the order of `model.get_weights()`: of what learns, the optimizer's average; the
-        weights as they are before its first update, or if it keeps no average.
+        weights as they are before its first update, or if it keeps no average. What does not learn,
+        such as the statistics of batch normalization, is as it is: they are averages already.
     """
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if optimizer is None or not optimizer.use_ema or int(optimizer.iterations) == 0:

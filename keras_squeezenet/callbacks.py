@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import distributed, files
-from keras_squeezenet.averaging import averaged_weights
+from keras_squeezenet.averaging import kept_weights
 from keras_squeezenet.data import DataError
 from keras_squeezenet.diagnosis import Diagnosis, Observer
 
@@ -24,7 +24,7 @@ class ShardedValidation(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy`: each rank evaluates its shard, every example counts once.
 
     Args:
-        twin: a compiled model for the `averaged_weights` of the one in training, perhaps of another
+        twin: a compiled model for the `kept_weights` of the one in training, perhaps of another
             precision and image size: what is kept is measured as it will be used.
         batches: this rank's finite `tf.data.Dataset` of images and labels; it may be empty.
         empty: whether it is.
@@ -47,7 +47,7 @@ class ShardedValidation(keras.callbacks.Callback):
         sums, count = [0.0] * len(self.METRICS), 0.0
         counted = _AfterBatch(self.after_batch)
         if not self.empty:
-            self.twin.set_weights(averaged_weights(self.model))
+            self.twin.set_weights(kept_weights(self.model))
             with warnings.catch_warnings():
                 # Broken pictures are left out on the way, so the batches have no known number.
                 warnings.filterwarnings("ignore", message="Your input ran out of data")

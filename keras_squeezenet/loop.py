@@ -284,6 +284,7 @@ class Loop:
             indices = np.concatenate(self._seen)
             means = self._metrics.means(self.model)
             sums = {name: mean * len(indices) for name, mean in means.items()}
+        distributed.average_statistics(self.model)
         now = time.perf_counter()
         # The time of validation is not that of training.
         seconds = now - self._last_commit if len(indices) else 0.0

@@ -45,7 +45,11 @@ class DataSection(Section):
 
 
 class ModelSection(Section):
-    """Which network. `metaparameters` are those of `Architecture.from_metaparameters`."""
+    """Which network. `metaparameters` are those of `Architecture.from_metaparameters`.
+
+    `batch_normalization` is in the network that trains. What is validated and kept has none: it is
+    folded into kernels and biases.
+    """
 
     version: Literal["1.0", "1.1"] = "1.1"
     bypass: Literal["simple", "complex"] | None = None
@@ -55,6 +59,7 @@ class ModelSection(Section):
     kernel_initializer: str | None = None
     last_activation: Literal["relu"] | None = "relu"
     weights: str | None = None
+    batch_normalization: bool = False
 
     @field_validator("version", mode="before")
     @classmethod
@@ -68,6 +73,17 @@ class ModelSection(Section):
         if self.metaparameters is not None and (self.version, self.bypass) != ("1.1", None):
             raise ValueError("give either metaparameters or version and bypass")
         return self
+
+    @model_validator(mode="after")
+    def _normalization_from_nothing(self):
+        if self.batch_normalization and self.weights is not None:
+            raise ValueError("batch_normalization goes with weights: null")
+        return self
+
+    @property
+    def kept(self):
+        """The network that a run leaves, where this is the one that it trains."""
+        return self.model_copy(update={"batch_normalization": False})
 
 
 class OptimizerSection(Section):

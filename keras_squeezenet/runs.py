@@ -31,7 +31,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import checkpoints, distributed, evaluation, figures, files, machine, report
-from keras_squeezenet.averaging import averaged_weights
+from keras_squeezenet.averaging import kept_weights
 from keras_squeezenet.callbacks import has_waited
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.data.sources import resolved
@@ -239,15 +239,18 @@ class Run:
             self.journal = False
 
     def restore_best(self, model):
-        """Give the model the weights of the best epoch that was saved. On rank 0 only.
+        """Give a model the weights that are kept of the best epoch that was saved. On rank 0 only.
 
         If none can be read, it keeps those that it has.
+
+        Args:
+            model: of the recipe's `model.kept` section.
         """
         if distributed.rank() != 0:
             return
         try:
             path = checkpoints.best_model(self.checkpoints)
-            model.set_weights(averaged_weights(keras.saving.load_model(path)))
+            model.set_weights(kept_weights(keras.saving.load_model(path)))
         except (RunError, OSError) as error:
             log.warning("The last epoch's weights are kept, for the best one's are gone: %s", error)
 

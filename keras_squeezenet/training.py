@@ -62,6 +62,7 @@ def build_model(section, image_size, classes):
             include_preprocessing=section.preprocessing,
             kernel_initializer=section.kernel_initializer,
             last_activation=section.last_activation,
+            batch_normalization=section.batch_normalization,
             **network,
         )
     except (TypeError, ValueError) as error:
@@ -227,7 +228,7 @@ def build_optimizer(recipe, steps_per_epoch, ranks):
     else:
         # AdamW insists on a number, where the others take None for no decay.
         optimizer = keras.optimizers.AdamW(**{**settings, "weight_decay": section.weight_decay})
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
 

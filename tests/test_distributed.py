@@ -135,6 +135,37 @@ class TestTwoRanks:
         assert "this rank finished" not in done.stdout
 
 
+class TestStatistics:
+    """Batch normalization on three ranks, each with images of its own, through `fit`."""
+
+    pytestmark = needs_horovod
+
+    @pytest.fixture(scope="class")
+    def ranks(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("statistics")
+        done = horovodrun(RANKS_FOLDER / "statistics.py", folder, ranks=3)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return [np.load(folder / f"rank{rank}.npz") for rank in range(3)]
+
+    def test_ranks_have_equal_weights_after_an_epoch(self, ranks):
+        names = [name for name in ranks[0] if name.startswith("weights/")]
+        assert len(names) == 3 * 5 + 4 + 2
+        for name in names:
+            for results in ranks[1:]:
+                np.testing.assert_array_equal(results[name], ranks[0][name])
+
+    def test_they_are_the_mean_of_what_each_rank_has_counted(self, ranks):
+        for number in range(2 * 4):
+            counted = [results[f"own/{number}"].astype("float64") for results in ranks]
+            assert np.ptp(counted, axis=0).max() > 1e-3, "the ranks must differ"
+            np.testing.assert_allclose(
+                ranks[0][f"agreed/{number}"], np.mean(counted, axis=0), rtol=1e-6, atol=1e-7
+            )
+
+    def test_what_is_equal_stays_as_it_is(self, ranks):
+        assert all(results["unchanged"] for results in ranks)
+
+
 class TestWhoeverJoinsTheRanks:
     """A script of a user's own: most call `hvd.init()`, as Horovod's documentation says."""
 

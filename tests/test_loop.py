@@ -151,7 +151,13 @@ class TestState:
         assert (after.epoch, after.examples, after.metric_sums) == (1, 0, {})
 
 
-def recipe_with(dropout_rate=0.0, name="sgd", learning_rate=0.4, **training_section):
+def recipe_with(
+    dropout_rate=0.0,
+    name="sgd",
+    learning_rate=0.4,
+    batch_normalization=False,
+    **training_section,
+):
     return Recipe.model_validate(
         {
             "name": "loop",
@@ -167,6 +173,7 @@ def recipe_with(dropout_rate=0.0, name="sgd", learning_rate=0.4, **training_sect
                 },
                 "dropout_rate": dropout_rate,
                 "kernel_initializer": "he_normal",
+                "batch_normalization": batch_normalization,
             },
             "optimizer": {
                 "name": name,
@@ -298,9 +305,18 @@ class TestLoop:
 
     # An epoch of six steps ends within a group of four.
     @pytest.mark.parametrize(("accumulation_steps", "looks"), [(1, 1), (2, 1), (4, 0)])
-    @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+    @pytest.mark.parametrize(
+        ("optimizer", "batch_normalization"), [("sgd", False), ("adam", False), ("adam", True)]
+    )
     def test_left_in_an_epoch_it_goes_on_as_if_nothing_had_been(
-        self, pictures, tmp_path, monkeypatch, accumulation_steps, looks, optimizer
+        self,
+        pictures,
+        tmp_path,
+        monkeypatch,
+        accumulation_steps,
+        looks,
+        optimizer,
+        batch_normalization,
     ):
         monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)  # one after each step
         recipe = recipe_with(
@@ -308,6 +324,7 @@ class TestLoop:
             dropout_rate=0.5,
             name=optimizer,
             learning_rate=0.01,
+            batch_normalization=batch_normalization,
         )
         keras.utils.set_random_seed(1)
         model = training.build_model(recipe.model, 8, 2)
@@ -335,9 +352,18 @@ class TestLoop:
         for row, other in zip(rows, expected_rows, strict=True):
             assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
-    def test_killed_after_any_epoch_it_ends_with_the_same_bits(self, pictures, tmp_path):
+    @pytest.mark.parametrize("batch_normalization", [False, True])
+    def test_killed_after_any_epoch_it_ends_with_the_same_bits(
+        self, pictures, tmp_path, batch_normalization
+    ):
         """Dropout, the optimizer and the order of pictures go on as if nothing had been."""
-        recipe = recipe_with(epochs=3, dropout_rate=0.5, name="adam", learning_rate=0.01)
+        recipe = recipe_with(
+            epochs=3,
+            dropout_rate=0.5,
+            name="adam",
+            learning_rate=0.01,
+            batch_normalization=batch_normalization,
+        )
 
         class Killed(Exception):
             pass

@@ -88,6 +88,16 @@ def test_a_bypass_is_read_where_the_fire_joins(bypass, channels_joined, paramete
     assert ("fire/bypass1x1" in [row.name for row in profile.layers]) == (bypass == "complex")
 
 
+def test_batch_normalization_in_a_fire_has_rows_of_its_own():
+    fire = Fire(3, 4, 8, "complex", batch_normalization=True, name="fire")
+    model = keras.Sequential([keras.Input((5, 7, 12)), fire])
+    profile = profile_model(model)
+    assert profile.parameters == model.count_params()
+    rows = {row.name: row for row in profile.layers}
+    assert rows["fire/squeeze1x1_normalization"].parameters == 4 * 3
+    assert rows["fire/bypass1x1_normalization"].multiply_adds == 0
+
+
 def test_a_fire_of_one_branch_has_no_row_for_the_other():
     model = keras.Sequential([keras.Input((5, 7, 12)), Fire(3, 0, 8, name="fire")])
     names = [row.name for row in profile_model(model).layers]

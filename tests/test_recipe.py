@@ -59,6 +59,10 @@ def test_a_written_recipe_reads_as_the_same_recipe(path, tmp_path, settings):
         ("optimizer.schedule=step", "step_epochs goes with schedule: step"),
         ("optimizer={name: adam, learning_rate: 1, nesterov: true}", "nesterov goes with"),
         ("model={version: '1.0', metaparameters: {}}", "either metaparameters or version"),
+        (
+            "model={batch_normalization: true, weights: imagenet}",
+            "batch_normalization goes with weights: null",
+        ),
         ("model.version=2.0", "Received: model.version=2.0"),
         ("data.resize=crop", "data.resize: .*Received: data.resize=crop"),
         ("data={image_size: 3}", "the key data.source is missing"),

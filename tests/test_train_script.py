@@ -15,7 +15,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
-import keras_squeezenet.training  # noqa: F401 - registers what checkpoints hold with Keras
 from keras_squeezenet.cli import app
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
@@ -23,6 +22,7 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.locks import FolderLock
 from keras_squeezenet.recipe import load_recipe
 from keras_squeezenet.runs import Run, RunError
+from keras_squeezenet.training import build_model
 from tests.disks import fill
 from tests.interrupted_runs import TINY, TRAIN
 from tests.launching import greetings, horovodrun, needs_horovod
@@ -94,7 +94,43 @@ def two_ranks(recipe, tmp_path_factory):
     return folder
 
 
+NORMALIZED = [
+    *("--set", "model.batch_normalization=true"),
+    *("--set", "optimizer.averaging=0.1"),
+    *("--set", "training.keep=best"),
+]
+
+
+def kinds_of_layers(path):
+    """Names of the classes of a saved model's layers, those inside of a Fire included."""
+    return {type(layer).__name__ for layer in keras.saving.load_model(path)._flatten_layers()}
+
+
+def check_normalized(folder):
+    """Of a run with batch normalization: what is left has none, and is what was measured."""
+    checkpoint = folder / "checkpoints" / "epoch-0002.keras"
+    assert "BatchNormalization" in kinds_of_layers(checkpoint)
+    assert "BatchNormalization" not in kinds_of_layers(folder / "model.keras")
+    plain = build_model(load_recipe(folder / "recipe.yaml").model.kept, 32, 10)
+    assert metrics(folder)["model"]["parameters"] == plain.count_params()
+    accuracy, _ = accuracy_by_hand(folder)
+    assert metrics(folder)["evaluation"]["top1"] == pytest.approx(accuracy)
+    best = max(row["val_accuracy"] for row in history(folder))
+    assert best == pytest.approx(accuracy, abs=1e-6)
+    assert accuracy > 0.5
+
+
 class TestAlone:
+    def test_batch_normalization_is_in_training_alone(self, recipe, tmp_path):
+        folder = tmp_path / "run"
+        half = ("--recipe", recipe, "--output", folder, *NORMALIZED)
+        first = train(*half, "--set", "training.epochs=1")
+        assert first.returncode == 0, first.stderr[-3000:]
+        second = train(*half, "--resume")
+        assert second.returncode == 0, second.stderr[-3000:]
+        assert [row["epoch"] for row in history(folder)] == [1, 2]
+        check_normalized(folder)
+
     def test_the_folder_holds_what_was_asked_and_what_came_out(self, alone):
         assert {path.name for path in alone.iterdir()} >= {
             "recipe.yaml",
@@ -270,6 +306,13 @@ class TestTwoRanks:
         # Averaged over ranks during training: the weights of the last epoch on all images.
         assert history(two_ranks)[-1]["val_accuracy"] == pytest.approx(accuracy, abs=1e-6)
         assert history(two_ranks)[-1]["val_loss"] == pytest.approx(measured["loss"], rel=1e-4)
+
+    def test_ranks_agree_on_what_batch_normalization_counts(self, recipe, tmp_path):
+        folder = tmp_path / "run"
+        done = horovodrun(TRAIN, "--recipe", recipe, "--output", folder, *NORMALIZED)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert metrics(folder)["training"]["ranks_with_equal_weights"] == 2
+        check_normalized(folder)
 
     def test_the_run_says_how_many_ranks_it_had(self, two_ranks):
         assert metrics(two_ranks)["training"]["ranks"] == 2

@@ -27,7 +27,7 @@ import keras_squeezenet.quiet  # noqa: F401
 import keras
 
 from keras_squeezenet import distributed, evaluation, fine_tuning, runs, training
-from keras_squeezenet.averaging import averaged_weights
+from keras_squeezenet.averaging import kept_weights
 from keras_squeezenet.callbacks import (
     BrokenPictures,
     DivergedError,
@@ -61,12 +61,13 @@ def main():
         recipe = recipe.for_images(dataset.train.count)
 
     # Two networks of the same weights: the one in training is as the recipe says, its twin is
-    # validated like what is kept, in float32 at the image size of evaluation.
+    # validated like what is kept, in float32 at the image size of evaluation, with batch
+    # normalization folded away.
     class_names = dataset.class_names
     keras.config.set_dtype_policy(recipe.training.precision)
     model = training.build_model(recipe.model, dataset.train.framing.image_size, len(class_names))
     keras.config.set_dtype_policy("float32")
-    twin = training.build_model(recipe.model, dataset.image_size, len(class_names))
+    twin = training.build_model(recipe.model.kept, dataset.image_size, len(class_names))
     training.compile_for_validation(twin, recipe)
     with distributed.together(), dataset.clear_errors():
         some = dataset.train.train_batches(min(64, dataset.train.count), seed=recipe.seed)
@@ -162,12 +163,11 @@ def keep_result(run, model, dataset, history, warnings):
     """All ranks measure the weights that are kept; rank 0 writes them and what was found."""
     recipe = run.recipe
     equal_ranks = distributed.equal_ranks(model)
-    model.set_weights(averaged_weights(model))
+    result = training.build_model(recipe.model.kept, dataset.image_size, len(dataset.class_names))
+    result.set_weights(kept_weights(model))
     if recipe.keeps_best:
-        run.restore_best(model)
-    distributed.broadcast_weights(model)
-    result = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
-    result.set_weights(model.get_weights())
+        run.restore_best(result)
+    distributed.broadcast_weights(result)
     with dataset.clear_errors():
         shard = evaluation.predict_batches(
             result.predict_on_batch,

@@ -26,6 +26,7 @@ from keras_squeezenet.distributed.ranks import start as start
 from keras_squeezenet.distributed.ranks import take_place as take_place
 from keras_squeezenet.distributed.ranks import together as together
 from keras_squeezenet.distributed.ranks import total as total
+from keras_squeezenet.distributed.weights import average_statistics as average_statistics
 from keras_squeezenet.distributed.weights import broadcast_variables as broadcast_variables
 from keras_squeezenet.distributed.weights import broadcast_weights as broadcast_weights
 from keras_squeezenet.distributed.weights import equal_ranks as equal_ranks

@@ -3,11 +3,15 @@
 import keras
 
 from keras_squeezenet.distributed.ranks import size, total
-from keras_squeezenet.distributed.weights import broadcast_variables
+from keras_squeezenet.distributed.weights import average_statistics, broadcast_variables
 
 
 class BroadcastState(keras.callbacks.Callback):
     """Give every rank the weights and the optimizer's variables of one rank when training starts.
+
+    After each epoch the ranks average what no gradient reaches, such as the statistics of batch
+    normalization, so that they have equal weights again. Put it before the callbacks that evaluate
+    or save the model.
 
     Args:
         root_rank: the rank whose state all take.
@@ -25,6 +29,9 @@ class BroadcastState(keras.callbacks.Callback):
             optimizer.build(self.model.trainable_variables)
         # `weights` leaves out the states of random generators: dropout differs between ranks.
         broadcast_variables([*self.model.weights, *optimizer.variables], self.root_rank)
+
+    def on_epoch_end(self, epoch, logs=None):
+        average_statistics(self.model)
 
 
 class AverageMetrics(keras.callbacks.Callback):
