@@ -36,6 +36,15 @@ def test_the_outputs_stay(bypass, activation):
     np.testing.assert_allclose(model.predict_on_batch(IMAGES), before, rtol=1e-5, atol=1e-6)
 
 
+def test_a_fire_with_batch_normalization_is_left_alone():
+    inputs = keras.Input(IMAGES.shape[1:])
+    model = keras.Model(inputs, Fire(4, 6, 3, batch_normalization=True)(inputs))
+    before = model.get_weights()
+    equalize_squeezes(model, [IMAGES])
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_the_outputs_stay_in_channels_first():
     images = np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2))
     keras.config.set_image_data_format("channels_first")

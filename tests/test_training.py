@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from keras_squeezenet import distributed, training
+from keras_squeezenet.averaging import kept_weights
 from keras_squeezenet.callbacks import (
     DivergedError,
     History,
@@ -19,6 +20,7 @@ from keras_squeezenet.callbacks import (
     StopEarly,
 )
 from keras_squeezenet.data import Augmentation
+from keras_squeezenet.layers import Fire
 from keras_squeezenet.recipe import ModelSection, Recipe, load_recipe
 from keras_squeezenet.runs import Checkpoint, Run
 
@@ -133,6 +135,20 @@ class TestOptimizers:
         np.testing.assert_allclose(layer.kernel.numpy(), kernel * (1 - 0.4 * 0.5), rtol=1e-5)
         np.testing.assert_array_equal(layer.bias.numpy(), [1.0, 1.0])
 
+    def test_weight_decay_leaves_batch_normalization_alone(self):
+        optimizer = training.build_optimizer(recipe_with(weight_decay=0.5), 10, 1)
+        fire = Fire(2, 2, 2, batch_normalization=True)
+        fire.build((None, 4, 4, 3))
+        before = {variable.path: variable.numpy() for variable in fire.trainable_variables}
+        zeros = [np.zeros(variable.shape, "f") for variable in fire.trainable_variables]
+        optimizer.apply(zeros, fire.trainable_variables)
+        changed = {
+            variable.name
+            for variable in fire.trainable_variables
+            if not np.array_equal(variable.numpy(), before[variable.path])
+        }
+        assert changed == {"kernel"}
+
     def test_gradients_are_clipped_by_their_common_norm(self):
         recipe = recipe_with(schedule="constant", momentum=0.0, clip_norm=1.0)
         optimizer = training.build_optimizer(recipe, 10, 1)
@@ -158,6 +174,19 @@ class TestLoss:
 
 
 class TestBuildModel:
+    def test_batch_normalization_is_in_the_network_that_trains_and_not_in_what_is_kept(self):
+        section = ModelSection(metaparameters=TINY, batch_normalization=True)
+        model = training.build_model(section, 32, 4)
+        kept = training.build_model(section.kept, 32, 4)
+        assert model.non_trainable_weights
+        assert not kept.non_trainable_weights
+        kept.set_weights(kept_weights(model))
+
+    def test_the_network_for_cifar10_is_small(self):
+        recipe = load_recipe(RECIPES / "cifar10.yaml")
+        kept = training.build_model(recipe.model.kept, recipe.data.image_size, 10)
+        assert kept.count_params() <= 800_000
+
     def test_the_recipes_network_takes_raw_images(self):
         section = recipe_with().model
         model = training.build_model(section, image_size=32, classes=4)
@@ -178,8 +207,8 @@ class TestBuildModel:
             training.build_model(section, image_size=32, classes=4)
 
 
-@pytest.mark.parametrize("name", ["imagenette", "imagenet"])
-def test_the_recipes_that_were_not_run_load_a_small_folder_of_their_form(name, tmp_path):
+@pytest.mark.parametrize("name", ["cifar10", "imagenette", "imagenet"])
+def test_long_recipes_load_a_small_folder_of_their_form(name, tmp_path):
     rng = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 2)):
         for synset in ("n01440764", "n03000684"):
@@ -195,7 +224,8 @@ def test_the_recipes_that_were_not_run_load_a_small_folder_of_their_form(name, t
     assert dataset.class_names == ("n01440764", "n03000684")
     augmentation = Augmentation.from_mapping(recipe.data.augmentation)
     images, labels = next(iter(dataset.train.train_batches(2, augmentation=augmentation)))
-    model = training.build_model(recipe.model, dataset.image_size, len(dataset.class_names))
+    side = dataset.train.framing.image_size
+    model = training.build_model(recipe.model, side, len(dataset.class_names))
     [stage] = training.stages(recipe)
     training.compile_model(model, stage, dataset.train.steps_per_epoch(2))
     loss, _ = model.evaluate(images, labels, verbose=0)

@@ -14,7 +14,13 @@ from keras import layers
 
 from keras_squeezenet.compression.tfmot import require_tfmot
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing, every_layer
+from keras_squeezenet.layers import (
+    BatchNormalization,
+    CeilMaxPooling2D,
+    Fire,
+    ImagePreprocessing,
+    every_layer,
+)
 from keras_squeezenet.preprocessing import PREPROCESSINGS, fold
 from keras_squeezenet.profile import graph_of
 
@@ -260,10 +266,12 @@ class _Walk:
         inputs = args[0]
         if isinstance(operation, keras.Model):
             return self.through(_graph_of(operation), inputs, inference)
+        if type(operation) is BatchNormalization or getattr(
+            operation, "batch_normalization", False
+        ):
+            expected = "the network without batch normalization, see folding.folded_weights"
+            raise _refusal(operation, name, expected, "batch_normalization=True")
         if type(operation) is Fire:
-            if operation.batch_normalization:
-                expected = "a Fire without batch normalization, see folding.folded_weights"
-                raise _refusal(operation, name, expected, "batch_normalization=True")
             return self._fire(operation, name, inputs)
         if type(operation) is CeilMaxPooling2D:
             return self._ceil_max_pooling(operation, name, inputs)
