@@ -29,17 +29,29 @@ def averaged_weights(model):
         weights as they are before its first update, or if it keeps no average. What does not learn,
         such as the statistics of batch normalization, is as it is: they are averages already.
     """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if optimizer is None or not optimizer.use_ema or int(optimizer.iterations) == 0:
-        return model.get_weights()
-    averages = dict(
-        zip(
-            map(id, model.trainable_variables),
-            optimizer._model_variables_moving_average,
-            strict=True,
-        )
-    )
+    averages = _averages(model)
     return [
         keras.ops.convert_to_numpy(averages.get(id(variable), variable))
         for variable in model.weights
     ]
+
+
+def average_from_here(model):
+    """Have the moving average begin anew with the weights as they are, if there is one.
+
+    Args:
+        model: as `averaged_weights` takes it.
+    """
+    averages = _averages(model)
+    for variable in model.trainable_variables:
+        if id(variable) in averages:
+            averages[id(variable)].assign(variable)
+
+
+def _averages(model):
+    """The average of each variable that has one, by the variable's id."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer is None or not optimizer.use_ema or int(optimizer.iterations) == 0:
+        return {}
+    averages = optimizer._model_variables_moving_average
+    return dict(zip(map(id, model.trainable_variables), averages, strict=True))

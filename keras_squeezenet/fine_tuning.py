@@ -6,6 +6,8 @@
 2. Then all layers learn, those near the input with lower rates: what they know, edges and colours,
    serves every kind of images (Yosinski et al., arXiv 1411.1792, and Howard and Ruder, arXiv
    1801.06146, section 3.2, who divide the rate by 2.6 from layer to layer).
+
+Rates at which a network has begun to forget are lowered by `backtracking`.
 """
 
 import math
@@ -147,17 +149,34 @@ def scale_rates(optimizer, model, decay):
     optimizer.update_step = _ScaledUpdate(optimizer, factors)
 
 
+def set_rate_share(model, share):
+    """Multiply the rates of all layers, from now on; 1 at the beginning.
+
+    Args:
+        model: compiled with an optimizer of `scale_rates`.
+        share: above 0, in place of the one that was set before.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer.update_step.share.assign(share)
+
+
 class _ScaledUpdate:
-    """The `update_step` of an optimizer, with a rate of its own for each variable."""
+    """The `update_step` of an optimizer, with a rate of its own for each variable.
+
+    Attributes:
+        share: of all rates, a variable: the compiled step reads it anew each time.
+    """
 
     def __init__(self, optimizer, factors):
+        self.share = keras.Variable(1.0, trainable=False, name="rate_share")
         self._optimizer = optimizer
         self._update_step = optimizer.update_step
         self._factors = factors
 
     def __call__(self, gradient, variable, learning_rate):
         factor = self._factors[self._optimizer._var_key(variable)]
-        self._update_step(gradient, variable, learning_rate * factor)
+        rate = learning_rate * factor * keras.ops.cast(self.share, learning_rate.dtype)
+        self._update_step(gradient, variable, rate)
 
 
 def _positions():

@@ -231,7 +231,13 @@ class Loop:
             "images_per_second": state.examples / state.seconds,
         }
         callbacks.on_epoch_end(state.epoch, logs)
-        self.run.state = state.after_epoch(self.history.rows, self.model.stop_training)
+        self.run.state = state.after_epoch(
+            self.history.rows,
+            # Callbacks may have changed them, such as `backtracking`.
+            weights=self.model.get_weights(),
+            optimizer=[variable.numpy() for variable in self.model.optimizer.variables],
+            stopped=self.model.stop_training,
+        )
 
     def _between_steps(self, steps_left):
         self._steps += 1

@@ -31,7 +31,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import checkpoints, distributed, evaluation, figures, files, machine, report
-from keras_squeezenet.averaging import kept_weights
+from keras_squeezenet.averaging import averaged_weights, kept_weights
 from keras_squeezenet.callbacks import has_waited
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.data.sources import resolved
@@ -246,13 +246,27 @@ class Run:
         Args:
             model: of the recipe's `model.kept` section.
         """
+        best = self._best_model("The last epoch's weights are kept")
+        if best is not None:
+            model.set_weights(kept_weights(best))
+
+    def best_weights(self):
+        """The `averaged_weights` of the best epoch that was saved, or None.
+
+        None also on other ranks than 0.
+        """
+        best = self._best_model("Training does not go back to the best epoch")
+        return None if best is None else averaged_weights(best)
+
+    def _best_model(self, otherwise):
+        """As it was in training; None, and a line that says what happens, if it is gone."""
         if distributed.rank() != 0:
-            return
+            return None
         try:
-            path = checkpoints.best_model(self.checkpoints)
-            model.set_weights(kept_weights(keras.saving.load_model(path)))
+            return keras.saving.load_model(checkpoints.best_model(self.checkpoints))
         except (RunError, OSError) as error:
-            log.warning("The last epoch's weights are kept, for the best one's are gone: %s", error)
+            log.warning("%s, for the best one's are gone: %s", otherwise, error)
+            return None
 
     def save_model(self, model):
         """Write a model, and read it back to see that it is the same."""

@@ -68,7 +68,7 @@ class TrainingState:
             commits=self.commits + 1,
         )
 
-    def after_epoch(self, history, stopped=False):
+    def after_epoch(self, history, weights, optimizer, stopped=False):
         """The state at the beginning of the next epoch; `history` has a row more."""
         return replace(
             self,
@@ -77,6 +77,8 @@ class TrainingState:
             examples=0,
             metric_sums={},
             seconds=0.0,
+            weights=tuple(weights),
+            optimizer=tuple(optimizer),
             history=tuple(history),
             stopped=stopped,
             commits=self.commits + 1,

@@ -116,6 +116,9 @@ def compile_model(model, stage, steps_per_epoch):
     optimizer = build_optimizer(recipe, steps_per_epoch, distributed.size())
     if recipe.fine_tuning:
         scale_rates(optimizer, model, recipe.fine_tuning.depth_decay)
+    if model.dtype_policy.name == "mixed_float16":
+        # Keras would do it too, but save the optimizer without it, and not load its state then.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer=distributed.DistributedOptimizer(
             optimizer,

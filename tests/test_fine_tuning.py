@@ -144,6 +144,26 @@ def test_each_layer_moves_so_much_less_than_the_one_above_it(kind):
         np.testing.assert_allclose(part - before, factor * (full - before), atol=1e-6)
 
 
+@pytest.mark.parametrize("scales_loss", [False, True])
+def test_a_share_of_all_rates_holds_for_the_compiled_step(scales_loss):
+    model, optimizer = small_network(), keras.optimizers.SGD(0.1)
+    fine_tuning.scale_rates(optimizer, model, 1.0)
+    if scales_loss:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=8.0)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    start = model.get_weights()
+    moves = []
+    for share in (1.0, 0.25, 1.0):
+        fine_tuning.set_rate_share(model, share)
+        model.set_weights(start)
+        model.train_on_batch(np.ones((8, 6)), np.arange(8) % 3)
+        moves.append([now - then for now, then in zip(model.get_weights(), start, strict=True)])
+    for full, part, again in zip(*moves, strict=True):
+        assert np.abs(full).max() > 0
+        np.testing.assert_allclose(part, 0.25 * full, atol=1e-6)
+        np.testing.assert_array_equal(again, full)
+
+
 def test_a_model_whose_rates_were_scaled_is_saved_with_the_plain_optimizer(tmp_path):
     model = small_network()
     optimizer = keras.optimizers.Adam(0.1)

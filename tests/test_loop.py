@@ -146,8 +146,9 @@ class TestState:
 
     def test_an_epoch_ends_with_nothing_done_of_the_next(self):
         state = TrainingState(np.ones(3, bool), (), examples=3, metric_sums={"loss": 1.0})
-        after = state.after_epoch([{"epoch": 1}])
+        after = state.after_epoch([{"epoch": 1}], weights=[np.ones(2)], optimizer=[np.array(3)])
         assert not after.trained.any()
+        assert (after.weights[0].tolist(), after.optimizer[0].item()) == ([1, 1], 3)
         assert (after.epoch, after.examples, after.metric_sums) == (1, 0, {})
 
 

@@ -28,6 +28,7 @@ import keras
 
 from keras_squeezenet import distributed, evaluation, fine_tuning, runs, training
 from keras_squeezenet.averaging import kept_weights
+from keras_squeezenet.backtracking import Backtracking
 from keras_squeezenet.callbacks import (
     BrokenPictures,
     DivergedError,
@@ -127,6 +128,7 @@ def main():
             BrokenPictures(dataset),
             watch,
             runs.FolderWatch(run, lock),
+            *([Backtracking(run, history)] if recipe.fine_tuning else []),
             history,
         ]
         if recipe.training.early_stopping:
