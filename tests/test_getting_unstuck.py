@@ -121,7 +121,8 @@ class TestCases:
             ]
             assert len(changed) == 1 or "," in case.name or case.name in allowed, case.name
 
-    @pytest.mark.parametrize("name", ["digits", "imagenette"])
+    # Imagenette's recipe has batch normalization since, and a network of its own.
+    @pytest.mark.parametrize("name", ["digits"])
     def test_the_recipes_defaults_are_those_of_the_recipes(self, name):
         recipe = load_recipe(PROJECT / "train" / "recipes" / f"{name}.yaml")
         case = next(case for case in study.CASES[name] if case.name == "recipes' defaults")
