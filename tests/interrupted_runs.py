@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import yaml
@@ -163,3 +164,14 @@ def history(folder):
 
 def evaluation(folder):
     return json.loads((folder / "metrics.json").read_text())["evaluation"]
+
+
+class Request(SimpleNamespace):
+    """Asked to end after a number of looks."""
+
+    looks = 0
+
+    @property
+    def received(self):
+        self.looks += 1
+        return self.looks > self.after

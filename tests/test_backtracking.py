@@ -1,7 +1,6 @@
 """Training that goes back to its best epoch at a lower rate; fine-tuning that is interrupted."""
 
 import math
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,6 +17,7 @@ from keras_squeezenet.loop import Loop
 from keras_squeezenet.recipe import Recipe
 from keras_squeezenet.runs import Checkpoint, Run
 from keras_squeezenet.termination import Terminated
+from tests.interrupted_runs import Request
 
 
 def rows(accuracies, losses):
@@ -98,17 +98,6 @@ def network(recipe):
         return training.build_model(recipe.model.model_copy(update={"weights": None}), 16, 10)
     finally:
         keras.config.set_dtype_policy("float32")
-
-
-class Request(SimpleNamespace):
-    """Asked to end after a number of looks."""
-
-    looks = 0
-
-    @property
-    def received(self):
-        self.looks += 1
-        return self.looks > self.after
 
 
 def tune(folder, recipe, digits, accuracies, end_after=math.inf, seen=None, resume=False):

@@ -28,6 +28,7 @@ from keras_squeezenet.recipe import Recipe
 from keras_squeezenet.runs import Checkpoint, Run, RunError
 from keras_squeezenet.state import TrainingState
 from keras_squeezenet.termination import Terminated
+from tests.interrupted_runs import Request
 
 COUNT = 26
 
@@ -232,17 +233,6 @@ class TestLearningRate:
 
     def test_on_as_many_ranks_the_count_of_updates_is_what_it_was(self):
         assert self.rate(self.state(ranks=1, updates=28), 1) == pytest.approx(0.4 * (1 - 28 / 80))
-
-
-class Request(SimpleNamespace):
-    """Asked to end after a number of looks."""
-
-    looks = 0
-
-    @property
-    def received(self):
-        self.looks += 1
-        return self.looks > self.after
 
 
 def never():

@@ -37,6 +37,12 @@ COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
 PYTHON = blocks("python")
 
 
+def example(part):
+    """The README's Python example that has this in it."""
+    (found,) = [block for block in PYTHON if part in block]
+    return found
+
+
 def run(command, folder):
     """Run a command with this environment's programs first, in a folder like a checkout's."""
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
@@ -139,7 +145,7 @@ def test_a_command_runs_in_the_order_of_the_readme(line, checkout):
 @pytest.mark.shared
 @pytest.mark.usefixtures("published")
 def test_the_imagenet_example_prints_three_names(checkout):
-    (checkout / "names.py").write_text(PYTHON[0])
+    (checkout / "names.py").write_text(example("decode_predictions"))
     out = run([sys.executable, "names.py"], checkout)
     lines = [line for line in out.splitlines() if re.fullmatch(r"\w+ [01]\.\d{3}", line)]
     assert len(lines) == 3
@@ -148,13 +154,13 @@ def test_the_imagenet_example_prints_three_names(checkout):
 @pytest.mark.shared
 @pytest.mark.usefixtures("published")
 def test_the_feature_example_tells_colours_apart(checkout):
-    (checkout / "features.py").write_text(PYTHON[1])
+    (checkout / "features.py").write_text(example("from sklearn"))
     out = run([sys.executable, "features.py"], checkout)
     assert float(re.findall(r"accuracy: ([0-9.]+)", out)[-1]) == 1.0
 
 
 def test_the_python_example_learns(tmp_path):
-    (tmp_path / "example.py").write_text(PYTHON[2])
+    (tmp_path / "example.py").write_text(example("digits.keras"))
     out = run([sys.executable, "example.py"], tmp_path)
     accuracy = float(re.findall(r"accuracy: ([0-9.]+)", out)[-1])
     assert accuracy > 0.8
@@ -166,13 +172,25 @@ def test_the_python_example_learns(tmp_path):
     [[], pytest.param(["horovodrun", "-np", "2"], marks=[*needs_horovod, pytest.mark.slow])],
 )
 def test_the_horovod_example_runs_alone_and_on_two_ranks(launcher, tmp_path):
-    (tmp_path / "example.py").write_text(PYTHON[3])
+    (tmp_path / "example.py").write_text(example("DistributedOptimizer"))
     out = run([*launcher, sys.executable, "example.py"], tmp_path)
     assert out.count("10/10") == 1, "one rank shows progress"
 
 
+def test_the_folding_example_gives_the_same_network(tmp_path):
+    check = """
+import numpy as np
+
+images = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype("float32")
+np.testing.assert_allclose(plain.predict(images), trained.predict(images), atol=1e-5)
+"""
+    (tmp_path / "example.py").write_text(example("folded_weights") + check)
+    run([sys.executable, "example.py"], tmp_path)
+
+
 def test_the_compression_example_reads_what_it_wrote(tmp_path):
-    (tmp_path / "example.py").write_text(PYTHON[4] + "assert same.count_params() > 700_000\n")
+    code = example("save_compressed") + "assert same.count_params() > 700_000\n"
+    (tmp_path / "example.py").write_text(code)
     run([sys.executable, "example.py"], tmp_path)
     assert 300_000 < (tmp_path / "six_bits.sqz").stat().st_size < 600_000
 

@@ -449,6 +449,20 @@ class TestFineTuning:
         assert saved.input_shape == (None, 40, 40, 3)
         assert all(layer.trainable for layer in saved.layers)
 
+    @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=needs_horovod)])
+    def test_a_rate_at_which_it_forgets_is_lowered_on_all_ranks(
+        self, recipe, tuning, tmp_path, ranks
+    ):
+        arguments = ["--recipe", recipe, "--output", tmp_path / "run", *tuning]
+        arguments += ["--set", "optimizer.learning_rate=1", "--set", "optimizer.clip_norm=1"]
+        done = train(*arguments) if ranks == 1 else horovodrun(TRAIN, *arguments)
+        assert done.returncode == 0, done.stderr[-3000:]
+        rows = history(tmp_path / "run")
+        assert sum(row["went_back"] for row in rows) > 0
+        assert f"Epoch {[row['went_back'] for row in rows].index(1) + 1} is worse" in done.stderr
+        assert metrics(tmp_path / "run")["training"]["ranks_with_equal_weights"] == ranks
+        assert metrics(tmp_path / "run")["evaluation"]["top1"] >= rows[0]["val_accuracy"] - 1e-6
+
     def test_weights_of_another_network_are_refused_in_one_line(self, recipe, tuning, tmp_path):
         other = ["--set", "model.metaparameters.base_e=16"]
         done = train("--recipe", recipe, "--output", tmp_path / "run", *tuning, *other)

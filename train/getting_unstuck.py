@@ -127,7 +127,7 @@ FROM_PAPER = (
     varied(PAPER, "no last ReLU", last_activation=None),
     varied(PAPER, "he_normal", **HE),
     varied(PAPER, "he_normal, no last ReLU", **CURED),
-    varied(PAPER, "recipes' defaults", **RECIPE),
+    varied(PAPER, "digits' recipe", **RECIPE),
     # Caffe's "xavier" looks at the inputs of a layer only, Keras's Glorot at its filters too.
     varied(PAPER, "xavier of Caffe", **XAVIER),
     varied(PAPER, "xavier of Caffe, input caffe", preprocessing="caffe", **XAVIER),

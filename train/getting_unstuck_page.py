@@ -29,7 +29,7 @@ LOOKS = {  # colour and dashes of a case, in all figures
     "bypass": (MARK, "-"),
     "batch normalization": ("#CC79A7", "-"),
     "input caffe": ("#E69F00", "-"),
-    "recipes' defaults": (INK, "-"),
+    "digits' recipe": (INK, "-"),
 }
 CURVES = ("paper, adam 1e-3", "no last ReLU", "he_normal", "he_normal, no last ReLU")
 PANELS = (
