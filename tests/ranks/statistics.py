@@ -36,6 +36,7 @@ def main():
     distributed.start()
     rank = distributed.rank()
     rng = np.random.default_rng(rank)
+    keras.utils.set_random_seed(0)
     model = make_model()
     model.compile(
         distributed.DistributedOptimizer(keras.optimizers.SGD(0.1)), "mse", jit_compile=False
