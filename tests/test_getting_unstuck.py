@@ -112,24 +112,40 @@ class TestCases:
     def test_one_thing_is_varied_at_a_time(self):
         cases = {case.name: case for case in study.CASES["digits"]}
         paper = cases["paper, adam 1e-3"]
-        allowed = {"digits' recipe", "rmsprop 1e-4", "xavier of Caffe"}  # and pairs of two cures
+        allowed = {"rmsprop 1e-4", "xavier of Caffe"}  # and pairs of two cures, and recipes
         for case in study.FROM_PAPER[1:]:
             changed = [
                 key
                 for key, value in vars(case).items()
                 if key != "name" and value != getattr(paper, key)
             ]
-            assert len(changed) == 1 or "," in case.name or case.name in allowed, case.name
+            apart = "," in case.name or case.name.endswith("recipe") or case.name in allowed
+            assert len(changed) == 1 or apart, case.name
 
     @pytest.mark.parametrize("data", ["digits", "imagenette"])
-    def test_the_digits_recipe_is_as_the_recipe_says(self, data):
-        recipe = load_recipe(PROJECT / "train" / "recipes" / "digits.yaml")
-        case = next(case for case in study.CASES[data] if case.name == "digits' recipe")
-        for key in ("preprocessing", "kernel_initializer", "last_activation", "bypass"):
+    @pytest.mark.parametrize(
+        ("name", "file"),
+        [
+            ("digits' recipe", "digits"),
+            ("CIFAR-10's recipe", "cifar10"),
+            ("Imagenette's recipe", "imagenette"),
+        ],
+    )
+    def test_a_recipe_is_as_its_file_says(self, data, name, file):
+        recipe = load_recipe(PROJECT / "train" / "recipes" / f"{file}.yaml")
+        case = next(case for case in study.CASES[data] if case.name == name)
+        for key in ("preprocessing", "kernel_initializer", "last_activation", "dropout_rate"):
             assert getattr(case, key) == getattr(recipe.model, key), key
-        assert (case.optimizer, case.learning_rate) == ("adam", recipe.optimizer.learning_rate)
-        assert recipe.optimizer.name == "adam"
-        assert case.clip_norm == recipe.optimizer.clip_norm
+        assert case.batch_normalization == recipe.model.batch_normalization
+        metaparameters = recipe.model.metaparameters
+        assert case.bypass == (metaparameters or {"bypass": recipe.model.bypass})["bypass"]
+        assert case.network == (file if metaparameters else recipe.model.version)
+        for key in ("learning_rate", "clip_norm", "weight_decay"):
+            assert getattr(case, key) == (getattr(recipe.optimizer, key) or None), key
+        assert case.optimizer == recipe.optimizer.name
+        if case.optimizer == "sgd":
+            assert case.nesterov == recipe.optimizer.nesterov
+            assert recipe.optimizer.momentum == study.MOMENTUM
 
     def test_initial_values_differ_in_the_last_layer_where_a_case_says_so(self):
         spread = {}

@@ -43,13 +43,16 @@ import tensorflow as tf
 from keras import layers
 
 from keras_squeezenet import SqueezeNet, load_dataset
-from keras_squeezenet.architecture import preset
+from keras_squeezenet.architecture import Architecture, preset
 from keras_squeezenet.diagnosis import Diagnosis, Look, Observer
 from keras_squeezenet.files import write_csv
-from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+from keras_squeezenet.layers import Fire
 from keras_squeezenet.models import AUTHORS_LAST_DEVIATION
+from keras_squeezenet.recipe import load_recipe
 
 RESULTS = Path(__file__).parents[1] / "results"
+RECIPES = Path(__file__).with_name("recipes")
+PUBLISHED = "1.1"
 BATCH_SIZE = 32
 EPOCH = {"digits": 44, "imagenette": 295}  # steps
 MOMENTUM = 0.9  # of sgd; rmsprop has none
@@ -71,9 +74,13 @@ class Case:
         kernel_initializer: of all convolutions; None is the authors' own.
         last_initializer: of the last convolution, where it differs.
         last_activation, bypass, dropout_rate: as `SqueezeNet` takes them.
-        batch_normalization: between each convolution but the last and its ReLU.
+        batch_normalization: after each convolution but the last, before its ReLU.
+        network: PUBLISHED, SqueezeNet 1.1, or the name of a recipe whose metaparameters it has,
+            with a bypass of their own.
         optimizer: "adam", "rmsprop" or "sgd", with momentum 0.9.
         learning_rate: constant after `warmup_steps` on a line from 0.
+        nesterov: of sgd.
+        weight_decay: as `keras.optimizers` have it; not of biases and normalizations.
         epsilon: of adam, which divides gradients by their mean size plus this; and of rmsprop,
             where Keras adds it under the root: 1e-14 there is 1e-7 in adam.
         clip_norm: of all gradients together.
@@ -88,8 +95,11 @@ class Case:
     bypass: str | None = None
     dropout_rate: float = 0.5
     batch_normalization: bool = False
+    network: str = PUBLISHED
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    nesterov: bool = False
+    weight_decay: float | None = None
     epsilon: float = 1e-7  # Keras's own
     warmup_steps: int = 0
     clip_norm: float | None = None
@@ -113,7 +123,23 @@ PAPER = Case("paper, adam 1e-3")
 HE = {"kernel_initializer": "he_normal"}
 XAVIER = {"kernel_initializer": "lecun_uniform", "last_initializer": "authors"}
 CURED = {**HE, "last_activation": None}
-RECIPE = {**CURED, "bypass": "simple", "dropout_rate": 0.3, "warmup_steps": 90, "clip_norm": 1.0}
+DIGITS_RECIPE = {
+    **CURED,
+    "bypass": "simple",
+    "dropout_rate": 0.3,
+    "warmup_steps": 90,
+    "clip_norm": 1.0,
+}
+NORMALIZED_RECIPES = {
+    **CURED,
+    "batch_normalization": True,
+    "bypass": "complex",
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "nesterov": True,
+    "weight_decay": 5e-3,
+    "warmup_steps": 90,
+}
 
 
 def varied(base, name, **settings):
@@ -127,7 +153,11 @@ FROM_PAPER = (
     varied(PAPER, "no last ReLU", last_activation=None),
     varied(PAPER, "he_normal", **HE),
     varied(PAPER, "he_normal, no last ReLU", **CURED),
-    varied(PAPER, "digits' recipe", **RECIPE),
+    varied(PAPER, "digits' recipe", **DIGITS_RECIPE),
+    varied(PAPER, "CIFAR-10's recipe", network="cifar10", dropout_rate=0.0, **NORMALIZED_RECIPES),
+    varied(
+        PAPER, "Imagenette's recipe", network="imagenette", dropout_rate=0.1, **NORMALIZED_RECIPES
+    ),
     # Caffe's "xavier" looks at the inputs of a layer only, Keras's Glorot at its filters too.
     varied(PAPER, "xavier of Caffe", **XAVIER),
     varied(PAPER, "xavier of Caffe, input caffe", preprocessing="caffe", **XAVIER),
@@ -457,10 +487,12 @@ class Training:
         self.model = model
         self.optimizer = _optimizer(structure)
         self.optimizer.build(model.trainable_variables)
-        self.watched = watched(model)
+        last = architecture(structure).last_conv_number
+        self.last_name = f"conv{last}"
+        self.watched = watched(model, self.last_name)
         tensors = [tensor for _, tensor, _ in self.watched]
         self._probe = keras.Model(
-            model.inputs, [tensors, model.get_layer("pool10").output, model.output]
+            model.inputs, [tensors, model.get_layer(f"pool{last}").output, model.output]
         )
         self._step = tf.function(self._train_on)
         self._look = tf.function(self._look_at)
@@ -504,7 +536,7 @@ class Training:
                 "signal": float(signal),
                 "gradient": float(gradient),
                 "kernel": float(kernel),
-                "hidden": name != "conv10",
+                "hidden": name != self.last_name,
             }
         return looks
 
@@ -555,10 +587,15 @@ def _loss(labels, probabilities):
 
 
 def _optimizer(case):
+    options = {"global_clipnorm": case.clip_norm, "weight_decay": case.weight_decay}
     if case.optimizer == "sgd":
-        return keras.optimizers.SGD(1.0, momentum=MOMENTUM, global_clipnorm=case.clip_norm)
-    kind = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[case.optimizer]
-    return kind(1.0, epsilon=case.epsilon, global_clipnorm=case.clip_norm)
+        optimizer = keras.optimizers.SGD(1.0, momentum=MOMENTUM, nesterov=case.nesterov, **options)
+    else:
+        kind = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[case.optimizer]
+        optimizer = kind(1.0, epsilon=case.epsilon, **options)
+    if case.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 def network(case, classes, shape):
@@ -567,22 +604,30 @@ def network(case, classes, shape):
     x, mode = image, case.preprocessing
     if mode == RESCALED:
         x, mode = layers.Rescaling(1 / 255)(image), False
-    if case.batch_normalization:
-        return _normalized(image, ImagePreprocessing(mode)(x) if mode else x, case, classes)
     model = SqueezeNet(
         weights=None,
         input_tensor=x,
         classes=classes,
-        bypass=case.bypass,
+        bypass=case.bypass if case.network == PUBLISHED else None,  # others have their own
         dropout_rate=case.dropout_rate,
         include_preprocessing=mode,
         kernel_initializer=case.kernel_initializer,
         last_activation=case.last_activation,
+        batch_normalization=case.batch_normalization,
+        architecture=None if case.network == PUBLISHED else architecture(case),
     )
     if case.last_initializer:
-        kernel = model.get_layer("conv10").kernel
+        kernel = model.get_layer(architecture(case).last_conv_name).kernel
         kernel.assign(_last_initializer(case.last_initializer)(kernel.shape))
     return model
+
+
+def architecture(case):
+    """Of the case's network; for PUBLISHED without its bypass."""
+    if case.network == PUBLISHED:
+        return preset(PUBLISHED)
+    model = load_recipe(RECIPES / f"{case.network}.yaml").model
+    return Architecture.from_metaparameters(**model.metaparameters)
 
 
 def _last_initializer(name):
@@ -591,64 +636,32 @@ def _last_initializer(name):
     return keras.initializers.get(name)
 
 
-def _normalized(image, x, case, classes):
-    """SqueezeNet 1.1 with a batch normalization before each ReLU but the last."""
-    architecture = preset("1.1")
-
-    def convolution(x, filters, size, name, **options):
-        x = layers.Conv2D(filters, size, use_bias=False, name=f"{name}_conv", **options)(x)
-        # Averages of a short run: those of Keras's default need some hundred steps.
-        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_normalization")(x)
-        return layers.Activation("relu", name=name)(x)
-
-    def pooled(x, number):
-        if number in architecture.pool_after:
-            x = CeilMaxPooling2D(name=f"pool{number}")(x)
-        return x
-
-    x = pooled(convolution(x, architecture.conv1_filters, 3, "conv1", strides=2), 1)
-    for number, fire in zip(architecture.fire_numbers, architecture.fires, strict=True):
-        squeezed = convolution(x, fire.squeeze, 1, f"fire{number}_squeeze1x1")
-        expanded = [
-            convolution(squeezed, fire.expand1x1, 1, f"fire{number}_expand1x1"),
-            convolution(squeezed, fire.expand3x3, 3, f"fire{number}_expand3x3", padding="same"),
-        ]
-        x = pooled(layers.Concatenate()(expanded), number)
-    x = layers.Dropout(case.dropout_rate)(x)
-    x = layers.Conv2D(
-        classes,
-        1,
-        activation=case.last_activation,
-        kernel_initializer=_last_initializer("authors"),
-        name="conv10",
-    )(x)
-    x = layers.GlobalAveragePooling2D(name="pool10")(x)
-    return keras.Model(image, layers.Activation("softmax", name="predictions")(x))
-
-
-def watched(model):
+def watched(model, last):
     """Triples that tell what each layer of Table 1 gives after its ReLUs: the layer's name, a
-    symbolic tensor of the model, and a function from it to a list of outputs.
+    symbolic tensor of the model, and a function from it to a list of outputs. `last` is the name
+    of the last one.
     """
+    # With a batch normalization the ReLU is a layer of its own.
+    first = "conv1_relu" if any(layer.name == "conv1_relu" for layer in model.layers) else "conv1"
     found = []
     for layer in model.layers:
         if isinstance(layer, Fire):
             found.append((layer.name, layer.input, _outputs_of(layer)))
-        elif layer.name in ("conv1", "conv10") or ("fire" in layer.name and _is_relu(layer)):
+        elif layer.name in (first, last):
             found.append((_layer_of(layer.name), layer.output, lambda output: [output]))
     return found
 
 
 def _outputs_of(fire):
     def outputs(taken):
-        squeezed = fire.squeeze1x1(taken)
-        return [squeezed, fire.expand1x1(squeezed), fire.expand3x3(squeezed)]
+        squeezed = fire.convolve(fire.squeeze1x1, taken)
+        return [
+            squeezed,
+            fire.convolve(fire.expand1x1, squeezed),
+            fire.convolve(fire.expand3x3, squeezed),
+        ]
 
     return outputs
-
-
-def _is_relu(layer):
-    return isinstance(layer, layers.Activation)
 
 
 def _layer_of(name):
