@@ -96,7 +96,7 @@ class Loop:
             add_progbar=verbose != 0,
             model=self.model,
             verbose=verbose,
-            epochs=stage.end,
+            epochs=self.run.recipe.training.epochs,
             steps=steps,
         )
         self.model.stop_training = False

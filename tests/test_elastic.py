@@ -15,6 +15,7 @@ from keras_squeezenet import distributed
 from keras_squeezenet.termination import Terminated
 from tests.interrupted_runs import (
     EXAMPLES,
+    TRAIN,
     commits,
     evaluation,
     examples_by_epoch,
@@ -134,6 +135,60 @@ class TestARankIsKilledAndAnotherOneJoins:
         assert theirs["top1"] > 0.9
         error = math.hypot(ours["top1_standard_error"], theirs["top1_standard_error"])
         assert abs(ours["top1"] - theirs["top1"]) <= 2 * error
+
+
+@pytest.mark.slow
+class TestOtherWaysToTrain:
+    """A rank is lost in the first epoch, and one joins later."""
+
+    EPOCHS = 16
+
+    pytestmark = needs_horovod
+
+    @pytest.fixture(scope="class")
+    def trained(self, tmp_path_factory):
+        """A model that knows the digits a little."""
+        folder = tmp_path_factory.mktemp("trained")
+        recipe = write_recipe(folder, epochs=2)
+        command = [sys.executable, TRAIN, "--recipe", recipe, "--output", folder / "run"]
+        with started(command, folder / "output.txt") as job:
+            assert job.wait() == 0, job.text[-3000:]
+        return folder / "run" / "model.keras"
+
+    @pytest.mark.parametrize("way", ["fine-tuning", "batch normalization"])
+    def test_all_ranks_end_with_the_same_weights(self, way, trained, tmp_path):
+        write_hosts(tmp_path / "hosts", *HOSTS)
+        settings = {
+            # Its first epoch fits the last layer.
+            "fine-tuning": [
+                f"model.weights={trained}",
+                "fine_tuning={depth_decay: 0.8}",
+                "optimizer.averaging=0.1",
+            ],
+            "batch normalization": ["model.batch_normalization=true"],
+        }[way]
+        command = elastic_launcher(
+            *(tmp_path, sys.executable, TRAINING, tmp_path),
+            *("--recipe", write_recipe(tmp_path, epochs=self.EPOCHS), "--output", tmp_path / "run"),
+            *("--elastic", "--commit-steps", 4, "--journal"),
+            *(part for setting in settings for part in ("--set", setting)),
+        )
+        with started(command, tmp_path / "output.txt") as job:
+            job.wait_until(lambda: f"Epoch 1/{self.EPOCHS}" in job.text and len(job.ranks()) == 2)
+            victim = job.ranks()[1]
+            host = victim.environ()["HOROVOD_HOSTNAME"]
+            write_hosts(tmp_path / "hosts", *(name for name in HOSTS if name != host))
+            victim.send_signal(signal.SIGKILL)
+            job.wait_until(lambda: history(tmp_path / "run"))
+            write_hosts(tmp_path / "hosts", *HOSTS)
+            assert job.wait() == 0, job.text[-3000:]
+        counts = [row["ranks"] for row in history(tmp_path / "run")]
+        assert [count for count, _ in itertools.groupby(counts)] == [1, 2]
+        assert len(counts) == self.EPOCHS
+        one, other = (np.load(tmp_path / f"rank{rank}.npz") for rank in range(2))
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], other[name])
+        assert evaluation(tmp_path / "run")["top1"] > 0.9
 
 
 @pytest.mark.slow
