@@ -34,7 +34,7 @@ from keras_squeezenet import checkpoints, distributed, evaluation, figures, file
 from keras_squeezenet.averaging import averaged_weights, kept_weights
 from keras_squeezenet.callbacks import has_waited
 from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
-from keras_squeezenet.data.sources import resolved
+from keras_squeezenet.data.sources import is_same_source, resolved
 from keras_squeezenet.errors import RunError
 from keras_squeezenet.profile import profile_model
 from keras_squeezenet.recipe import load_recipe
@@ -102,9 +102,10 @@ class Run:
                     "The output folder holds a run already. Go on with it: --resume; or choose "
                     f"another: --output. Received: output={self.folder}"
                 )
-            goes_on_for_longer = self._check_same_recipe()
-            finished = all(path.exists() for path in results) and not goes_on_for_longer
+            has_other_length = self._check_same_recipe()
+            finished = all(path.exists() for path in results) and not has_other_length
             checkpoint = checkpoints.read(self.checkpoints)
+            self._check_length(checkpoint)
             if checkpoint is None and not finished:
                 raise RunError(
                     "The run has results and no checkpoint to go on from; trained anew, it would "
@@ -122,14 +123,20 @@ class Run:
         return checkpoint, finished
 
     def _write_recipe(self):
-        files.write_text(self.folder / RECIPE_FILE, self.recipe.to_yaml())
+        # With its data in a spelling that holds in every working directory.
+        source = resolved(self.recipe.data.source)
+        data = self.recipe.data.model_copy(update={"source": source})
+        recipe = self.recipe.model_copy(update={"data": data})
+        files.write_text(self.folder / RECIPE_FILE, recipe.to_yaml())
 
     def _check_same_recipe(self):
-        """Whether the recipe asks for more epochs than before; anything else has to be equal."""
+        """Whether the recipe asks for another length than before; anything else has to be equal."""
         before = load_recipe(self.folder / RECIPE_FILE).model_dump()
         now = self.recipe.model_dump()
         changed = False
         for name, old, new in _differences(before, now):
+            if name == "data.source" and is_same_source(old, new):
+                continue
             if name not in MAY_CHANGE_ON_RESUME:
                 raise RunError(
                     f"A run is resumed with the recipe that it began with: {name} was {old}. "
@@ -137,6 +144,16 @@ class Run:
                 )
             changed = True
         return changed
+
+    def _check_length(self, checkpoint):
+        if checkpoint is None:
+            return
+        begun = checkpoint["epoch"] + ("within_epoch" in checkpoint)
+        if begun > self.recipe.training.epochs:
+            raise RunError(
+                f"A run is resumed with at least as many epochs as it has begun, {begun}. "
+                f"Received: training.epochs={self.recipe.training.epochs}"
+            )
 
     def _check_same_classes(self, checkpoint):
         before = checkpoint.get("class_names")

@@ -25,7 +25,7 @@ from keras_squeezenet.callbacks import (
 from keras_squeezenet.data import DataError, load_dataset
 from keras_squeezenet.loop import Loop, Meetings
 from keras_squeezenet.recipe import Recipe
-from keras_squeezenet.runs import Checkpoint, Run, RunError
+from keras_squeezenet.runs import RESULTS, Checkpoint, Run, RunError
 from keras_squeezenet.state import TrainingState
 from keras_squeezenet.termination import Terminated
 from tests.interrupted_runs import Request
@@ -447,6 +447,27 @@ class TestLoop:
         again.restore_best(model)
         for ours, theirs in zip(model.get_weights(), weights, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+    def test_with_fewer_epochs_than_it_has_begun_it_is_refused_and_keeps_its_results(
+        self, model, pictures, tmp_path
+    ):
+        run = begin(tmp_path / "run", recipe_with(epochs=2), model, pictures)
+        train(run, model, pictures, never())
+        for name in RESULTS:
+            (run.folder / name).write_text("of two epochs")
+        with pytest.raises(RunError, match=r"has begun, 2\. Received: training\.epochs=1"):
+            begin(tmp_path / "run", recipe_with(epochs=1), model, pictures, resume=True)
+        assert all((run.folder / name).read_text() == "of two epochs" for name in RESULTS)
+        assert begin(tmp_path / "run", recipe_with(epochs=2), model, pictures, True).finished
+
+    def test_so_it_is_when_the_last_one_was_left_in_its_midst(self, model, pictures, tmp_path):
+        run = begin(tmp_path / "run", recipe_with(epochs=2), model, pictures)
+        steps = COUNT // 4
+        with pytest.raises(Terminated):
+            train(run, model, pictures, Request(after=steps + 1))
+        assert run.state.epoch == 1
+        with pytest.raises(RunError, match="has begun, 2"):
+            begin(tmp_path / "run", recipe_with(epochs=1), model, pictures, resume=True)
 
     @pytest.mark.parametrize("version", ["this", "one that did not write it down"])
     def test_a_run_that_stopped_early_trains_no_more_when_resumed(

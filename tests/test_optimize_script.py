@@ -14,6 +14,7 @@ import yaml
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_squeezenet import training
+from keras_squeezenet.cli.options import asked_of_data
 from keras_squeezenet.compression.bridge import kernels
 from keras_squeezenet.compression.saving import load_compressed
 from keras_squeezenet.data import load_dataset
@@ -166,6 +167,13 @@ class TestWholeChain:
         assert len(page.images()) == 4
         recipe = yaml.safe_load((compressed / "compression.yaml").read_text())
         assert (recipe["prune"]["sparsity"], recipe["cluster"]["bits"]) == (0.6, 4)
+
+    def test_its_models_know_what_they_were_trained_on(self, run, compressed):
+        """So that `evaluate` takes the images that were held out for what is new to them."""
+        of_the_run = load_recipe(run / "recipe.yaml").data
+        held_out = asked_of_data(compressed / "pruned.keras", of_the_run.source, None, None)
+        assert held_out["held_out"]
+        assert held_out["seed"] == of_the_run.split_seed
 
     def test_nothing_temporary_is_left(self, compressed):
         assert not [path for path in compressed.iterdir() if path.name.startswith(".")]

@@ -3,7 +3,7 @@
 import pytest
 
 from keras_squeezenet.errors import RunError
-from keras_squeezenet.recipe import Recipe
+from keras_squeezenet.recipe import Recipe, load_recipe
 from keras_squeezenet.runs import Run
 
 CLASSES = ["a", "b"]
@@ -11,12 +11,12 @@ TUNING = {"depth_decay": 0.5}
 RESULTS = ("model.keras", "metrics.json", "report.html")
 
 
-def recipe_with(fine_tuning=None, augmentation=(), **training):
+def recipe_with(fine_tuning=None, augmentation=(), source="digits", **training):
     return Recipe.model_validate(
         {
             "name": "runs",
             "data": {
-                "source": "digits",
+                "source": source,
                 "image_size": 8,
                 "augmentation": dict(augmentation),
             },
@@ -64,10 +64,14 @@ class TestAnotherRecipe:
 @pytest.fixture
 def finished(folder):
     """A run that is finished, and whose checkpoints were deleted to save space."""
-    Run(folder, recipe_with(), CLASSES)
+    finish(folder, recipe_with())
+    return folder
+
+
+def finish(folder, recipe):
+    Run(folder, recipe, CLASSES)
     for name in RESULTS:
         (folder / name).write_text(f"the first {name}")
-    return folder
 
 
 def is_untouched(folder):
@@ -112,3 +116,28 @@ def test_what_a_killed_process_left_half_written_is_removed(folder):
         (folder / name).write_text("half")
     Run(folder, recipe_with(), CLASSES, resume=True)
     assert [path.name for path in folder.iterdir()] == ["recipe.yaml"]
+
+
+class TestWhereTheDataAre:
+    @pytest.fixture
+    def photos(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "photos")
+        (tmp_path / "elsewhere" / "photos").mkdir(parents=True)
+        return tmp_path / "photos"
+
+    def test_the_recipe_of_the_run_names_them_for_every_working_directory(self, folder, photos):
+        Run(folder, recipe_with(source="photos"), CLASSES)
+        assert load_recipe(folder / "recipe.yaml").data.source == str(photos.resolve())
+
+    @pytest.mark.parametrize("spelling", ["./photos", "link", "{photos}/"])
+    def test_another_spelling_goes_on(self, folder, photos, spelling):
+        finish(folder, recipe_with(source="photos"))
+        Run(folder, recipe_with(source=spelling.format(photos=photos)), CLASSES, resume=True)
+
+    def test_the_same_spelling_of_another_folder_does_not(self, folder, photos, monkeypatch):
+        finish(folder, recipe_with(source="photos"))
+        monkeypatch.chdir(photos.parent / "elsewhere")
+        with pytest.raises(RunError, match=r"data\.source was .*photos\. Received: .*=photos$"):
+            Run(folder, recipe_with(source="photos"), CLASSES, resume=True)

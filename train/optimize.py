@@ -35,6 +35,7 @@ from keras_squeezenet.compression.retraining import Retraining
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.data import Augmentation
+from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.export import ExportError
 from keras_squeezenet.printing import log_lines, printable
@@ -58,7 +59,7 @@ def main():
         model = classifiers.open_classifier(run / runs.MODEL_FILE).model
     keras.utils.set_random_seed(of_the_run.seed + distributed.rank())
     data = Data(dataset, of_the_run, recipe)
-    stages = Stages(output, dataset, of_the_run.data.resize)
+    stages = Stages(output, dataset, of_the_run)
 
     # Each stage starts from the network of the one before.
     sparse = shared = None
@@ -106,7 +107,8 @@ def recipe_of(run):
             raise InputError(f"Expected the folder of a finished run: {name} is missing in {run}")
     recipe = load_recipe(run / runs.RECIPE_FILE)
     # The saved network takes images of one size.
-    data = recipe.data.model_copy(update={"train_image_size": None})
+    source = resolved(recipe.data.source)
+    data = recipe.data.model_copy(update={"train_image_size": None, "source": source})
     return recipe.model_copy(update={"data": data})
 
 
@@ -144,13 +146,16 @@ class Data:
 class Stages:
     """The files of the stages, written and measured by rank 0."""
 
-    def __init__(self, output, dataset, resize):
+    def __init__(self, output, dataset, of_the_run):
         self.output = output
         self.dataset = dataset
-        self.resize = resize
+        self.resize = of_the_run.data.resize
         self.measured = []
         self.spent = {}
         self.packed = None
+        if distributed.rank() == 0:
+            # What the models of this folder were trained on, as beside a run's.
+            files.write_text(output / runs.RECIPE_FILE, of_the_run.to_yaml())
 
     def save(self, name, file, model):
         if distributed.rank() == 0:
@@ -201,7 +206,6 @@ class Stages:
         parameters = model.count_params()
         rows = [stage.row(4 * parameters) for stage in self.measured]
         files.write_csv(self.output / "compression.csv", rows)
-        # Not recipe.yaml, which says what a model beside it was trained on.
         files.write_text(self.output / "compression.yaml", recipe.to_yaml())
         before, after = kernels(unshared), kernels(self.packed) if self.packed else {}
         return write_compression_report(
