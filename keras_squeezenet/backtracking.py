@@ -56,14 +56,14 @@ class Backtracking(keras.callbacks.Callback):
         if not falls(rows):
             return
         # Rank 0 has the files, and says whether it could read them.
-        weights = distributed.broadcast(self.run.best_weights())
+        best = best_epoch(self.history.rows)
+        weights = distributed.broadcast(self.run.averaged_weights_of(best))
         if weights is None:
             return
         logs["went_back"] = 1
         self.model.set_weights(weights)
         average_from_here(self.model)
         fine_tuning.set_rate_share(self.model, share * SHARE_OF_RATE)
-        best = best_epoch(self.history.rows)
         if times_back(rows) + 1 == MOST_TIMES:
             self.model.stop_training = True
             then = "training ends"

@@ -26,6 +26,9 @@ from keras_squeezenet.state import TrainingState
 LAST_FILE = "checkpoint.json"
 PREVIOUS_FILE = "checkpoint.previous.json"
 
+# What Keras raises for a file of ours that is whole and not as it was written.
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError)
+
 log = logging.getLogger(__name__)
 
 
@@ -85,7 +88,7 @@ def load_state(folder, checkpoint, examples):
     try:
         saved = keras.saving.load_model(path)
         weights, optimizer = saved.get_weights(), saved.optimizer.variables
-    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+    except UNREADABLE as error:
         raise RunError(f"The checkpoint cannot be read: {path}: {_one_line(error)}") from None
     return TrainingState(
         weights=tuple(weights),
@@ -115,7 +118,20 @@ def best_model(folder):
     return last if damage else best
 
 
-def write_epoch(folder, model, epoch, class_names, history, stopped):
+def model_of(folder, epoch):
+    """Path of the model after an epoch, by its number from 1.
+
+    Raises:
+        RunError: it is not there, or damaged.
+    """
+    path = folder / _model_name(epoch)
+    damage = _damage(path)
+    if damage:
+        raise RunError(f"{path}: {damage}")
+    return path
+
+
+def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=()):
     """Save a model that has just ended an epoch, with its optimizer.
 
     Args:
@@ -125,6 +141,7 @@ def write_epoch(folder, model, epoch, class_names, history, stopped):
         class_names: of the data; a run is resumed with the same.
         history: a row per epoch.
         stopped: whether training ends early with this epoch.
+        warnings: what the user was told, a sentence each.
 
     Raises:
         OSError: it cannot be written. The checkpoints that were there stay.
@@ -138,16 +155,17 @@ def write_epoch(folder, model, epoch, class_names, history, stopped):
             "class_names": class_names,
             "history": history,
             "stopped": stopped,
+            "warnings": list(warnings),
         },
     )
 
 
-def write_state(folder, model, state, class_names):
+def write_state(folder, model, state, class_names, warnings=()):
     """Save a state within an epoch by way of a model of its stage, which is set back to it.
 
     Args:
         state: a `TrainingState`.
-        folder, model, class_names: as in `write_epoch`.
+        folder, model, class_names, warnings: as in `write_epoch`.
 
     Raises:
         OSError: as `write_epoch`.
@@ -163,6 +181,7 @@ def write_state(folder, model, state, class_names):
             "last": _model_name(state.epoch + 1, state.examples),
             "class_names": class_names,
             "history": state.history,
+            "warnings": list(warnings),
             "within_epoch": {
                 "count": len(state.trained),
                 "trained": base64.b64encode(np.packbits(state.trained)).decode("ascii"),
@@ -213,7 +232,7 @@ def _read(path):
         int(checkpoint["epoch"])
         best_is_there = best is not None and (path.parent / best).is_file()
         _within_epoch(checkpoint) or _at_the_start_of_an_epoch(checkpoint, examples=0)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise RunError(f"The checkpoint cannot be read: {path}: {_one_line(error)}") from None
     if not last.is_file():
         raise RunError(f"The checkpoint {path} names a file that is missing: {last.name}")

@@ -185,11 +185,6 @@ def _channels_last(output, layer):
     return np.moveaxis(output, 1, -1) if data_format == "channels_first" else output
 
 
-def _highest(output):
-    """Of each channel, over all images and places."""
-    return output.max(axis=tuple(range(output.ndim - 1)))
-
-
 def _change(before, after):
     changes = [
         np.linalg.norm(new - old) / (np.linalg.norm(old) or 1.0)

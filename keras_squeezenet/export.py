@@ -24,6 +24,7 @@ from keras_squeezenet.litert import (
     chunks,
     silenced,
 )
+from keras_squeezenet.machine import own_threads
 from keras_squeezenet.preprocessing import PREPROCESSINGS, fold
 from keras_squeezenet.ranges import Saturation, measure_saturation, quantize_calibrated, widen
 
@@ -454,7 +455,7 @@ def _description(model, quantize, takes_pixels, resize) -> dict[str, Any]:
 
 def _measure(written, path, model, quantize, images, tolerance) -> ExportResult:
     """Run the file `written`, which is to be `path`, beside the model."""
-    litert = LiteRTModel(written, num_threads=os.cpu_count() or 1)
+    litert = LiteRTModel(written, num_threads=own_threads())
     outputs = litert.predict(images)
     reference = _reference(model, images)
     differences = np.abs(outputs - reference).reshape(len(images), -1).max(axis=1)

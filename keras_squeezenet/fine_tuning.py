@@ -3,9 +3,10 @@
 1. The new last layer is fitted to the features as they are. Behind it comes the mean over all
    positions, and both are linear: the fit is a logistic regression, which has one best solution.
    It takes one look at each image, and nothing has to be set.
-2. Then all layers learn, those near the input with lower rates: what they know, edges and colours,
-   serves every kind of images (Yosinski et al., arXiv 1411.1792, and Howard and Ruder, arXiv
-   1801.06146, section 3.2, who divide the rate by 2.6 from layer to layer).
+2. Then all layers learn; those near the input with lower rates, where that is asked for: what they
+   know, edges and colours, serves every kind of images (Yosinski et al., arXiv 1411.1792, and
+   Howard and Ruder, arXiv 1801.06146, section 3.2, who divide the rate by 2.6 from layer to
+   layer).
 
 Rates at which a network has begun to forget are lowered by `backtracking`.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from keras_squeezenet import distributed
 from keras_squeezenet.data.examples import evenly_spread
+from keras_squeezenet.errors import InputError
 
 # Features, divided by their root mean square, are the same to the penalty whatever the network.
 # With a weaker one training photos end at probabilities near 1, from which the layers below learn
@@ -62,6 +64,9 @@ class LastLayer:
         Returns:
             (weights, indices of the images that were looked at, metrics): the metrics are those of
             training, means over these images.
+
+        Raises:
+            InputError: on all ranks, if the features are not finite.
         """
         self.network.set_weights(weights)
         ranks = distributed.size()
@@ -79,11 +84,17 @@ class LastLayer:
         if distributed.rank() == 0:
             features = np.concatenate([part for shard, _ in shards for part in shard])
             labels = np.concatenate([part for _, shard in shards for part in shard])
-            classes = len(self.split.class_names)
-            kernel, bias = fit_softmax(features, labels, classes)
-            logits = features @ kernel + bias
-            found = kernel, bias, _metrics(logits, labels, self.smoothing)
-        kernel, bias, metrics = distributed.broadcast(found)
+            if np.isfinite(features).all():
+                kernel, bias = fit_softmax(features, labels, len(self.split.class_names))
+                logits = features @ kernel + bias
+                found = kernel, bias, _metrics(logits, labels, self.smoothing)
+        found = distributed.broadcast(found)
+        if found is None:
+            raise InputError(
+                f"The network's features are no finite numbers: {self.network.name}, with the "
+                "weights that fine-tuning begins with (model.weights)"
+            )
+        kernel, bias, metrics = found
         layer = last_layer(self.network)
         layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
         return self.network.get_weights(), looked_at, metrics

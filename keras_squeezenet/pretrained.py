@@ -162,7 +162,10 @@ def _read_keras(path, architecture):
                 f"Received: {found} in {path}"
             )
         if not convolutions[name].use_bias:
-            raise WeightFileError(f"Expected biases. Received: {name} without any in {path}")
+            raise WeightFileError(
+                f"Expected biases. Received: {name} without any in {path}. Batch normalization has "
+                "to be folded away first: keras_squeezenet.folding.folded_weights"
+            )
         kernels[name] = keras.ops.convert_to_numpy(kernel)
         biases[name] = keras.ops.convert_to_numpy(convolutions[name].bias)
     _check_connections(layers, architecture, path)

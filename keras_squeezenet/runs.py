@@ -69,6 +69,7 @@ class Run:
         state: the `TrainingState` at the last commit; `begin` makes the first.
         epoch: number of epochs that are behind the checkpoint.
         finished: whether nothing of what was asked is left to do.
+        warnings: what the user was told, a sentence each, before the checkpoint and since.
 
     Raises:
         RunError: the folder holds a run and `resume` is false, or holds one of another recipe or
@@ -90,6 +91,7 @@ class Run:
         self._checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
         self.epoch = self._checkpoint["epoch"] if self._checkpoint else 0
         self.resumed_from_epoch = self._checkpoint and self.epoch
+        self.warnings = list((self._checkpoint or {}).get("warnings", ()))
 
     def _open(self, resume):
         """(checkpoint or None, whether the run is finished)."""
@@ -213,7 +215,9 @@ class Run:
         if not self.state.examples:
             return
         try:
-            checkpoints.write_state(self.checkpoints, model, self.state, self.class_names)
+            checkpoints.write_state(
+                self.checkpoints, model, self.state, self.class_names, self.warnings
+            )
         except OSError as error:
             message = (
                 f"The run cannot be saved where it stands, within epoch {self.state.epoch + 1}: "
@@ -263,26 +267,33 @@ class Run:
         Args:
             model: of the recipe's `model.kept` section.
         """
-        best = self._best_model("The last epoch's weights are kept")
+        best = self._model_in_training(
+            lambda: checkpoints.best_model(self.checkpoints), "The last epoch's weights are kept"
+        )
         if best is not None:
             model.set_weights(kept_weights(best))
 
-    def best_weights(self):
-        """The `averaged_weights` of the best epoch that was saved, or None.
+    def averaged_weights_of(self, epoch):
+        """The `averaged_weights` after an epoch, or None if they cannot be read.
 
         None also on other ranks than 0.
         """
-        best = self._best_model("Training does not go back to the best epoch")
-        return None if best is None else averaged_weights(best)
+        model = self._model_in_training(
+            lambda: checkpoints.model_of(self.checkpoints, epoch),
+            "Training does not go back to the best epoch",
+        )
+        return None if model is None else averaged_weights(model)
 
-    def _best_model(self, otherwise):
-        """As it was in training; None, and a line that says what happens, if it is gone."""
+    def _model_in_training(self, find, otherwise):
+        """The model of a path; None, and a line that says what happens, if it is gone."""
         if distributed.rank() != 0:
             return None
         try:
-            return keras.saving.load_model(checkpoints.best_model(self.checkpoints))
-        except (RunError, OSError) as error:
-            log.warning("%s, for the best one's are gone: %s", otherwise, error)
+            return keras.saving.load_model(find())
+        except (RunError, *checkpoints.UNREADABLE) as error:
+            log.warning(
+                "%s, for the best one's are gone: %s", otherwise, " ".join(str(error).split())
+            )
             return None
 
     def save_model(self, model):
@@ -296,7 +307,7 @@ class Run:
         files.write_json(self.folder / CLASS_NAMES_FILE, self.class_names)
         return path
 
-    def write_metrics(self, model, dataset, measured, history, equal_ranks, warnings=()):
+    def write_metrics(self, model, dataset, measured, history, equal_ranks):
         """Write metrics.json.
 
         Args:
@@ -305,7 +316,6 @@ class Run:
             measured: the `Evaluation` of the model.
             history: rows of all epochs.
             equal_ranks: ranks that ended with the same weights.
-            warnings: what the user should know, a sentence each.
         """
         profile = profile_model(model)
         # The first epoch traces and warms up; it is not the pace of a run.
@@ -343,7 +353,7 @@ class Run:
             "evaluation": measured.to_dict(),
             "files": [_file_row(path, measured)],
             "broken_images": [{"file": file, "reason": reason} for file, reason in dataset.broken],
-            "warnings": list(warnings),
+            "warnings": self.warnings,
             "versions": versions(),
         }
         files.write_json(self.folder / METRICS_FILE, metrics)
@@ -360,13 +370,15 @@ class Checkpoint(keras.callbacks.Callback):
         folder: for the files.
         history: the `History`; put it before this callback.
         class_names: of the data; a run is resumed with the same.
+        warnings: a list to which what the user was told is added, a sentence each.
     """
 
-    def __init__(self, folder, history, class_names):
+    def __init__(self, folder, history, class_names, warnings=()):
         super().__init__()
         self.folder = folder
         self.history = history
         self.class_names = list(class_names)
+        self.warnings = warnings
         self._attempts = files.Attempts("Training goes on; the checkpoints before it stay")
 
     def on_epoch_end(self, epoch, logs=None):
@@ -380,6 +392,7 @@ class Checkpoint(keras.callbacks.Callback):
                 self.class_names,
                 self.history.rows,
                 stopped=bool(self.model.stop_training),
+                warnings=self.warnings,
             )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import distributed
+from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.distributed.connections import DEAD_PEER_SECONDS, noticing_dead_peers
 from keras_squeezenet.recipe import TrainingSection
 from tests.launching import horovodrun, needs_horovod
@@ -194,6 +196,22 @@ class TestWhoeverJoinsTheRanks:
         done = horovodrun(RANKS_FOLDER / "orders.py", order, tmp_path)
         assert done.returncode != 0
         assert "has not joined them: call hvd.init()" in done.stderr
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("order", ["start", "init"])
+    def test_nor_one_whom_horovod_joined_to_nobody(self, order, tmp_path):
+        """As under mpirun with a Horovod that was built without MPI."""
+        environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
+        launched = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
+        done = subprocess.run(
+            [sys.executable, RANKS_FOLDER / "orders.py", order, tmp_path],
+            env=environment | launched,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode != 0
+        assert "launcher started 2 processes" in done.stderr
         assert not list(tmp_path.iterdir())
 
     def test_a_launcher_of_one_process_leaves_it_alone(self, tmp_path):

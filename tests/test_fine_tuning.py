@@ -11,6 +11,7 @@ from keras_squeezenet import fine_tuning, training
 from keras_squeezenet.architecture import preset
 from keras_squeezenet.averaging import averaged_weights
 from keras_squeezenet.data import load_dataset
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.losses import SmoothedCrossentropy
 from keras_squeezenet.models import SqueezeNet
 from keras_squeezenet.recipe import Recipe
@@ -103,6 +104,14 @@ def test_the_network_is_then_a_logistic_regression_on_its_mean_features(pictures
     assert len(labels) == 29
     told = network.evaluate(images, labels, verbose=0, return_dict=True)
     assert metrics == pytest.approx({name: told[name] for name in metrics}, abs=1e-5)
+
+
+def test_features_that_are_no_numbers_end_it_in_one_line(pictures):
+    network = SqueezeNet(weights=None, input_shape=(32, 32, 3), classes=3, last_activation=None)
+    weights = network.get_weights()
+    weights[-3][:] = np.inf  # biases of the last Fire
+    with pytest.raises(InputError, match=r"no finite numbers: squeezenet.*model\.weights"):
+        fine_tuning.LastLayer(network, pictures).fit(weights)
 
 
 RECIPE = {

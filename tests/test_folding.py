@@ -6,8 +6,10 @@ import pytest
 
 from keras_squeezenet import SqueezeNet
 from keras_squeezenet.architecture import Architecture, FireFilters
+from keras_squeezenet.compression.saving import NotASqueezeNetError, save_compressed
 from keras_squeezenet.folding import folded_weights
 from keras_squeezenet.layers import BatchNormalization, Fire
+from keras_squeezenet.pretrained import WeightFileError
 
 # Both kinds of bypass, and Fires of one kind of filters.
 NETWORK = Architecture(
@@ -23,6 +25,15 @@ NETWORK = Architecture(
     (1, 3),
     32,
 )
+
+
+def test_with_it_a_network_is_not_compressed_nor_taken_for_its_weights(tmp_path):
+    model = built(batch_normalization=True)
+    with pytest.raises(NotASqueezeNetError, match=r"folded_weights\. Received: .* with it"):
+        save_compressed(model, tmp_path / "model.sqz")
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(WeightFileError, match="folded away first"):
+        SqueezeNet(weights=str(tmp_path / "model.keras"), architecture=NETWORK)
 
 
 def built(batch_normalization, **options):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet import SqueezeNet
+from keras_squeezenet import SqueezeNet, files
 from keras_squeezenet.recipe import load_recipe
 
 PROJECT = Path(__file__).parents[1]
@@ -179,6 +179,23 @@ class TestTable:
         assert table.has("digits", SHORT, 0)
         assert not table.has("digits", SHORT, 1)
         assert not table.has("imagenette", SHORT, 0)
+
+    def test_rows_that_are_older_than_a_setting_had_its_default(self, tmp_path):
+        self.add(study.Table(tmp_path), SHORT, 0)
+        path = tmp_path / "getting_unstuck.csv"
+        [row] = study.read_csv(path)
+        del row["nesterov"]
+        files.write_csv(path, [row])
+        table = study.Table(tmp_path)
+        assert table.has("digits", SHORT, 0)
+        assert not table.has("digits", replace(SHORT, nesterov=True), 0)
+
+    def test_the_study_goes_on_with_its_results(self):
+        """No row of results/ is of a case that is no more."""
+        table = study.Table(PROJECT / "results")
+        for run in table.runs:
+            [case] = [case for case in study.CASES[run["data"]] if case.name == run["name"]]
+            assert table.has(run["data"], case, int(run["seed"])), (run["name"], run["seed"])
 
     def test_other_settings_make_it_void(self, tmp_path):
         table = study.Table(tmp_path)

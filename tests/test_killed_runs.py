@@ -22,9 +22,10 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KERAS_SQUEEZENET_KILLS", "4"))
 SEED = int(os.environ.get("KERAS_SQUEEZENET_KILLS_SEED", "0"))
-# As many epochs as kills, so that there is something left to do whenever one comes.
-EPOCHS = KILLS + 2
-LONGEST_WAIT_SECONDS = 2.0  # some epochs, each with a validation and a checkpoint
+LONGEST_WAIT_SECONDS = 2.0
+# Epochs of half a second or more, each with a validation and a checkpoint: there is something left
+# to do whenever a kill comes.
+EPOCHS = 5 * KILLS
 
 
 def command(folder, ranks):

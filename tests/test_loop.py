@@ -255,7 +255,7 @@ def train(run, model, dataset, request, callbacks=(), accuracies=(0.5, 0.5)):
     [stage] = training.stages(run.recipe)
     saves = [
         *([StopEarly(history, stop)] if (stop := run.recipe.training.early_stopping) else []),
-        Checkpoint(run.checkpoints, history, dataset.class_names),
+        Checkpoint(run.checkpoints, history, dataset.class_names, run.warnings),
     ]
     training_loop.train(stage, [*callbacks, add, history, *saves])
     return history.rows
@@ -447,6 +447,19 @@ class TestLoop:
         again.restore_best(model)
         for ours, theirs in zip(model.get_weights(), weights, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+    @pytest.mark.parametrize("looks", [0, math.inf])
+    def test_what_the_user_was_told_is_known_after_a_resumption(
+        self, model, pictures, tmp_path, looks
+    ):
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        watch = LossWatch(classes=2)
+        watch.warnings = run.warnings
+        watch.warnings.append("Training is stuck.")
+        with contextlib.suppress(Terminated):
+            train(run, model, pictures, Request(after=looks), [watch])
+        again = begin(tmp_path / "run", recipe_with(), model, pictures, resume=True)
+        assert again.warnings == ["Training is stuck."]
 
     def test_with_fewer_epochs_than_it_has_begun_it_is_refused_and_keeps_its_results(
         self, model, pictures, tmp_path

@@ -117,5 +117,13 @@ def test_every_recipe_of_the_project_is_valid_and_says_what_it_costs(path):
     assert "minutes" in header or "not been run" in header
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_that_begins_with_nothing_does_not_get_stuck(path):
+    """What docs/getting_unstuck.md asks for."""
+    model = load_recipe(path).model
+    if model.weights is None:
+        assert (model.kernel_initializer, model.last_activation) == ("he_normal", None)
+
+
 def test_a_version_needs_no_quotes(path):
     assert load_recipe(path, ["model.version=1.0"]).model.version == "1.0"

@@ -94,12 +94,20 @@ class TestWatch:
         assert "wait for: rank 1 on " in caplog.messages[0]
         assert "are behind" in caplog.messages[0]
 
+    def test_each_item_is_a_step(self, launcher_store, monkeypatch, caplog):
+        with ranks(monkeypatch) as watches:
+            wait_for(everyone_has_a_beat(launcher_store))
+            for watch in (watches[0], watches[2]):
+                assert list(watch.each("ab")) == ["a", "b"]
+            wait_for(lambda: caplog.messages)
+        assert "wait for: rank 1 on " in caplog.messages[0]
+
     def test_ranks_that_go_on_say_so_and_can_be_named_again(
         self, launcher_store, monkeypatch, caplog
     ):
         with ranks(monkeypatch) as watches:
             wait_for(everyone_has_a_beat(launcher_store))
-            wait_for(lambda: any("stands still" in message for message in caplog.messages))
+            wait_for(lambda: any("none is behind" in message for message in caplog.messages))
             for watch in watches:
                 watch.step()
             assert "go on" in caplog.text

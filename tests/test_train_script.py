@@ -399,6 +399,23 @@ class TestBadInput:
         assert not (tmp_path / "run" / "model.keras").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--commit-steps", "0"),
+        ("--commit-steps", "x"),
+        ("--stall-seconds", "0"),
+        ("--stall-seconds", "nan"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_in_one_line(recipe, option, value):
+    done = train("--recipe", recipe, option, value)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert option in last
+    assert last.endswith(f"Received: {value}")
+
+
 NEW_CLASSES = {"four": 4, "one": 1, "seven": 7}
 
 

@@ -104,7 +104,11 @@ def median(runs, column):
 @style()
 def draw(rows, path):
     """Validation top-1 of each set: a logistic regression, the lowest epoch, what is kept."""
-    found = {key[0]: runs for key, runs in groups(rows).items() if key[1] == 1}
+    found = {
+        photos: runs
+        for (photos, ranks, settings), runs in groups(rows).items()
+        if ranks == 1 and not settings  # the recipe as it is
+    }
     figure = new_figure(8, 0.9 + 0.42 * len(found))
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     axes = figure.subplots()

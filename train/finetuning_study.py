@@ -21,6 +21,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -195,6 +196,7 @@ def read_rows(path):
 def link_photos(name, data, work):
     """The folder of a set: train/ and val/, and test/ beside it."""
     folder = work / "photos" / name.replace(", ", "_").replace(" ", "_")
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier definition of the set
     parts = SETS[name].parts(data)
     for part, where in zip(parts, ("set/train", "set/val", "test"), strict=True):
         for kind, files in part.items():

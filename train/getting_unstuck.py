@@ -277,6 +277,9 @@ class Table:
     def __init__(self, folder):
         self.paths = [folder / name for name in self.FILES]
         self.parts = [read_csv(path) for path in self.paths]
+        # Settings that are younger than a row had their defaults in it.
+        defaults = _as_text(asdict(PAPER))
+        self.parts[0] = [defaults | row for row in self.parts[0]]
 
     @property
     def runs(self):

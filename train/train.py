@@ -14,6 +14,7 @@ end with status 143. With --resume the same command goes on from there, on any n
 """
 
 import argparse
+import contextlib
 import math
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ from keras_squeezenet.callbacks import (
     StopEarly,
 )
 from keras_squeezenet.data import Augmentation
-from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED
+from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED, StallWatch
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.loop import Loop
@@ -101,6 +102,7 @@ def main():
         batch_size = recipe.training.local_batch_size(ranks)
         stages = training.stages(recipe)  # with fine_tuning the last layer alone, then all
         history = History(run.folder / "history.csv", run.state.history)
+        watch.warnings = run.warnings  # also those before a resumption
         loop = Loop(
             run,
             model,
@@ -133,7 +135,7 @@ def main():
         ]
         if recipe.training.early_stopping:
             callbacks.append(StopEarly(history, recipe.training.early_stopping, stages[-1].start))
-        callbacks.append(runs.Checkpoint(run.checkpoints, history, class_names))
+        callbacks.append(runs.Checkpoint(run.checkpoints, history, class_names, run.warnings))
         if rank == 0:
             board = keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False)
             callbacks.append(board)
@@ -149,7 +151,7 @@ def main():
                 if run.state.epoch < stage.end:
                     loop.train(stage, callbacks, verbose if rank == 0 else 0)
 
-        keep_result(run, model, dataset, history, watch.warnings)
+        keep_result(run, model, dataset, history, asked.stall_seconds)
 
     verbose = 1 if sys.stdout.isatty() else 2
     with TerminationRequest() as request, lock:
@@ -161,31 +163,29 @@ def main():
             train(open_run())
 
 
-def keep_result(run, model, dataset, history, warnings):
+def keep_result(run, model, dataset, history, stall_seconds):
     """All ranks measure the weights that are kept; rank 0 writes them and what was found."""
     recipe = run.recipe
-    equal_ranks = distributed.equal_ranks(model)
     result = training.build_model(recipe.model.kept, dataset.image_size, len(dataset.class_names))
-    result.set_weights(kept_weights(model))
-    if recipe.keeps_best:
-        run.restore_best(result)
-    distributed.broadcast_weights(result)
-    with dataset.clear_errors():
-        shard = evaluation.predict_batches(
-            result.predict_on_batch,
-            dataset.val.indexed_val_batches(
-                recipe.training.local_batch_size(distributed.size()),
-                rank=distributed.rank(),
-                ranks=distributed.size(),
-            ),
-        )
-    shards = distributed.gather(shard)
+    batches = dataset.val.indexed_val_batches(
+        recipe.training.local_batch_size(distributed.size()),
+        rank=distributed.rank(),
+        ranks=distributed.size(),
+    )
+    with StallWatch(stall_seconds) as watch, dataset.clear_errors():
+        equal_ranks = distributed.equal_ranks(model)
+        result.set_weights(kept_weights(model))
+        if recipe.keeps_best:
+            run.restore_best(result)
+        distributed.broadcast_weights(result)
+        shard = evaluation.predict_batches(result.predict_on_batch, watch.each(batches))
+        shards = distributed.gather(shard)
     if distributed.rank() == 0:
         predictions = evaluation.Predictions.concatenate([part for part in shards if part])
         measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
         try:
             run.save_model(result)
-            run.write_metrics(result, dataset, measured, history.rows, equal_ranks, warnings)
+            run.write_metrics(result, dataset, measured, history.rows, equal_ranks)
             page = runs.draw(run.folder, history.rows, measured, predictions, dataset.val)
         except OSError as error:
             raise runs.RunError(
@@ -219,14 +219,14 @@ def parse_arguments():
     )
     parser.add_argument(
         "--commit-steps",
-        type=int,
+        type=at_least_one,
         default=20,
         metavar="N",
         help="elastic: steps between commits, which are what a lost rank costs (default: 20)",
     )
     parser.add_argument(
         "--stall-seconds",
-        type=float,
+        type=above_zero,
         default=SECONDS_UNTIL_NAMED,
         metavar="N",
         help="name a rank that keeps the others waiting for so long (default: %(default)g)",
@@ -237,6 +237,19 @@ def parse_arguments():
         help="write to commits.jsonl which examples were trained on, commit by commit",
     )
     return parser.parse_args()
+
+
+def at_least_one(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more. Received: {text}")
+    return int(text)
+
+
+def above_zero(text):
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number above 0. Received: {text}")
 
 
 def say(message):

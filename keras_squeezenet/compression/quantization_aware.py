@@ -41,6 +41,7 @@ from keras_squeezenet.export import (
 from keras_squeezenet.files import replacing
 from keras_squeezenet.layers import ImagePreprocessing, every_layer
 from keras_squeezenet.litert import TENSOR_TYPES, LiteRTModel, append_archive, chunks, silenced
+from keras_squeezenet.machine import own_threads
 from keras_squeezenet.preprocessing import PREPROCESSINGS
 from keras_squeezenet.ranges import measure_saturation
 
@@ -155,7 +156,7 @@ class QuantizationAware:
         }
 
     def _measured(self, written, path):
-        litert = LiteRTModel(written, num_threads=os.cpu_count() or 1)
+        litert = LiteRTModel(written, num_threads=own_threads())
         outputs = litert.predict(self.check_images)
         reference = np.concatenate(
             [np.asarray(self.twin(c, training=False)) for c, _ in chunks(self.check_images, None)]

@@ -154,6 +154,11 @@ def settings_of(model):
         NotASqueezeNetError: it cannot build it.
     """
     layers = {layer.name: layer for layer in model.layers}
+    if "conv1_normalization" in layers:
+        raise NotASqueezeNetError(
+            "`model` must have its batch normalization folded away: "
+            f"keras_squeezenet.folding.folded_weights. Received: {model.name} with it"
+        )
     fires = [layer for layer in model.layers if isinstance(layer, Fire)]
     last_number = FIRST_FIRE + len(fires)
     names = ("conv1", f"conv{last_number}", f"drop{last_number - 1}", "predictions")

@@ -210,6 +210,8 @@ def _current_place():
             _place = hvd.rank(), hvd.size()
         except ValueError:  # a rank was lost at this moment; the last place stands
             log.debug("Horovod has shut down")
+        else:
+            _check_not_alone()
     if _place is None and _launched_with_others():
         raise LauncherError(
             "A launcher started this process as one of several, and it has not joined them: call "
@@ -219,13 +221,32 @@ def _current_place():
     return _place or (0, 1)
 
 
+def _check_not_alone():
+    """Where Horovod knows the launcher, it has met those that the launcher started.
+
+    Built without MPI it does not know mpirun, and takes each of its processes for the only one.
+    """
+    launched = max(_sizes(), default=1)
+    if _place[1] == 1 and launched > 1 and not _ranks_may_change():
+        raise LauncherError(
+            f"A launcher started {launched} processes, and Horovod has joined this one to none of "
+            "the others. mpirun needs a Horovod with MPI (HOROVOD_WITH_MPI=1 python "
+            "tools/install_horovod.py); horovodrun --gloo does not. "
+            "Received: a rank that would train by itself"
+        )
+
+
+def _sizes():
+    """What launchers tell of the number of processes."""
+    return [int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ]
+
+
 def _launched():
     return any(variable in os.environ for variable in LAUNCHER_VARIABLES)
 
 
 def _launched_with_others():
-    sizes = [int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ]
-    return _launched() and (_ranks_may_change() or max(sizes, default=2) > 1)
+    return _launched() and (_ranks_may_change() or max(_sizes(), default=2) > 1)
 
 
 def _ranks_may_change():

@@ -61,6 +61,12 @@ class StallWatch:
             self._said = False
             log.warning("The ranks go on.")
 
+    def each(self, items):
+        """The items of an iterable, with a step after each."""
+        for item in items:
+            yield item
+            self.step()
+
     def _beat(self):
         beats, left = 0, self._left
         while not left.wait(SECONDS_BETWEEN_BEATS):
@@ -91,12 +97,21 @@ class StallWatch:
             done = {number: int(beat.split()[1]) for number, beat in after.items()}
             late = [number for number in done if done[number] < max(done.values())]
             reason = "they still answer and are behind"
+        seconds = time.monotonic() - self._since
+        if not late:
+            log.warning(
+                "Training stands still since %.0f s. All ranks answer and none is behind: a step "
+                "takes long, such as fitting a large last layer, or the network between them does "
+                "not answer.",
+                seconds,
+            )
+            return
         names = ", ".join(f"{number} on {after[number].split()[2]}" for number in late)
         log.warning(
             "Training stands still since %.0f s. The others wait for: rank %s; %s.",
-            time.monotonic() - self._since,
-            names or "(none is behind)",
-            reason if names else "all of them answer",
+            seconds,
+            names,
+            reason,
         )
 
     def _beats(self):
