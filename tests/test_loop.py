@@ -295,9 +295,9 @@ class TestLoop:
             assert [row[name] for row in rows] == pytest.approx(fitted.history[name], rel=1e-5)
 
     # An epoch of six steps ends within a group of four.
-    @pytest.mark.parametrize(("accumulation_steps", "looks"), [(1, 1), (2, 1), (4, 0)])
     @pytest.mark.parametrize(
-        ("optimizer", "batch_normalization"), [("sgd", False), ("adam", False), ("adam", True)]
+        ("accumulation_steps", "looks", "optimizer", "batch_normalization"),
+        [(1, 1, "sgd", False), (2, 1, "adam", False), (4, 0, "adam", False), (2, 1, "adam", True)],
     )
     def test_left_in_an_epoch_it_goes_on_as_if_nothing_had_been(
         self,
