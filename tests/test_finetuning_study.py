@@ -69,8 +69,15 @@ def test_so_many_photos_are_taken_as_a_set_says(data):
 
 def test_links_are_made_once_and_lead_to_the_photos(data, tmp_path):
     name = "imagenette, 10 a class"
-    for _ in range(2):
-        folder = study.link_photos(name, data, tmp_path / "work")
+    folder = study.link_photos(name, data, tmp_path / "work")
+    stale, kept = (
+        folder / "set" / "train" / "n00" / f"{number}.jpg" for number in ("9999", "0000")
+    )
+    stale.symlink_to(data)  # of an earlier definition
+    made = kept.lstat().st_mtime_ns
+    study.link_photos(name, data, tmp_path / "work")
+    assert not stale.is_symlink()
+    assert kept.lstat().st_mtime_ns == made
     links = sorted((folder / "set" / "train" / "n00").iterdir())
     assert len(links) == 10
     assert all(link.read_text().startswith("imagenette/train/n00/") for link in links)
@@ -85,12 +92,20 @@ def test_the_page_has_the_table_of_the_rows(tmp_path):
     assert (tmp_path / "fine_tuning.png").stat().st_size > 10_000
 
 
+def test_rows_of_another_recipe_are_not_shown():
+    rows = [{"photos": "p", "train": "9", "ranks": "1", "settings": "", "recipe": "of before"}]
+    assert page.groups(rows) == {}
+    assert study.digest(["seed=5"]) == study.digest()
+    assert study.digest(["training.epochs=5"]) != study.digest()
+
+
 def test_a_line_has_the_medians_over_the_seeds():
     shared = {"photos": "p", "tuned_on": "True", "classes": "2", "train": "9", "ranks": "1"}
     rows = [
         {
             **shared,
             "settings": "",
+            "recipe": study.digest(),
             "test": "",
             "minutes": "3.4",
             **dict.fromkeys(("top1_logistic_regression", "frozen", "lowest"), "0.5"),

@@ -3,6 +3,7 @@
 import csv
 import statistics
 
+from finetuning_study import digest
 from matplotlib.ticker import PercentFormatter
 from pages import DOCS, renew_tables
 
@@ -55,9 +56,14 @@ def renew(results, docs=DOCS):
 
 
 def groups(rows):
-    """Rows of the same photos, ranks and settings, over the seeds; few photos first."""
+    """Rows of the same photos, ranks and settings, over the seeds; few photos first.
+
+    Rows of an earlier recipe are left out.
+    """
     found = {}
     for row in rows:
+        if row["recipe"] != digest(row["settings"].split()):
+            continue
         found.setdefault((row["photos"], int(row["ranks"]), row["settings"]), []).append(row)
     return dict(sorted(found.items(), key=lambda item: (int(item[1][0]["train"]), item[0])))
 

@@ -17,11 +17,10 @@ last layer alone is fitted.
 
 import argparse
 import csv
+import hashlib
 import json
 import math
-import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,17 +172,25 @@ def main():
     if asked.data is None or asked.work is None:
         parser.error("--data and --work are needed, or --draw")
     rows = read_rows(asked.output)
-    there = {(row["photos"], row["ranks"], row["seed"], row["settings"]) for row in rows}
-    settings = " ".join(asked.set)
+    keys = ("photos", "ranks", "seed", "weights", "recipe")
+    there = {tuple(row[key] for key in keys) for row in rows}
+    weights, recipe = Path(asked.weights).name, digest(asked.set)
     for name in asked.sets:
         for seed in range(asked.seeds):
-            if (name, str(asked.ranks), str(seed), settings) in there:
+            if (name, str(asked.ranks), str(seed), weights, recipe) in there:
                 continue
             folder = link_photos(name, asked.data, asked.work)
             row = measure(name, folder, seed, asked)
             rows = [*read_rows(asked.output), row]  # another call may have written meanwhile
             write_csv(asked.output, rows)
             print(row, file=sys.stderr, flush=True)
+
+
+def digest(settings=()):
+    """Of what the recipe says with these settings; rows of another recipe are made anew."""
+    said = load_recipe(RECIPE, settings).model_dump(mode="json", exclude_defaults=True)
+    text = json.dumps({key: said[key] for key in sorted(said) if key not in ("name", "seed")})
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def read_rows(path):
@@ -196,15 +203,22 @@ def read_rows(path):
 def link_photos(name, data, work):
     """The folder of a set: train/ and val/, and test/ beside it."""
     folder = work / "photos" / name.replace(", ", "_").replace(" ", "_")
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier definition of the set
-    parts = SETS[name].parts(data)
-    for part, where in zip(parts, ("set/train", "set/val", "test"), strict=True):
-        for kind, files in part.items():
-            for number, file in enumerate(files):
-                link = folder / where / kind / f"{number:04}{file.suffix}"
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.is_symlink():
-                    os.symlink(file.resolve(), link)
+    links = {
+        folder / where / kind / f"{number:04}{file.suffix}": file.resolve()
+        for part, where in zip(
+            SETS[name].parts(data), ("set/train", "set/val", "test"), strict=True
+        )
+        for kind, files in part.items()
+        for number, file in enumerate(files)
+    }
+    # Links that are right stay: another call may be training on them.
+    for link in folder.rglob("*"):
+        if link.is_symlink() and link.resolve() != links.get(link):
+            link.unlink()
+    for link, file in links.items():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(file)
     return folder
 
 
@@ -253,6 +267,8 @@ def measure(name, folder, seed, asked):
         "machine": metrics["training"]["machine"],
         "date": metrics["training"]["started"][:10],
         "settings": " ".join(asked.set),
+        "weights": Path(asked.weights).name,
+        "recipe": digest(asked.set),
     }
     return {key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}
 
