@@ -137,7 +137,6 @@ NORMALIZED_RECIPES = {
     "optimizer": "sgd",
     "learning_rate": 0.1,
     "nesterov": True,
-    "weight_decay": 5e-3,
     "warmup_steps": 90,
 }
 
@@ -154,9 +153,21 @@ FROM_PAPER = (
     varied(PAPER, "he_normal", **HE),
     varied(PAPER, "he_normal, no last ReLU", **CURED),
     varied(PAPER, "digits' recipe", **DIGITS_RECIPE),
-    varied(PAPER, "CIFAR-10's recipe", network="cifar10", dropout_rate=0.0, **NORMALIZED_RECIPES),
     varied(
-        PAPER, "Imagenette's recipe", network="imagenette", dropout_rate=0.1, **NORMALIZED_RECIPES
+        PAPER,
+        "CIFAR-10's recipe",
+        network="cifar10",
+        dropout_rate=0.0,
+        weight_decay=2e-3,
+        **NORMALIZED_RECIPES,
+    ),
+    varied(
+        PAPER,
+        "Imagenette's recipe",
+        network="imagenette",
+        dropout_rate=0.1,
+        weight_decay=5e-3,
+        **NORMALIZED_RECIPES,
     ),
     # Caffe's "xavier" looks at the inputs of a layer only, Keras's Glorot at its filters too.
     varied(PAPER, "xavier of Caffe", **XAVIER),
