@@ -25,7 +25,7 @@ SEED = int(os.environ.get("KERAS_SQUEEZENET_KILLS_SEED", "0"))
 LONGEST_WAIT_SECONDS = 2.0
 # Epochs of half a second or more, each with a validation and a checkpoint: there is something left
 # to do whenever a kill comes.
-EPOCHS = 5 * KILLS
+EPOCHS = 3 * KILLS
 
 
 def command(folder, ranks):
