@@ -14,15 +14,15 @@ from keras_squeezenet import distributed
 TRAIN = Path(__file__).parents[2] / "train" / "train.py"
 
 _, folder, *arguments = sys.argv
-hand_on = distributed.broadcast_weights
+count_equal_ranks = distributed.equal_ranks
 
 
-def save_and_hand_on(model):
-    # Afterwards all ranks have rank 0's weights, whatever theirs were.
+def save_and_count(model):
+    # What was trained. Afterwards all ranks take rank 0's result, whatever theirs would be.
     np.savez(Path(folder) / f"rank{distributed.rank()}.npz", *model.get_weights())
-    hand_on(model)
+    return count_equal_ranks(model)
 
 
-distributed.broadcast_weights = save_and_hand_on
+distributed.equal_ranks = save_and_count
 sys.argv = [str(TRAIN), *arguments]
 runpy.run_path(str(TRAIN), run_name="__main__")
