@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import keras
 import numpy as np
@@ -14,11 +13,10 @@ import pytest
 from keras_squeezenet import distributed
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.distributed.connections import DEAD_PEER_SECONDS, noticing_dead_peers
-from keras_squeezenet.recipe import TrainingSection
 from tests.launching import horovodrun, needs_horovod
+from tests.ranks import overflowing
 from tests.ranks.cases import BATCH, CASES, joined_examples, make_loss, make_model
 
-PRECISIONS = get_args(TrainingSection.model_fields["precision"].annotation)
 RANKS_FOLDER = Path(__file__).parent / "ranks"
 
 
@@ -113,8 +111,7 @@ class TestTwoRanks:
         assert str(two_ranks[0]["together"]) == "RankError: rank 1: ValueError: no such folder"
         assert str(two_ranks[1]["together"]) == "ValueError: no such folder"
 
-    @pytest.mark.parametrize("precision", PRECISIONS)
-    @pytest.mark.parametrize("accumulation_steps", [1, 2])
+    @pytest.mark.parametrize(("precision", "accumulation_steps"), overflowing.CASES)
     def test_an_overflow_on_one_rank_leaves_the_ranks_equal(
         self, overflows, precision, accumulation_steps
     ):
@@ -179,8 +176,10 @@ class TestWhoeverJoinsTheRanks:
             "start",
             "init",
             "init-start",
-            "model-init",
-            *(pytest.param(o, marks=pytest.mark.slow) for o in ("start-init", "init-model-start")),
+            *(
+                pytest.param(order, marks=pytest.mark.slow)
+                for order in ("model-init", "start-init", "init-model-start")
+            ),
         ],
     )
     def test_ranks_train_as_one(self, order, tmp_path):

@@ -22,6 +22,7 @@ from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.recipe import load_recipe
 from tests.launching import greetings, horovodrun, needs_horovod
+from tests.scripts import run_script
 from tests.test_report import Page
 from tests.test_train_script import RECIPE
 
@@ -181,7 +182,10 @@ class TestWholeChain:
 
 class TestParts:
     def test_packing_alone_shares_the_weights_as_they_are(self, run, tmp_path):
-        done = optimize(run, "--stages", "pack", "--output", tmp_path, "--set", "cluster.bits=6")
+        done = run_script(
+            *(OPTIMIZE, run, "--stages", "pack"),
+            *("--output", tmp_path, "--set", "cluster.bits=6"),
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         assert list(table(tmp_path)) == ["model.keras", "model-faithful.sqz", "model-best.sqz"]
         for kernel in kernels(load_compressed(tmp_path / "model-best.sqz")).values():
@@ -232,7 +236,7 @@ class TestRefusals:
         assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
     def test_a_folder_without_a_run_is_named(self, tmp_path):
-        done = optimize(tmp_path)
+        done = run_script(OPTIMIZE, tmp_path)
         assert done.returncode == 2
         last = done.stderr.splitlines()[-1]
         assert last.startswith("optimize.py: ")

@@ -26,6 +26,7 @@ from keras_squeezenet.training import build_model
 from tests.disks import fill
 from tests.interrupted_runs import TINY, TRAIN
 from tests.launching import greetings, horovodrun, needs_horovod
+from tests.scripts import run_script
 
 RECIPE = {
     **TINY,
@@ -47,6 +48,10 @@ def recipe(tmp_path_factory):
 
 
 def train(*arguments):
+    return run_script(TRAIN, *arguments)
+
+
+def train_in_a_process_of_its_own(*arguments):
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
     return subprocess.run(
         [sys.executable, str(TRAIN), *map(str, arguments)],
@@ -79,7 +84,7 @@ def accuracy_by_hand(folder):
 @pytest.fixture(scope="module")
 def alone(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    done = train("--recipe", recipe, "--output", folder)
+    done = train_in_a_process_of_its_own("--recipe", recipe, "--output", folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert greetings(done.stderr) == []
     return folder
@@ -123,12 +128,8 @@ def check_normalized(folder):
 class TestAlone:
     def test_batch_normalization_is_in_training_alone(self, recipe, tmp_path):
         folder = tmp_path / "run"
-        half = ("--recipe", recipe, "--output", folder, *NORMALIZED)
-        first = train(*half, "--set", "training.epochs=1")
-        assert first.returncode == 0, first.stderr[-3000:]
-        second = train(*half, "--resume")
-        assert second.returncode == 0, second.stderr[-3000:]
-        assert [row["epoch"] for row in history(folder)] == [1, 2]
+        done = train("--recipe", recipe, "--output", folder, *NORMALIZED)
+        assert done.returncode == 0, done.stderr[-3000:]
         check_normalized(folder)
 
     def test_the_folder_holds_what_was_asked_and_what_came_out(self, alone):
@@ -253,7 +254,7 @@ class TestAlone:
         folder = tmp_path / "run"
         first = train("--recipe", recipe, "--output", folder, "--set", "training.epochs=1")
         assert first.returncode == 0, first.stderr[-3000:]
-        second = train("--recipe", recipe, "--output", folder, "--resume")
+        second = train_in_a_process_of_its_own("--recipe", recipe, "--output", folder, "--resume")
         assert second.returncode == 0, second.stderr[-3000:]
         assert [row["epoch"] for row in history(folder)] == [1, 2]
         assert metrics(folder)["training"]["resumed_from_epoch"] == 1
@@ -307,6 +308,7 @@ class TestTwoRanks:
         assert history(two_ranks)[-1]["val_accuracy"] == pytest.approx(accuracy, abs=1e-6)
         assert history(two_ranks)[-1]["val_loss"] == pytest.approx(measured["loss"], rel=1e-4)
 
+    @pytest.mark.slow
     def test_ranks_agree_on_what_batch_normalization_counts(self, recipe, tmp_path):
         folder = tmp_path / "run"
         done = horovodrun(TRAIN, "--recipe", recipe, "--output", folder, *NORMALIZED)
@@ -363,7 +365,7 @@ class TestBadInput:
         assert "Traceback" not in done.stderr
 
     def test_a_wrong_setting_ends_in_one_line(self, recipe):
-        done = train("--recipe", recipe, "--set", "training.epoch=3")
+        done = train_in_a_process_of_its_own("--recipe", recipe, "--set", "training.epoch=3")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.splitlines()[-1].endswith(
             "unknown key training.epoch; did you mean epochs?"
@@ -466,7 +468,9 @@ class TestFineTuning:
         assert saved.input_shape == (None, 40, 40, 3)
         assert all(layer.trainable for layer in saved.layers)
 
-    @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=needs_horovod)])
+    @pytest.mark.parametrize(
+        "ranks", [1, pytest.param(2, marks=[*needs_horovod, pytest.mark.slow])]
+    )
     def test_a_rate_at_which_it_forgets_is_lowered_on_all_ranks(
         self, recipe, tuning, tmp_path, ranks
     ):

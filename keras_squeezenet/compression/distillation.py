@@ -108,7 +108,6 @@ def distill(
         shuffle=False,
         verbose=0,
     )
-    distributed.broadcast_weights(student)  # moving averages of batches are each rank's own
     statistics = tuple(LayerStatistics.of(*item) for item in kernels(student).items())
     return Compressed(
         student, statistics, top1(model, validation_data), top1(student, validation_data)
