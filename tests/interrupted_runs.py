@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 import yaml
 
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from tests.launching import LAUNCHER
 
 TRAIN = Path(__file__).parents[1] / "train" / "train.py"
 # A network and data that learn in seconds.
@@ -123,7 +123,7 @@ def started(command, output):
 
 
 def launcher(*arguments):
-    return [Path(sys.executable).with_name("horovodrun"), "--gloo", *arguments]
+    return [*LAUNCHER, "--gloo", *arguments]
 
 
 def commits(folder):

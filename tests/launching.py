@@ -10,6 +10,8 @@ import pytest
 
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 
+LAUNCHER = (sys.executable, Path(__file__).with_name("horovodrun.py"))
+
 needs_horovod = [
     pytest.mark.horovod,
     pytest.mark.skipif(
@@ -30,11 +32,10 @@ def horovodrun(*command, ranks=2, timeout=300, launcher_arguments=("--gloo",)):
 
     The controller is named, because horovodrun takes MPI by itself where Horovod has it.
     """
-    launcher = Path(sys.executable).with_name("horovodrun")
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
     return subprocess.run(
         [
-            *(launcher, "-np", str(ranks), *map(str, launcher_arguments)),
+            *(*LAUNCHER, "-np", str(ranks), *map(str, launcher_arguments)),
             *(sys.executable, *map(str, command)),
         ],
         capture_output=True,

@@ -28,7 +28,11 @@ def recipe(precision, accumulation_steps):
         {
             "name": "overflow",
             "data": {"source": "digits", "image_size": 32},
-            "model": {"dropout_rate": 0.0, "last_activation": None},
+            "model": {
+                "metaparameters": {"base_e": 8, "incr_e": 8, "fires": 2, "pool_after": [1]},
+                "dropout_rate": 0.0,
+                "last_activation": None,
+            },
             "optimizer": {"name": "sgd", "learning_rate": 0.01, "schedule": "constant"},
             "training": {
                 "epochs": 1,
