@@ -1,6 +1,7 @@
 """train/getting_unstuck.py: its runs can be repeated and resumed, and measure what they say."""
 
 import importlib
+import json
 import math
 import sys
 from dataclasses import replace
@@ -139,7 +140,10 @@ class TestCases:
         assert case.batch_normalization == recipe.model.batch_normalization
         metaparameters = recipe.model.metaparameters
         assert case.bypass == (metaparameters or {"bypass": recipe.model.bypass})["bypass"]
-        assert case.network == (file if metaparameters else recipe.model.version)
+        if metaparameters:
+            assert json.loads(case.network) == metaparameters
+        else:
+            assert case.network == recipe.model.version
         for key in ("learning_rate", "clip_norm", "weight_decay"):
             assert getattr(case, key) == (getattr(recipe.optimizer, key) or None), key
         assert case.optimizer == recipe.optimizer.name
