@@ -1,7 +1,7 @@
 """Running a script in the process of the tests: as it is started, without the start.
 
-TensorFlow takes ten seconds to import on a slow machine. Each script is started as a process of its
-own as well, where it matters: what it says before it imports anything, threads, ranks, signals.
+TensorFlow takes seconds to import. What depends on a process of its own is tested in one: what is
+said before anything is imported, which classes are known when a file is loaded, threads, signals.
 """
 
 import contextlib

@@ -189,8 +189,11 @@ class TestInterruptedFineTuning:
 
     ACCURACIES = (0.6, 0.5, 0.7, 0.4, 0.71, 0.72)  # goes back in epochs 2 and 4
 
-    # With loss scaling there is more to remember: the scale, and an optimizer within another.
-    @pytest.mark.parametrize("recipe", ["mixed_float16"], indirect=True)
+    @pytest.mark.parametrize(
+        "recipe",
+        ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+        indirect=True,
+    )
     def test_left_anywhere_it_goes_on_as_if_nothing_had_been(
         self, recipe, digits, tmp_path, monkeypatch
     ):

@@ -220,6 +220,11 @@ class TestTwoRanks:
             np.testing.assert_array_equal(first[str(number)], second[str(number)])
             np.testing.assert_allclose(first[str(number)], weights, atol=1e-5)
         assert first["after"] == second["after"] == pytest.approx(alone.after, abs=1 / 40)
+        # Batch normalization counts other images on each rank, and is agreed on.
+        normalized = [name for name in first.files if name.startswith("normalized/")]
+        assert len(normalized) == 2 + 4 + 2
+        for name in normalized:
+            np.testing.assert_array_equal(first[name], second[name])
 
 
 class TestRefusals:

@@ -20,7 +20,7 @@ from tests.launching import needs_horovod
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("KERAS_SQUEEZENET_KILLS", "3"))
+KILLS = int(os.environ.get("KERAS_SQUEEZENET_KILLS", "4"))
 SEED = int(os.environ.get("KERAS_SQUEEZENET_KILLS_SEED", "0"))
 LONGEST_WAIT_SECONDS = 2.0
 # Epochs of half a second or more, each with a validation and a checkpoint: there is something left

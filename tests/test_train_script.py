@@ -128,8 +128,12 @@ def check_normalized(folder):
 class TestAlone:
     def test_batch_normalization_is_in_training_alone(self, recipe, tmp_path):
         folder = tmp_path / "run"
-        done = train("--recipe", recipe, "--output", folder, *NORMALIZED)
-        assert done.returncode == 0, done.stderr[-3000:]
+        half = ("--recipe", recipe, "--output", folder, *NORMALIZED)
+        first = train(*half, "--set", "training.epochs=1")
+        assert first.returncode == 0, first.stderr[-3000:]
+        second = train_in_a_process_of_its_own(*half, "--resume")
+        assert second.returncode == 0, second.stderr[-3000:]
+        assert [row["epoch"] for row in history(folder)] == [1, 2]
         check_normalized(folder)
 
     def test_the_folder_holds_what_was_asked_and_what_came_out(self, alone):
