@@ -1,4 +1,4 @@
-"""One training at a time in a run's folder."""
+"""One run at a time in a folder: of train/train.py, or of train/optimize.py."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class FolderLock:
-    """A lock on a folder, held by rank 0 of those that train in it.
+    """A lock on a folder, held by rank 0 of those that work in it.
 
     It is a lock of the kernel on an open file: it ends with the process, however that ends, and a
     file that a killed process left locks nothing.
@@ -40,7 +40,7 @@ class FolderLock:
     so; on Windows there is none.
 
     Args:
-        folder: the run's; made when it is locked.
+        folder: made when it is locked.
         patience: seconds to wait for another process that may be about to end.
     """
 
@@ -96,7 +96,7 @@ class FolderLock:
             holder = self._holder()
             if holder in self._holders:
                 return
-            message = f"Another training is using the folder {self.path.parent}: {holder}"
+            message = f"Another run is using the folder {self.path.parent}: {holder}"
             if time.monotonic() >= end:
                 raise RunError(f"{message}. Wait for it, or choose another folder: --output")
             if not waits:
@@ -153,7 +153,7 @@ def _lock(descriptor):
             return False
         if error.errno not in NO_LOCKS_HERE:
             raise
-        log.warning("This file system has no locks: do not start another training in this folder")
+        log.warning("This file system has no locks: do not start another run in this folder")
     return True
 
 

@@ -155,7 +155,7 @@ class TestTheFolderVanishes:
                 shutil.rmtree(folder)
                 other.hold()
 
-            with pytest.raises(RunError, match="Another training is using the folder"):
+            with pytest.raises(RunError, match="Another run is using the folder"):
                 fit(folder, model, {3: take})
             assert [path.name for path in folder.iterdir()] == [".lock"]
 
@@ -169,7 +169,7 @@ class TestANewRank0:
         fill(small_disk)
         with FolderLock(small_disk / "run") as lock:
             lock.hold()
-            with pytest.raises(RunError, match="Another training"):
+            with pytest.raises(RunError, match="Another run"):
                 FolderLock(small_disk / "run").hold()
 
     def test_without_a_folder_it_goes_on(self, tmp_path):

@@ -89,7 +89,7 @@ def test_with_patience_it_waits_for_a_run_that_is_about_to_end(
         lock.hold()
         assert not is_free(tmp_path)
     [line] = caplog.messages
-    assert "Another training is using the folder" in line
+    assert "Another run is using the folder" in line
 
 
 class TestRanks:
@@ -118,7 +118,7 @@ class TestRanks:
         lost.__exit__()
         lock.keep()  # after the next epoch
         assert not is_free(tmp_path)
-        with pytest.raises(RunError, match="Another training"):
+        with pytest.raises(RunError, match="Another run"):
             FolderLock(tmp_path / "run").keep()
 
 

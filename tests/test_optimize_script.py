@@ -20,6 +20,7 @@ from keras_squeezenet.compression.saving import load_compressed
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.locks import LOCK_FILE, FolderLock
 from keras_squeezenet.recipe import load_recipe
 from tests.launching import greetings, horovodrun, needs_horovod
 from tests.scripts import run_script
@@ -177,7 +178,8 @@ class TestWholeChain:
         assert held_out["seed"] == of_the_run.split_seed
 
     def test_nothing_temporary_is_left(self, compressed):
-        assert not [path for path in compressed.iterdir() if path.name.startswith(".")]
+        hidden = [path.name for path in compressed.iterdir() if path.name.startswith(".")]
+        assert hidden == [LOCK_FILE]
 
 
 class TestParts:
@@ -235,9 +237,18 @@ class TestRefusals:
         assert "\n" not in str(refused.value)
         assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
+    def test_two_do_not_write_into_one_folder(self, run, tmp_path):
+        with FolderLock(tmp_path) as lock:
+            lock.hold()
+            done = run_script(OPTIMIZE, run, "--output", tmp_path)
+        assert done.returncode == 2
+        assert f"is using the folder {tmp_path}: process {os.getpid()}" in done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+
     def test_a_folder_without_a_run_is_named(self, tmp_path):
         done = run_script(OPTIMIZE, tmp_path)
         assert done.returncode == 2
         last = done.stderr.splitlines()[-1]
         assert last.startswith("optimize.py: ")
         assert f"recipe.yaml is missing in {tmp_path}" in last
+        assert not list(tmp_path.iterdir())

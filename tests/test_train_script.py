@@ -236,7 +236,7 @@ class TestAlone:
             done = train("--recipe", recipe, "--output", tmp_path / "run")
         assert done.returncode == 2
         assert (
-            f"Another training is using the folder {tmp_path / 'run'}: process {os.getpid()}"
+            f"Another run is using the folder {tmp_path / 'run'}: process {os.getpid()}"
             in (done.stderr.splitlines()[-1])
         )
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]

@@ -38,6 +38,7 @@ from keras_squeezenet.data import Augmentation
 from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.export import ExportError
+from keras_squeezenet.locks import FolderLock
 from keras_squeezenet.printing import log_lines, printable
 from keras_squeezenet.recipe import RecipeError, load_recipe
 
@@ -55,6 +56,13 @@ def main():
     distributed.start()
     with distributed.together():
         of_the_run = recipe_of(run)
+    with FolderLock(output) as lock:
+        lock.hold()
+        compress(run, of_the_run, output, wanted, recipe)
+
+
+def compress(run, of_the_run, output, wanted, recipe):
+    with distributed.together():
         dataset = training.load_data(of_the_run)
         model = classifiers.open_classifier(run / runs.MODEL_FILE).model
     keras.utils.set_random_seed(of_the_run.seed + distributed.rank())
