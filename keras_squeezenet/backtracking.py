@@ -32,7 +32,7 @@ class Backtracking(keras.callbacks.Callback):
 
     The averaged weights of the best epoch become those in training, and all rates are multiplied
     by SHARE_OF_RATE. After MOST_TIMES training ends. Each epoch's row has `went_back`, 1 or 0, from
-    which a resumed run knows its rates. Put it behind what measures and before what keeps rows.
+    which `Loop.restore` knows the rates. Put it behind what measures and before what keeps rows.
 
     Args:
         run: the `Run`, which keeps the best epoch's weights.
@@ -43,9 +43,6 @@ class Backtracking(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         self.history = history
-
-    def on_train_begin(self, logs=None):
-        fine_tuning.set_rate_share(self.model, rate_share(self.history.rows))
 
     def on_epoch_end(self, epoch, logs=None):
         share = rate_share(self.history.rows)

@@ -119,11 +119,6 @@ class History(keras.callbacks.Callback):
             with self._attempts.write(self.path):
                 files.write_csv(self.path, self.rows)
 
-    @property
-    def best_epoch(self):
-        """See `best_epoch`."""
-        return best_epoch(self.rows)
-
 
 def best_epoch(rows):
     """Number of the epoch with the highest validation accuracy; of several, the lowest loss's."""
@@ -204,6 +199,7 @@ class LossWatch(keras.callbacks.Callback):
             and after each thousand steps.
         images: of the training set, of many classes, as the model takes them; 64 are enough. A
             look at them costs about as much as a step. The model must be functional.
+        labels: the classes of these images; None if they are of every class.
 
     Attributes:
         warnings: what was said.
@@ -213,13 +209,14 @@ class LossWatch(keras.callbacks.Callback):
     STEPS_BETWEEN_LOOKS = 1000
     MARGIN = 0.02  # share of ln(classes)
 
-    def __init__(self, classes, warmup_epochs=0, patience=3, images=None):
+    def __init__(self, classes, warmup_epochs=0, patience=3, images=None, labels=None):
         super().__init__()
         self.classes = classes
         self.chance = math.log(classes)
         self.warmup_epochs = warmup_epochs
         self.patience = patience
         self.images = images
+        self.labels = labels
         self._observer = None
         self.stuck_looks = 0
         self.warnings = []
@@ -228,7 +225,7 @@ class LossWatch(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # Ranks have equal weights: it is enough that one of them looks, the one that speaks.
         if self.images is not None and distributed.rank() == 0:
-            self._observer = Observer(self.model, self.images)
+            self._observer = Observer(self.model, self.images, self.labels)
             self._diagnosis = Diagnosis(self.classes)
             self._diagnosis.add(self._observer.look())
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.recipe import RecipeError, load_recipe_of_run
 
 
 def compare_runs(folders):
@@ -14,11 +15,11 @@ def compare_runs(folders):
 
     Returns:
         A list of dicts: accuracy with its binomial standard error, speed in images per second over
-        all ranks (median of the epochs), minutes of training without validation, machine, day and
-        command.
+        all ranks (median of the epochs), minutes of training without validation, machine, day,
+        command and the recipe's digest.
 
     Raises:
-        InputError: a folder holds no metrics.json of a run.
+        InputError: a folder holds no metrics.json or no recipe.yaml of a run.
     """
     return [_row(Path(folder)) for folder in folders]
 
@@ -44,7 +45,10 @@ def _row(folder):
             "machine": training["machine"],
             "date": training["started"][:10],
             "command": training["command"],
+            "recipe": load_recipe_of_run(folder / "recipe.yaml").digest,
         }
+    except RecipeError:
+        raise
     except OSError as error:
         raise InputError(f"Expected a finished run: {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:

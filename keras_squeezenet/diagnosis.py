@@ -21,13 +21,16 @@ class Look:
 
     Attributes:
         dead_classes: numbers of the classes whose filter in the last convolution gives exactly 0
-            for every image and place: no gradient comes back through its ReLU.
+            for every image and place: no gradient comes back through its ReLU. Where labels are
+            known only classes with an image among those looked at: of the others a network that
+            has learned may well give 0 everywhere.
         dead_units: of all channels behind a ReLU before it, the share with 0 everywhere.
         dead_layers: names of the layers all of whose channels are 0 everywhere.
         signal: standard deviation between the images of what the softmax takes, the mean over
             classes: how well the network tells images apart.
         change: the largest relative change of a kernel since the look before: norm of the
             difference by norm of the kernel; NaN for the first look.
+        classes: number of classes with an image among those looked at; None if not known.
     """
 
     dead_classes: tuple[int, ...]
@@ -35,6 +38,7 @@ class Look:
     dead_layers: tuple[str, ...]
     signal: float
     change: float
+    classes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,9 @@ class Diagnosis:
         if stay and len(look.dead_classes) >= len(before.dead_classes):
             yield Finding(
                 "dead classes",
-                f"{len(look.dead_classes)} of {self.classes} classes get no gradient, because the "
-                "ReLU of the last convolution gives 0 for every image",
+                f"{len(look.dead_classes)} of {look.classes or self.classes} classes"
+                f"{' looked at' if look.classes else ''} get no gradient, because the ReLU of the "
+                "last convolution gives 0 for every image",
                 ("model.last_activation=null",),
             )
 
@@ -126,10 +131,12 @@ class Observer:
     Args:
         model: a functional `keras.Model`.
         images: a batch as the model takes it, of all classes if possible; 64 are enough.
+        labels: their classes, or None if there are images of every class.
     """
 
-    def __init__(self, model, images):
+    def __init__(self, model, images, labels=None):
         self.images = ops.convert_to_tensor(images)
+        self.classes = None if labels is None else np.unique(ops.convert_to_numpy(labels))
         self._last = [layer for layer in model.layers if layer.weights][-1]
         self._hidden = [
             layer for layer in model.layers if layer is not self._last and _ends_in_relu(layer)
@@ -159,9 +166,12 @@ class Observer:
         ]
         change = math.nan if self._kernels is None else _change(self._kernels, kernels)
         self._kernels = kernels
+        # A softmax's 0 is a matter of rounding; a ReLU's is not.
+        dead_classes = np.flatnonzero(of_classes == 0) if convolution else []
+        if self.classes is not None:
+            dead_classes = np.intersect1d(dead_classes, self.classes)
         return Look(
-            # A softmax's 0 is a matter of rounding; a ReLU's is not.
-            dead_classes=tuple(np.flatnonzero(of_classes == 0).tolist()) if convolution else (),
+            dead_classes=tuple(int(number) for number in dead_classes),
             dead_units=float((np.concatenate(highest) == 0).mean()) if highest else 0.0,
             dead_layers=tuple(
                 layer.name
@@ -170,6 +180,7 @@ class Observer:
             ),
             signal=float(answers.std(axis=0).mean()),
             change=change,
+            classes=None if self.classes is None else len(self.classes),
         )
 
 

@@ -143,8 +143,8 @@ def last_layer(model):
 def scale_rates(optimizer, model, decay):
     """Have each layer of a model learn at `decay` times the rate of the one above it.
 
-    The optimizer keeps its class, so that models are saved with the plain one. Its weight decay is
-    not scaled.
+    The optimizer keeps its class, so that models are saved with the plain one. Its weight decay
+    follows the rates.
 
     Args:
         optimizer: a `keras.optimizers.Optimizer`, which is changed in place.
@@ -157,7 +157,9 @@ def scale_rates(optimizer, model, decay):
         for depth, layer in enumerate(reversed(layers))
         for variable in layer.trainable_variables
     }
-    optimizer.update_step = _ScaledUpdate(optimizer, factors)
+    update = _ScaledUpdate(optimizer, factors)
+    optimizer.update_step = update
+    optimizer._apply_weight_decay = update.decay
 
 
 def set_rate_share(model, share):
@@ -172,7 +174,7 @@ def set_rate_share(model, share):
 
 
 class _ScaledUpdate:
-    """The `update_step` of an optimizer, with a rate of its own for each variable.
+    """The `update_step` of an optimizer, and its weight decay, with a rate for each variable.
 
     Attributes:
         share: of all rates, a variable: the compiled step reads it anew each time.
@@ -182,12 +184,24 @@ class _ScaledUpdate:
         self.share = keras.Variable(1.0, trainable=False, name="rate_share")
         self._optimizer = optimizer
         self._update_step = optimizer.update_step
+        self._decay = optimizer._apply_weight_decay
         self._factors = factors
 
     def __call__(self, gradient, variable, learning_rate):
         factor = self._factors[self._optimizer._var_key(variable)]
         rate = learning_rate * factor * keras.ops.cast(self.share, learning_rate.dtype)
         self._update_step(gradient, variable, rate)
+
+    def decay(self, variables):
+        """The decay of each variable; Keras takes the schedule's rate for all."""
+        whole = self._optimizer.weight_decay
+        if whole is None:
+            return
+        for variable in variables:
+            factor = self._factors[self._optimizer._var_key(variable)]
+            self._optimizer.weight_decay = whole * factor * keras.ops.convert_to_tensor(self.share)
+            self._decay([variable])
+        self._optimizer.weight_decay = whole
 
 
 def _positions():

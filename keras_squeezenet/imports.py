@@ -35,7 +35,8 @@ class _Finder:
             return None
         finders = list(sys.meta_path)
         for finder in finders[finders.index(self) + 1 :]:
-            spec = finder.find_spec(name, path, target)
+            find = getattr(finder, "find_spec", None)  # import leaves those without it out
+            spec = find and find(name, path, target)
             if spec is not None:
                 if spec.loader is not None:  # a folder without __init__.py has none
                     spec.loader = _Loader(spec.loader, self.context)

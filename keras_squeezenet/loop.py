@@ -5,6 +5,7 @@ does what `fit` does, with the same compiled step and the same callbacks, and ke
 in `Run.state`. Everything that ranks decide together they decide at the same step.
 """
 
+import logging
 import math
 import time
 
@@ -12,11 +13,15 @@ import keras
 import numpy as np
 
 from keras_squeezenet import distributed, divergence, training
+from keras_squeezenet.backtracking import rate_share
 from keras_squeezenet.callbacks import DivergedError, check_finite
 from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED, StallWatch
+from keras_squeezenet.fine_tuning import set_rate_share
 from keras_squeezenet.termination import Terminated
 
 SECONDS_BETWEEN_MEETINGS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class Loop:
@@ -111,6 +116,8 @@ class Loop:
                 except DivergedError as error:
                     kept = self.run.last_checkpoint()
                     kept = f"The last good checkpoint: {kept}." if kept else "None was kept yet."
+                    if distributed.rank() == 0:
+                        log.warning("%s %s The step that it began at is looked for.", error, kept)
                     raise DivergedError(f"{error} {self._origin(stage)} {kept}") from None
         callbacks.on_train_end()
 
@@ -120,6 +127,8 @@ class Loop:
         training.compile_model(self.model, stage, steps)
         examples_per_step = self.batch_size * distributed.size()
         training.restore_state(self.model, self.run.state, stage, steps, examples_per_step)
+        if self.run.recipe.fine_tuning:
+            set_rate_share(self.model, rate_share(self.run.state.history))
         self.model.make_train_function()
 
     def _batches(self):
@@ -145,8 +154,9 @@ class Loop:
     def _origin(self, stage):
         """Where training diverged: step and layer, in a sentence. All ranks find it together.
 
-        They train once more from the last commit, looking at every step. It takes as long as it
-        took the first time; but for it, no step of any run takes longer.
+        They train once more from the last commit, looking at every step. It takes up to the time
+        of an epoch, and more for a step than the first time; but for it, no step of any run takes
+        longer. Who is asked to end gives it up.
         """
         steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
         left = self._steps_left()
@@ -168,7 +178,10 @@ class Loop:
                 bad = not math.isfinite(logs["loss"]) or not all(
                     np.isfinite(weight).all() for weight in self.model.get_weights()
                 )
-            if not any(distributed.gather(bad)):
+            told = distributed.gather((bad, self.request.received))
+            if any(asked_to_end for _, asked_to_end in told):
+                return "The search for its step was ended."
+            if not any(found for found, _ in told):
                 continue
             self.model.set_weights(weights)
             layer = divergence.first_layer_not_finite(self.model, batch[0]) if bad else None
@@ -330,6 +343,8 @@ class _Metrics:
             self.diverged = not math.isfinite(logs["loss"])
             self._means = logs
             return logs
+        # Also where the loss is a number: gradients need not be.
+        self.diverged = divergence.has_given_up_scaling(model.optimizer)
         if all(math.isfinite(value) for value in logs.values()):
             self._means, self._since = logs, self._since + examples
             return logs
@@ -337,7 +352,6 @@ class _Metrics:
         self._sums, self._counted = self._totals(), self._counted + self._since
         self._means, self._since = {}, 0
         model.reset_metrics()
-        self.diverged = divergence.has_given_up_scaling(model.optimizer)
         if self._counted:
             return {name: total / self._counted for name, total in self._sums.items()}
         return dict.fromkeys(logs, 0.0 if not self.diverged else math.nan)

@@ -1,6 +1,8 @@
 """What a training run is asked to do: read from YAML, checked once, never changed. No Keras."""
 
 import difflib
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -11,6 +13,8 @@ from keras_squeezenet.errors import InputError
 
 LEAST_EPOCHS = 10  # that `max_images` leaves
 LEAST_STEPS = 8  # of an epoch, that a global batch size leaves
+# Keys that earlier releases had, in sections that mean something else without them.
+RETIRED_KEYS = {"fine_tuning": {"frozen_epochs", "learning_rate"}}
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -223,6 +227,18 @@ class Recipe(Section):
     def to_yaml(self):
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
+    @property
+    def digest(self):
+        """Eight characters that other settings change; not another name, seed or place of data.
+
+        Tables of results have it, so that rows are known to be of a recipe as it is now.
+        """
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        said = {key: value for key, value in said.items() if key not in ("name", "seed")}
+        said["data"].pop("source")
+        text = json.dumps(said, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
 
 def load_recipe(path, settings=()):
     """Read a recipe.
@@ -237,6 +253,45 @@ def load_recipe(path, settings=()):
     Raises:
         RecipeError: one line that names the file or the key, what is expected and what came.
     """
+    return check_recipe(Recipe, _read(path), settings, path)
+
+
+def load_recipe_of_run(path):
+    """Read the recipe that a run wrote down, be it with an earlier release.
+
+    A section with `RETIRED_KEYS` is left out: what the run was trained on, and its network, are
+    known without it. Only training goes no further; see `has_retired_keys`.
+
+    Args:
+        path: the run's recipe.yaml.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    values = _read(path)
+    for section in _retired_sections(values):
+        values[section] = None
+    return check_recipe(Recipe, values, source=path)
+
+
+def has_retired_keys(path):
+    """Whether a recipe asks for something that no longer is."""
+    return bool(_retired_sections(_read(path)))
+
+
+def _retired_sections(values):
+    return [
+        section
+        for section, keys in RETIRED_KEYS.items()
+        if isinstance(values.get(section), dict) and keys & set(values[section])
+    ]
+
+
+def _read(path):
+    """The recipe's values, not checked yet."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -245,7 +300,7 @@ def load_recipe(path, settings=()):
         raise RecipeError(f"The recipe is not YAML: {path}: {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe must hold keys with values. Received: {path}")
-    return check_recipe(Recipe, values, settings, path)
+    return values
 
 
 def check_recipe(kind, values, settings=(), source="--set"):

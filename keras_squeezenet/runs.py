@@ -21,6 +21,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import sys
 from dataclasses import replace
@@ -37,7 +38,7 @@ from keras_squeezenet.classifiers import CLASS_NAMES_FILE, open_classifier
 from keras_squeezenet.data.sources import is_same_source, resolved
 from keras_squeezenet.errors import RunError
 from keras_squeezenet.profile import profile_model
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.recipe import has_retired_keys, load_recipe, load_recipe_of_run
 from keras_squeezenet.state import TrainingState
 from keras_squeezenet.training import load_data, stages
 
@@ -133,11 +134,17 @@ class Run:
 
     def _check_same_recipe(self):
         """Whether the recipe asks for another length than before; anything else has to be equal."""
-        before = load_recipe(self.folder / RECIPE_FILE).model_dump()
+        path = self.folder / RECIPE_FILE
+        if has_retired_keys(path):
+            raise RunError(
+                "The run began with an earlier release, whose fine-tuning was another one. It "
+                f"cannot go on; choose another folder: --output. Received: {self.folder}"
+            )
+        before = load_recipe(path).model_dump()
         now = self.recipe.model_dump()
         changed = False
         for name, old, new in _differences(before, now):
-            if name == "data.source" and is_same_source(old, new):
+            if name == "data.source" and self._is_same_source(old, new):
                 continue
             if name not in MAY_CHANGE_ON_RESUME:
                 raise RunError(
@@ -146,6 +153,15 @@ class Run:
                 )
             changed = True
         return changed
+
+    def _is_same_source(self, old, new):
+        """Whether both are one data set, or the first was moved; its classes are compared later."""
+        if is_same_source(old, new):
+            return True
+        is_gone = os.path.isabs(old) and not os.path.exists(old)
+        if is_gone:
+            log.warning("The run's data, %s, are no longer there. It goes on with %s", old, new)
+        return is_gone
 
     def _check_length(self, checkpoint):
         if checkpoint is None:
@@ -196,8 +212,10 @@ class Run:
     def last_checkpoint(self):
         """Path of the last whole checkpoint's model, or None; rank 0 says it to all."""
         path = None
-        if distributed.rank() == 0 and (checkpoint := checkpoints.read(self.checkpoints)):
-            path = self.checkpoints / checkpoint["last"]
+        if distributed.rank() == 0:
+            with contextlib.suppress(RunError):  # none of them is whole
+                if checkpoint := checkpoints.read(self.checkpoints):
+                    path = self.checkpoints / checkpoint["last"]
         return distributed.broadcast(path)
 
     def save_within_epoch(self, model, ending=True):
@@ -475,7 +493,7 @@ def renew_report(folder, say=print):
     for name in (RECIPE_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE):
         if not (folder / name).is_file():
             raise RunError(f"Expected the folder of a finished run: {name} is missing in {folder}")
-    dataset = load_data(load_recipe(folder / RECIPE_FILE))
+    dataset = load_data(load_recipe_of_run(folder / RECIPE_FILE))
     rows = []
     for path in [folder / MODEL_FILE, *sorted(folder.glob("*.tflite"))]:
         classifier = open_classifier(path)

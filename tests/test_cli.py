@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -255,6 +256,35 @@ class TestExport:
         keras_top1 = json.loads(run("evaluate", model_path, "digits", "--json")[0])["top1"]
         litert_top1 = json.loads(run("evaluate", path, "digits", "--json")[0])["top1"]
         assert litert_top1 == pytest.approx(keras_top1, abs=0.02)
+
+    @pytest.fixture
+    def moved(self, model_path, tmp_path):
+        """The model of a run whose photos are on another machine."""
+        folder = tmp_path / "run"
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text(
+            "name: moved\ndata: {source: /nowhere/photos, image_size: 32}\n"
+            "optimizer: {learning_rate: 0.1}\ntraining: {epochs: 3, batch_size: 4}\n"
+            # As a release before this one wrote it.
+            "fine_tuning: {frozen_epochs: 1, learning_rate: 0.01}\n"
+        )
+        return Path(shutil.copy(model_path, folder))
+
+    def test_where_the_photos_are_not_at_hand_it_needs_none_either(self, moved):
+        out, _ = run("export", moved, moved.with_name("m.tflite"), "--json")
+        assert json.loads(out)["compared_on"] == "made images"
+        packing = ("compress", moved, moved.with_name("m.sqz"), "--calibration", "digits")
+        run(*packing, "--bits", 6, "--mode", "faithful")
+        packed = moved.with_name("m.sqz")
+        out, _ = run("compress", packed, moved.with_name("again.sqz"), "--json")
+        assert json.loads(out)["bytes"] == moved.with_name("again.sqz").stat().st_size
+        assert json.loads(out)["images_judged"] == 0
+        line = refused("export", moved, moved.with_name("8.tflite"), "--quantize", "int8")
+        assert "/nowhere/photos" in line
+
+    def test_the_run_of_an_earlier_release_is_measured(self, moved):
+        out, _ = run("evaluate", moved, "digits", "--json")
+        assert json.loads(out)["top1"] > 0.2
 
     def test_a_conversion_that_went_wrong_is_seen_on_made_images(
         self, model_path, tmp_path, monkeypatch

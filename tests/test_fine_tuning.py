@@ -173,6 +173,22 @@ def test_a_share_of_all_rates_holds_for_the_compiled_step(scales_loss):
         np.testing.assert_array_equal(again, full)
 
 
+def test_weight_decay_follows_the_rates():
+    """Keras's own takes rate · decay · kernel away; there is no gradient here."""
+    model = small_network()
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
+    fine_tuning.scale_rates(optimizer, model, 0.25)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    fine_tuning.set_rate_share(model, 0.3)
+    start = model.get_weights()
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([keras.ops.zeros_like(variable) for variable in model.trainable_variables])
+    for number, (before, after) in enumerate(zip(start, model.get_weights(), strict=True)):
+        lost = 0.1 * 0.5 * 0.3 * 0.25 ** (2 - number // 2)
+        np.testing.assert_allclose(after, before * (1 - lost), rtol=1e-6)
+    assert optimizer.weight_decay == 0.5
+
+
 def test_a_model_whose_rates_were_scaled_is_saved_with_the_plain_optimizer(tmp_path):
     model = small_network()
     optimizer = keras.optimizers.Adam(0.1)

@@ -547,6 +547,33 @@ class TestLoop:
         with pytest.raises(DivergedError, match="began at step 4 of 6 of the epoch"):
             train(run, model, pictures, never(), [LossWatch(classes=2)])
 
+    def test_the_search_for_the_step_ends_when_the_run_is_to_end(self, model, pictures, tmp_path):
+        conv3 = model.get_layer("conv3")
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+        request = SimpleNamespace(received=False)
+
+        def spoil(batch, logs):
+            if batch == 5:
+                conv3.bias.assign(conv3.bias * math.nan)
+                request.received = True  # looked at by the search only: no meeting comes before
+
+        callback = keras.callbacks.LambdaCallback(on_train_batch_begin=spoil)
+        with pytest.raises(DivergedError, match=r"nan: .* The search for its step was ended\."):
+            train(run, model, pictures, request, [callback, LossWatch(classes=2)])
+
+    def test_that_no_checkpoint_is_whole_hides_no_divergence(self, model, pictures, tmp_path):
+        run = begin(tmp_path / "run", recipe_with(), model, pictures)
+
+        def spoil(epoch, logs):
+            if epoch == 1:
+                model.get_layer("conv1").bias.assign([math.nan] * 4)
+                for path in run.checkpoints.iterdir():
+                    path.write_bytes(b"damaged")
+
+        callback = keras.callbacks.LambdaCallback(on_epoch_begin=spoil)
+        with pytest.raises(DivergedError, match=r"None was kept yet\."):
+            train(run, model, pictures, never(), [callback])
+
     def test_the_last_good_checkpoint_is_named(self, model, pictures, tmp_path):
         run = begin(tmp_path / "run", recipe_with(), model, pictures)
 
@@ -593,6 +620,17 @@ class TestLoop:
         run = begin(tmp_path / "run", recipe, model, pictures)
         with pytest.raises(DivergedError, match="in layer conv3"):
             train(run, model, pictures, never(), accuracies=[0.5] * 5)
+
+    def test_gradients_that_are_no_numbers_at_any_scale_end_it_whatever_the_loss(self):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), 1.0), "mse")
+        model.optimizer.build(model.trainable_variables)
+        metrics = loop._Metrics()
+        metrics.after_step(model, {"loss": 0.5}, 4)
+        assert not metrics.diverged
+        model.optimizer.dynamic_scale.assign(0.5)
+        metrics.after_step(model, {"loss": 0.5}, 4)
+        assert metrics.diverged
 
     def test_weights_that_are_no_numbers_are_in_no_commit(self, model, pictures, tmp_path):
         run = begin(tmp_path / "run", recipe_with(), model, pictures)

@@ -213,6 +213,12 @@ def test_the_readme_gives_the_figures_that_were_measured():
             assert f"| {int(row['bytes']):,} | {float(row['top1']):.3f} |" in README
 
 
+def test_what_was_trained_from_nothing_is_of_the_recipes_as_they_are():
+    for row in results("training.csv"):
+        (recipe,) = re.findall(r"--recipe (\S+)", row["command"])
+        assert load_recipe(PROJECT / recipe).digest == row["recipe"], row["run"]
+
+
 def test_the_readme_gives_the_accuracy_of_the_published_networks():
     rows = results("imagenet.csv")
     for weights in ("1.0 deep-compressed", "1.0 float32", "1.1"):

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from keras_squeezenet.recipe import Recipe, RecipeError, load_recipe
+from keras_squeezenet.recipe import (
+    Recipe,
+    RecipeError,
+    has_retired_keys,
+    load_recipe,
+    load_recipe_of_run,
+)
 
 RECIPES = sorted(Path(__file__).parents[1].glob("train/recipes/*.yaml"))
 
@@ -127,3 +133,36 @@ def test_a_recipe_that_begins_with_nothing_does_not_get_stuck(path):
 
 def test_a_version_needs_no_quotes(path):
     assert load_recipe(path, ["model.version=1.0"]).model.version == "1.0"
+
+
+def test_a_run_of_an_earlier_release_is_read_without_what_no_longer_is(tmp_path):
+    """As release 0.1.0 of 2026-11-22 wrote the recipe of a fine-tuning run."""
+    values = load_recipe(RECIPES[0].with_name("finetune.yaml")).model_dump()
+    values["fine_tuning"] = {"frozen_epochs": 3, "learning_rate": 0.003}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert has_retired_keys(path)
+    recipe = load_recipe_of_run(path)
+    assert recipe.fine_tuning is None
+    assert recipe.data.source == values["data"]["source"]
+    with pytest.raises(RecipeError, match=r"unknown key fine_tuning\.frozen_epochs"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("content", ["fine_tuning: 3", "fine_tuning: [frozen_epochs]", "a: 1"])
+def test_what_a_run_cannot_have_written_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    assert not has_retired_keys(path)
+    with pytest.raises(RecipeError) as error:
+        load_recipe_of_run(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipes_digest_follows_its_settings_and_nothing_else(path):
+    recipe = load_recipe(path)
+    same = ["name=other", "seed=7", "data.source=elsewhere", "training.precision=float32"]
+    assert load_recipe(path, same).digest == recipe.digest
+    settings = ["data.image_size=48", "training.epochs=4", "optimizer.learning_rate=0.2"]
+    digests = {load_recipe(path, [setting]).digest for setting in settings}
+    assert len(digests | {recipe.digest}) == 4

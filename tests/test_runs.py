@@ -54,6 +54,13 @@ class TestAnotherRecipe:
             Run(folder, recipe_with(now), CLASSES, resume=True)
         assert "\n" not in str(error.value)
 
+    def test_fine_tuning_of_an_earlier_release_does_not_go_on(self, folder):
+        finish(folder, recipe_with(TUNING))
+        path = folder / "recipe.yaml"
+        path.write_text(path.read_text().replace("depth_decay: 0.5", "frozen_epochs: 3"))
+        with pytest.raises(RunError, match=r"began with an earlier release.* another folder"):
+            Run(folder, recipe_with(TUNING), CLASSES, resume=True)
+
     def test_keys_that_only_one_of_them_has_are_named(self, folder):
         Run(folder, recipe_with(augmentation={"flip": True}), CLASSES)
         (folder / "model.keras").touch()
@@ -135,6 +142,13 @@ class TestWhereTheDataAre:
     def test_another_spelling_goes_on(self, folder, photos, spelling):
         finish(folder, recipe_with(source="photos"))
         Run(folder, recipe_with(source=spelling.format(photos=photos)), CLASSES, resume=True)
+
+    def test_data_that_were_moved_are_taken_where_they_are_now(self, folder, photos, caplog):
+        finish(folder, recipe_with(source="photos"))
+        photos.rename(photos.parent / "moved")
+        Run(folder, recipe_with(source="moved"), CLASSES, resume=True)
+        assert f"{photos.resolve()}, are no longer there. It goes on with moved" in caplog.text
+        assert load_recipe(folder / "recipe.yaml").data.source == str(photos.parent / "moved")
 
     def test_the_same_spelling_of_another_folder_does_not(self, folder, photos, monkeypatch):
         finish(folder, recipe_with(source="photos"))

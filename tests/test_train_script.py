@@ -20,7 +20,7 @@ from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.locks import FolderLock
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.recipe import Recipe, load_recipe
 from keras_squeezenet.runs import Run, RunError
 from keras_squeezenet.training import build_model
 from tests.disks import fill
@@ -291,6 +291,7 @@ class TestAlone:
         assert row == same
         assert row["top1"] == pytest.approx(metrics(alone)["evaluation"]["top1"], abs=1e-4)
         assert (row["ranks"], row["epochs"]) == (1, 2)
+        assert row["recipe"] == Recipe.model_validate({**RECIPE, "name": "another"}).digest
         with (tmp_path / "runs.csv").open() as lines:
             assert [line["top1"] for line in csv.DictReader(lines)] == [str(row["top1"])] * 2
 

@@ -17,8 +17,10 @@ from keras_squeezenet.callbacks import (
     LossWatch,
     ShardedValidation,
     StopEarly,
+    best_epoch,
 )
 from keras_squeezenet.data import Augmentation
+from keras_squeezenet.diagnosis import Diagnosis, Observer
 from keras_squeezenet.folding import folded_weights
 from keras_squeezenet.layers import Fire
 from keras_squeezenet.recipe import ModelSection, Recipe, load_recipe
@@ -421,6 +423,22 @@ class TestLossWatch:
         assert "model.last_activation=null" in text
         assert len(caplog.records) == 1
 
+    def test_a_class_without_an_image_is_not_called_dead(self):
+        """Its filter may be 0 on images of others, and is when a network has learned."""
+        network = training.build_model(recipe_with().model, image_size=32, classes=4)
+        network.get_layer("conv10").bias.assign([10.0, 10.0, -100.0, -100.0])
+        images, labels = striped_images()
+        kept = np.isin(labels, [0, 1, 2])
+        looks = [
+            Observer(network, images[kept], labels).look()
+            for labels in (None, labels[kept], np.zeros(kept.sum()))
+        ]
+        assert [look.dead_classes for look in looks] == [(2, 3), (2,), ()]
+        diagnosis = Diagnosis(classes=4)
+        diagnosis.add(looks[1])
+        [finding] = diagnosis.add(looks[1], loss=0.5)
+        assert "1 of 3 classes looked at get no gradient" in finding.seen
+
     def test_in_the_warm_up_nothing_is_said_of_a_cause(self):
         network = training.build_model(recipe_with().model, image_size=32, classes=4)
         network.compile("sgd", training.SmoothedCrossentropy(), jit_compile=False)
@@ -486,7 +504,7 @@ class TestEpochCallbacks:
         lines = path.read_text().splitlines()
         assert lines[0].startswith("epoch,loss,val_accuracy")
         assert [line.split(",")[0] for line in lines[1:]] == ["1", "2"]
-        assert history.best_epoch == 1
+        assert best_epoch(history.rows) == 1
 
     def test_training_stops_when_the_accuracy_rests(self, model, tmp_path):
         history = History(tmp_path / "history.csv")

@@ -49,7 +49,7 @@ from keras_squeezenet.compression.saving import model_of, network_of
 from keras_squeezenet.data import Augmentation, sample_images
 from keras_squeezenet.evaluation import evaluate_predictions, predict_batches
 from keras_squeezenet.files import replacing, write_csv
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.recipe import load_recipe_of_run
 from keras_squeezenet.training import load_data
 
 TUNING_IMAGES = 200
@@ -267,7 +267,7 @@ class RunData:
     """The images that a run was trained and is measured on."""
 
     def __init__(self, run):
-        self.recipe = load_recipe(run / "recipe.yaml")
+        self.recipe = load_recipe_of_run(run / "recipe.yaml")
         self.dataset = load_data(self.recipe)
         self.batch_size = self.recipe.training.local_batch_size(1)
 

@@ -40,7 +40,7 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.export import ExportError
 from keras_squeezenet.locks import FolderLock
 from keras_squeezenet.printing import log_lines, printable
-from keras_squeezenet.recipe import RecipeError, load_recipe
+from keras_squeezenet.recipe import RecipeError, load_recipe_of_run
 
 STAGES = ("prune", "cluster", "pack", "quantize")
 
@@ -113,7 +113,7 @@ def recipe_of(run):
     for name in (runs.RECIPE_FILE, runs.MODEL_FILE):
         if not (run / name).is_file():
             raise InputError(f"Expected the folder of a finished run: {name} is missing in {run}")
-    recipe = load_recipe(run / runs.RECIPE_FILE)
+    recipe = load_recipe_of_run(run / runs.RECIPE_FILE)
     # The saved network takes images of one size.
     source = resolved(recipe.data.source)
     data = recipe.data.model_copy(update={"train_image_size": None, "source": source})

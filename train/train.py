@@ -39,7 +39,7 @@ from keras_squeezenet.callbacks import (
     StopEarly,
 )
 from keras_squeezenet.data import Augmentation
-from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED, StallWatch
+from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.loop import Loop
@@ -73,8 +73,9 @@ def main():
     training.compile_for_validation(twin, recipe)
     with distributed.together(), dataset.clear_errors():
         some = dataset.train.train_batches(min(64, dataset.train.count), seed=recipe.seed)
+        images, labels = next(iter(some))
         watch = LossWatch(
-            len(class_names), recipe.optimizer.warmup_epochs, images=next(iter(some))[0]
+            len(class_names), recipe.optimizer.warmup_epochs, images=images, labels=labels
         )
 
     last_layer = recipe.fine_tuning and fine_tuning.LastLayer(
@@ -144,6 +145,8 @@ def main():
             f"images of {len(class_names)} classes; {ranks} rank(s), "
             f"{dataset.train.steps_per_epoch(batch_size, ranks)} steps an epoch"
         )
+        if run.state.stopped:
+            say(f"training had stopped by itself after epoch {run.state.epoch}; it goes no further")
         if run.state.epoch == stages[-1].end:  # only the result is left to do
             loop.restore(stages[-1])
         with dataset.clear_errors():
@@ -151,7 +154,7 @@ def main():
                 if run.state.epoch < stage.end:
                     loop.train(stage, callbacks, verbose if rank == 0 else 0)
 
-        keep_result(run, model, dataset, history, asked.stall_seconds)
+        keep_result(run, model, dataset, history, loop.watch)
 
     verbose = 1 if sys.stdout.isatty() else 2
     with TerminationRequest() as request, lock:
@@ -163,7 +166,7 @@ def main():
             train(open_run())
 
 
-def keep_result(run, model, dataset, history, stall_seconds):
+def keep_result(run, model, dataset, history, watch):
     """All ranks measure the weights that are kept; rank 0 writes them and what was found."""
     recipe = run.recipe
     result = training.build_model(recipe.model.kept, dataset.image_size, len(dataset.class_names))
@@ -172,7 +175,8 @@ def keep_result(run, model, dataset, history, stall_seconds):
         rank=distributed.rank(),
         ranks=distributed.size(),
     )
-    with StallWatch(stall_seconds) as watch, dataset.clear_errors():
+    with watch, dataset.clear_errors():
+        watch.step()  # this rank has come so far
         equal_ranks = distributed.equal_ranks(model)
         result.set_weights(kept_weights(model))
         if recipe.keeps_best:
@@ -262,7 +266,7 @@ if __name__ == "__main__":
     try:
         main()
     except Terminated:
-        say("train.py: asked to end; the run is saved. Go on with the same command and --resume")
+        say("train.py: asked to end; what was trained is saved. Go on with --resume")
         sys.exit(STATUS)
     except (InputError, OSError, DivergedError, distributed.RankError) as error:
         # Horovod's launcher ends the other ranks when one ends with an error; those of an elastic

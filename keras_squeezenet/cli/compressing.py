@@ -21,7 +21,7 @@ from keras_squeezenet.cli.options import (
     open_model,
     parse_resize,
     resize_of,
-    run_recipe,
+    run_data_are_there,
     save_keras,
     say,
 )
@@ -114,7 +114,9 @@ def compress(
     data = (path, calibration, resize, max_broken_share)
     # To pack a network as it is takes no images; those of its run, if any, judge the file.
     needs_images = aim.is_given and base is None
-    asked = asked_of_data(*data) if needs_images or calibration or run_recipe(path) else None
+    asked = (
+        asked_of_data(*data) if needs_images or calibration or run_data_are_there(path) else None
+    )
     classifier = open_model(model)
     from keras_squeezenet.compression.saving import model_of
     from keras_squeezenet.compression.sqz_files import write_network

@@ -23,7 +23,7 @@ from keras_squeezenet.cli.options import (
     open_model,
     parse_resize,
     resize_of,
-    run_recipe,
+    run_data_are_there,
     track,
 )
 from keras_squeezenet.errors import InputError
@@ -254,8 +254,8 @@ def export(
         typer.Option(
             help="Images to calibrate with and to compare on: a data set as in training (its "
             "training split is used) or a folder of images. Default: what the model was trained "
-            "on; where that is not known, int8 needs the option, and the others are compared on "
-            "made images."
+            "on; where that is not known, or not there, int8 needs the option, and the others are "
+            "compared on made images."
         ),
     ] = None,
     resize: Resize = None,
@@ -282,7 +282,7 @@ def export(
     check_output(out, SOURCE_SUFFIXES if as_c else (".tflite",), path)
     # A conversion needs no photos, a calibration does.
     asked = None
-    if quantize is Quantize.int8 or calibration or run_recipe(path):
+    if quantize is Quantize.int8 or calibration or run_data_are_there(path):
         asked = asked_of_data(path, calibration, resize, max_broken_share)
     classifier = open_model(model)
     if asked is None:

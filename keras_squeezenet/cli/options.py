@@ -72,10 +72,19 @@ def open_model(model):
 
 def run_recipe(model):
     """The recipe beside a model; None where the model is of no run."""
-    from keras_squeezenet.recipe import load_recipe
+    from keras_squeezenet.recipe import load_recipe_of_run
 
     recipe_path = model and model.with_name("recipe.yaml")
-    return load_recipe(recipe_path) if recipe_path and recipe_path.exists() else None
+    return load_recipe_of_run(recipe_path) if recipe_path and recipe_path.exists() else None
+
+
+def run_data_are_there(model):
+    """Whether the data of a model's run are known, and not on another machine."""
+    from keras_squeezenet.data.sources import resolved
+
+    recipe = run_recipe(model)
+    source = recipe and resolved(recipe.data.source)
+    return bool(recipe) and (not os.path.isabs(source) or os.path.isdir(source))
 
 
 def resize_of(model):

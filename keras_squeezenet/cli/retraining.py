@@ -305,7 +305,9 @@ def _prepared(model, out, ending, data, batch_size, resize, max_broken_share):
 
     seed = recipe.seed if recipe else 0
     keras.utils.set_random_seed(seed + distributed.rank())
-    own_batch_size = recipe.training.local_batch_size(1) if recipe else DEFAULT_BATCH_SIZE
+    own_batch_size = (
+        recipe.training.local_batch_size(distributed.size()) if recipe else DEFAULT_BATCH_SIZE
+    )
     with dataset.clear_errors(), _progress(distributed.rank()):
         yield _Prepared(
             model=model,
