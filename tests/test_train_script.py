@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -334,6 +335,21 @@ class TestTwoRanks:
         said = [line for line in own if "train.py: " in line]
         assert said
         assert all("Received: source=/nowhere" in line for line in said)
+
+    @pytest.mark.slow
+    def test_all_ranks_say_alike_where_training_diverged(self, recipe, tmp_path):
+        done = horovodrun(
+            *(TRAIN, "--recipe", recipe, "--output", tmp_path / "run"),
+            *("--set", "optimizer={name: sgd, learning_rate: 1.0e+9}"),
+        )
+        assert done.returncode != 0
+        own = [line for line in done.stderr.splitlines() if line.startswith(("[0]", "[1]"))]
+        assert not [line for line in own if "Traceback" in line]
+        said = {line.partition("train.py: ")[2] for line in own if "train.py: " in line}
+        assert len(said) == 1
+        where = r"It began at step \d+ of 22 of the epoch, in layer \w+\. None was kept yet\."
+        assert re.search(where, said.pop())
+        assert not list((tmp_path / "run").rglob("*.keras"))
 
     def test_a_run_is_resumed_on_another_number_of_ranks(self, alone, recipe, tmp_path):
         folder = tmp_path / "run"
