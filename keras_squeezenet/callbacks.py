@@ -78,6 +78,8 @@ class _AfterBatch(keras.callbacks.Callback):
 class BrokenPictures(keras.callbacks.Callback):
     """Tells every rank what the others could not read; too many of them end the run on all.
 
+    A class of which nothing can be read is named once.
+
     Args:
         dataset: the `Dataset`.
     """
@@ -85,6 +87,7 @@ class BrokenPictures(keras.callbacks.Callback):
     def __init__(self, dataset):
         super().__init__()
         self.dataset = dataset
+        self._named = set()
 
     def on_epoch_end(self, epoch, logs=None):
         for split in (self.dataset.train, self.dataset.val):
@@ -92,6 +95,10 @@ class BrokenPictures(keras.callbacks.Callback):
                 split.broken_images.include(found)
         if self.dataset.failure:
             raise DataError(self.dataset.failure)
+        for name in self.dataset.train.classes_all_broken():
+            if name not in self._named and distributed.rank() == 0:
+                log.warning("No picture of the class %r can be read: it is not learned", name)
+            self._named.add(name)
 
 
 class History(keras.callbacks.Callback):

@@ -37,6 +37,14 @@ def exist(folder):
     return any((folder / name).exists() for name in (LAST_FILE, PREVIOUS_FILE))
 
 
+def has_lost_its_place(folder):
+    """Whether a folder has models of several epochs, and nothing that names them.
+
+    One alone may be of a run that was killed before it named its first checkpoint.
+    """
+    return not exist(folder) and len(list(folder.glob("epoch-*.keras"))) > 1
+
+
 def read(folder):
     """The last whole checkpoint in a folder. A damaged one is named in a line of the log.
 
@@ -229,7 +237,7 @@ def _read(path):
     try:
         checkpoint = json.loads(path.read_text(encoding="utf-8"))
         last, best = path.parent / checkpoint["last"], checkpoint["best"]
-        int(checkpoint["epoch"])
+        _check(checkpoint)
         best_is_there = best is not None and (path.parent / best).is_file()
         _within_epoch(checkpoint) or _at_the_start_of_an_epoch(checkpoint, examples=0)
     except UNREADABLE as error:
@@ -241,6 +249,22 @@ def _read(path):
         raise RunError(f"The checkpoint {path} names a file that is damaged: {last.name}: {damage}")
     # Training goes on from the last model; of the others the best that is there will be kept.
     return {**checkpoint, "best": best if best_is_there else None}
+
+
+def _check(checkpoint):
+    """What a run takes as it is, so that no other message speaks of it later.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: it is not what was written.
+    """
+    epoch, names = checkpoint["epoch"], checkpoint["class_names"]
+    if type(epoch) is not int or epoch < 0:
+        raise ValueError(f"epoch is {epoch!r}")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names is no list of names")
+    numbers = [row["epoch"] for row in checkpoint["history"]]
+    if numbers != list(range(1, epoch + 1)):
+        raise ValueError(f"history has the epochs {numbers} and not {epoch} of them")
 
 
 def _damage(path):

@@ -269,10 +269,10 @@ def _check_class_names(class_names, output_shape):
             f"Received: {len(class_names)} names"
         )
     for name in class_names:
-        # One name per line in the file, and readers skip blank lines.
-        if not isinstance(name, str) or not name.strip() or name.splitlines() != [name]:
+        # Readers of the file skip blank lines.
+        if not isinstance(name, str) or not name.strip():
             raise ValueError(
-                "`class_names` must be strings of one line that are not blank. "
+                "`class_names` must be strings that are not blank. "
                 f"Received: class_names with {name!r}"
             )
     if len("\n".join(class_names).encode()) >= MAX_LABELS_BYTES:

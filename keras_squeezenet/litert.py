@@ -181,7 +181,24 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
         OSError: the file cannot be read.
     """
     text = _archived_text(path, LABELS_FILE)
-    return tuple(line for line in text.splitlines() if line.strip()) or None
+    labels = tuple(line for line in text.splitlines() if line.strip())
+    names = _described_names(path) if labels else ()
+    return (names if tuple(map(_of_one_line, names)) == labels else labels) or None
+
+
+def _described_names(path):
+    """The names as they were, line ends included; none where that is not told."""
+    try:
+        names = json.loads(_archived_text(path, DESCRIPTION_FILE) or "{}").get("class_names") or ()
+    except (ValueError, AttributeError, RecursionError):
+        return ()
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else ()
+
+
+def _of_one_line(name):
+    """A class name as in labels.txt, which has one in each line: folders may have line ends."""
+    return " ".join(name.splitlines())
 
 
 def read_resize(path: str | os.PathLike) -> int | str | None:
@@ -252,7 +269,7 @@ def append_archive(path, class_names, description):
     description = {**description, "class_names": class_names and list(class_names)}
     contents = {DESCRIPTION_FILE: json.dumps(description, ensure_ascii=False, indent=1)}
     if class_names is not None:
-        contents[LABELS_FILE] = "\n".join(class_names) + "\n"
+        contents[LABELS_FILE] = "\n".join(map(_of_one_line, class_names)) + "\n"
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         for name, text in contents.items():
             # Not today's date: equal models give equal files.

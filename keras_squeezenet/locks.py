@@ -64,8 +64,8 @@ class FolderLock:
         while a folder in which they have begun cannot be written.
 
         Raises:
-            RunError: another run holds it.
-            OSError: the folder cannot be written, and none of these ranks has held the lock yet.
+            RunError: another run holds it; or the folder cannot be written, and none of these ranks
+                has held the lock yet.
         """
         if distributed.rank() != 0:
             self._release()
@@ -74,9 +74,12 @@ class FolderLock:
             if distributed.rank() == 0:
                 try:
                     self.keep()
-                except OSError:
+                except OSError as error:
                     if not self._holders:  # nothing has begun that could be lost
-                        raise
+                        raise RunError(
+                            f"The output folder cannot be used: {error.strerror or error}: "
+                            f"{self.path.parent}. Choose another: --output"
+                        ) from None
         self._holders = distributed.broadcast(self._holders)
 
     def keep(self):

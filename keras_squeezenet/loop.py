@@ -115,7 +115,11 @@ class Loop:
                         self._train_epoch(batches, steps, callbacks)
                 except DivergedError as error:
                     kept = self.run.last_checkpoint()
-                    kept = f"The last good checkpoint: {kept}." if kept else "None was kept yet."
+                    kept = (
+                        f"The last good checkpoint: {kept}."
+                        if kept
+                        else "No checkpoint was kept yet."
+                    )
                     if distributed.rank() == 0:
                         log.warning("%s %s The step that it began at is looked for.", error, kept)
                     raise DivergedError(f"{error} {self._origin(stage)} {kept}") from None

@@ -42,10 +42,15 @@ def own_cores():
 def own_threads():
     """Threads for this process to compute with, or to decode pictures.
 
-    TF_NUM_INTRAOP_THREADS, where it is set, as TensorFlow reads it; else the process's cores.
+    As TF_NUM_INTRAOP_THREADS says, where it does; else the process's cores.
     """
+    return told_threads() or own_cores()
+
+
+def told_threads():
+    """What TF_NUM_INTRAOP_THREADS says, as TensorFlow reads it; None where it says nothing."""
     told = os.environ.get("TF_NUM_INTRAOP_THREADS", "").strip()
-    return int(told) if told.isdecimal() and int(told) > 0 else own_cores()
+    return int(told) if told.isdecimal() and int(told) > 0 else None
 
 
 def cpu_quota(proc=Path("/proc/self"), mounted=Path("/sys/fs/cgroup")):

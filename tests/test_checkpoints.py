@@ -211,6 +211,10 @@ class TestDamage:
             {"history": None},
             {"last": 3},
             {"epoch": "three"},
+            {"epoch": -1},
+            {"epoch": 1},
+            {"class_names": None},
+            {"history": rows(1)},
         ],
     )
     def test_fields_that_are_none_are_damage_too(self, tmp_path, model, damage):

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
+from keras_squeezenet.callbacks import BrokenPictures
 from keras_squeezenet.data import Augmentation, DataError, Framing, load_dataset, load_labelled
 from keras_squeezenet.data import cifar as cifar_module
 from keras_squeezenet.data.examples import stratified_split
@@ -758,6 +759,22 @@ def test_of_an_animation_training_takes_the_first_frame(numbered):
     assert label == 7
     np.testing.assert_array_equal(pixels, np.full((8, 9, 3), 7, np.uint8))
     assert labels_of(dataset.val.val_batches(2)) == [3, 7, 11, 15]
+
+
+def test_a_class_of_which_nothing_can_be_read_is_named_once(numbered, caplog):
+    train = numbered / "train"
+    write(solid(8), train / "class08" / "two.png")
+    dataset = load_dataset(str(numbered), image_size=8, max_broken_share=0.5)
+    assert dataset.train.classes_all_broken() == ()
+    for name in ("class07/one.png", "class08/one.png"):
+        dataset.train.broken_images.add(str(train / name), "no picture")
+    assert dataset.train.classes_all_broken() == ("class07",)
+    callback = BrokenPictures(dataset)
+    caplog.clear()
+    for epoch in range(2):
+        callback.on_epoch_end(epoch)
+    [line] = caplog.messages
+    assert "No picture of the class 'class07' can be read" in line
 
 
 def test_in_training_a_spare_example_takes_the_place_of_a_broken_one(numbered):

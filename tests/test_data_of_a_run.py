@@ -115,3 +115,35 @@ def test_names_of_data_sets_are_no_paths(tmp_path, monkeypatch):
     assert not is_same_source("digits", "./digits")
     assert not is_same_source("digits", "cifar10")
     assert is_same_source("gone/", f"{tmp_path}{os.sep}gone")
+
+
+class TestPartsOfTheData:
+    """What a run trained on is known file by file, wherever it is looked for."""
+
+    def measured(self, model, data):
+        arguments = ["evaluate", str(model), str(data), "--json"]
+        result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+        found = json.loads(result.stdout)
+        return found["count"], found["trained_on"], result.stderr
+
+    def test_a_part_of_them_and_links_to_them_are_known(self, home, run_folder, tmp_path):
+        photos = home / "photos"
+        photos.rename(home / "train")
+        photos.mkdir()
+        (home / "train").rename(photos / "train")
+        model = run_folder(photos)
+        assert self.measured(model, photos)[:2] == (OWN, 0)
+        count, known, said = self.measured(model, photos / "train")
+        assert (count, known) == (ALL, ALL - OWN)
+        assert f"trained on {known} of these {count} images" in said
+        links = tmp_path / "links"
+        for name in CLASSES:
+            (links / name).mkdir(parents=True)
+            for file in (photos / "train" / name).iterdir():
+                (links / name / f"link-{file.name}").symlink_to(file)
+        assert self.measured(model, links)[:2] == (ALL, ALL - OWN)
+
+    def test_of_other_photos_nothing_is_said(self, home, run_folder):
+        model = run_folder(home / "photos")
+        count, known, said = self.measured(model, home.parent / "elsewhere" / "photos")
+        assert (count, known, said) == (ALL, 0, "")

@@ -181,7 +181,7 @@ class TestANewRank0:
 
     def test_but_nothing_begins_without_one(self, tmp_path):
         (tmp_path / "run").touch()
-        with pytest.raises(OSError, match="run"):
+        with pytest.raises(RunError, match=r"cannot be used: File exists: .*run"):
             FolderLock(tmp_path / "run").hold()
 
 

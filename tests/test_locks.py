@@ -122,6 +122,13 @@ class TestRanks:
             FolderLock(tmp_path / "run").keep()
 
 
+@pytest.mark.parametrize("folder", ["file", "file/run"])
+def test_a_folder_that_cannot_be_one_is_refused_in_one_line(tmp_path, folder):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=f"cannot be used: .*: {tmp_path / folder}. Choose another"):
+        FolderLock(tmp_path / folder).hold()
+
+
 def test_a_file_system_without_locks_is_used_without_one_and_that_is_said(
     lock, monkeypatch, caplog
 ):

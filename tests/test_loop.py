@@ -571,7 +571,7 @@ class TestLoop:
                     path.write_bytes(b"damaged")
 
         callback = keras.callbacks.LambdaCallback(on_epoch_begin=spoil)
-        with pytest.raises(DivergedError, match=r"None was kept yet\."):
+        with pytest.raises(DivergedError, match=r"No checkpoint was kept yet\."):
             train(run, model, pictures, never(), [callback])
 
     def test_the_last_good_checkpoint_is_named(self, model, pictures, tmp_path):

@@ -117,6 +117,16 @@ def test_a_run_without_results_or_checkpoints_begins_anew(folder):
     assert (run.epoch, run.finished) == (0, False)
 
 
+def test_checkpoints_that_nothing_names_are_not_written_over(folder):
+    Run(folder, recipe_with(), CLASSES)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "epoch-0001.keras").touch()
+    Run(folder, recipe_with(), CLASSES, resume=True)  # killed before it named its first one
+    (folder / "checkpoints" / "epoch-0002.keras").touch()
+    with pytest.raises(RunError, match=r"checkpoint\.json, which says where it stands, is missing"):
+        Run(folder, recipe_with(), CLASSES, resume=True)
+
+
 def test_what_a_killed_process_left_half_written_is_removed(folder):
     Run(folder, recipe_with(), CLASSES)
     for name in (".model.0123abcd.keras", ".history.0123abcd.csv", ".recipe.0123abcd.yaml"):

@@ -123,6 +123,14 @@ class TestWatch:
                 time.sleep(0.05)
         assert not caplog.messages
 
+    def test_that_nobody_will_be_named_is_said_once_by_one_rank(self, monkeypatch, caplog):
+        monkeypatch.delenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", raising=False)
+        monkeypatch.setattr(stalls, "size", lambda: 3)
+        with ranks(monkeypatch) as watches, watches[0]:
+            pass
+        [line] = caplog.messages
+        assert "started by way of MPI" in line
+
     def test_a_store_that_does_not_answer_harms_nothing(self, monkeypatch, caplog):
         monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_ADDR", "127.0.0.1")
         monkeypatch.setenv("HOROVOD_GLOO_RENDEZVOUS_PORT", "9")

@@ -347,7 +347,9 @@ class TestTwoRanks:
         assert not [line for line in own if "Traceback" in line]
         said = {line.partition("train.py: ")[2] for line in own if "train.py: " in line}
         assert len(said) == 1
-        where = r"It began at step \d+ of 22 of the epoch, in layer \w+\. None was kept yet\."
+        where = (
+            r"It began at step \d+ of 22 of the epoch, in layer \w+\. No checkpoint was kept yet\."
+        )
         assert re.search(where, said.pop())
         assert not list((tmp_path / "run").rglob("*.keras"))
 

@@ -25,6 +25,7 @@ from keras_squeezenet.cli.options import (
     resize_of,
     run_data_are_there,
     track,
+    trained_on,
 )
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import (
@@ -200,6 +201,7 @@ def evaluate(
     from keras_squeezenet import evaluation, figures
     from keras_squeezenet.data import load_labelled
 
+    held_out = asked["held_out"]
     images = load_labelled(
         asked.pop("source"),
         class_names=classifier.class_names,
@@ -207,6 +209,13 @@ def evaluate(
         image_size=classifier.image_size,
         **asked,
     )
+    known = 0 if held_out else trained_on(path, images)
+    if known:
+        typer.echo(
+            f"warning: the model was trained on {known} of these {images.count} images; what it "
+            "reaches on new ones is told by those that its run held out",
+            err=True,
+        )
     with images.clear_errors(), bad_input():
         predictions = evaluation.predict_batches(
             classifier.predict,
@@ -229,6 +238,7 @@ def evaluate(
                 "bytes": classifier.path.stat().st_size,
                 "data": data,
                 **measured.to_dict(),
+                "trained_on": known,
                 "broken_images": broken,
             }
         )

@@ -83,8 +83,32 @@ def run_data_are_there(model):
     from keras_squeezenet.data.sources import resolved
 
     recipe = run_recipe(model)
-    source = recipe and resolved(recipe.data.source)
-    return bool(recipe) and (not os.path.isabs(source) or os.path.isdir(source))
+    if recipe is None:
+        return False
+    source = resolved(_source_of_run(model, recipe.data))
+    return not os.path.isabs(source) or os.path.isdir(source)
+
+
+def trained_on(model, images):
+    """How many of these images a model's run was trained on, as far as its data are at hand.
+
+    Args:
+        model: path of the file, or None of a published network.
+        images: a `Split`.
+    """
+    from keras_squeezenet.data import load_dataset
+    from keras_squeezenet.data.measuring import count_shared
+
+    if not run_data_are_there(model):
+        return 0
+    section = run_recipe(model).data
+    dataset = load_dataset(
+        _source_of_run(model, section),
+        image_size=section.image_size,
+        val_fraction=section.val_fraction,
+        seed=section.split_seed,
+    )
+    return count_shared(images, dataset.train)
 
 
 def resize_of(model):

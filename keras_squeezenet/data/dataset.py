@@ -113,6 +113,15 @@ class Split:
             return None
         return np.bincount(self.labels, minlength=len(self.class_names))
 
+    def classes_all_broken(self) -> tuple[str, ...]:
+        """Names of the classes none of whose pictures can be read, as far as is known by now."""
+        names = {name for name, _ in self.broken}
+        if not names or self.labels is None:
+            return ()
+        readable = [self.examples.describe(index) not in names for index in range(self.count)]
+        counts = np.bincount(self.labels[readable], minlength=len(self.class_names))
+        return tuple(self.class_names[number] for number in np.flatnonzero(counts == 0))
+
     def local_count(self, rank: int = 0, ranks: int = 1) -> int:
         """How many examples are validated by `rank` of `ranks`."""
         _check_rank(rank, ranks)

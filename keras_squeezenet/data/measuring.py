@@ -85,6 +85,20 @@ def load_labelled(
     return dataset.val
 
 
+def count_shared(split: Split, other: Split) -> int:
+    """How many examples of a split are files that another has too, however their paths are written.
+
+    Examples that are no files of their own, such as CIFAR's, are not counted.
+    """
+    files = _real_files(other)
+    return sum(file in files for file in _real_files(split))
+
+
+def _real_files(split: Split) -> set[str]:
+    names = map(split.examples.file_name, range(split.count))
+    return {os.path.realpath(name) for name in names if name}
+
+
 def _images_without_classes(folder: Path) -> list[Path]:
     """The images of a folder that has no folder for each class."""
     if not folder.is_dir():

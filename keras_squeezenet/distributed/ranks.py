@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_squeezenet.distributed.connections import noticing_dead_peers
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.machine import keep_to_own_cores, own_cores, schedulable_cores
+from keras_squeezenet.machine import keep_to_own_cores, own_cores, schedulable_cores, told_threads
 from keras_squeezenet.termination import LAUNCHER_VARIABLES
 
 # What launchers tell of the number of ranks, as LAUNCHER_VARIABLES of a process's own.
@@ -271,7 +271,7 @@ def _take_gpu(gpus, hvd):
 
 def _limit_threads():
     """Have TensorFlow compute with this process's cores, where it would take more by itself."""
-    if "TF_NUM_INTRAOP_THREADS" in os.environ or own_cores() >= schedulable_cores():
+    if told_threads() or own_cores() >= schedulable_cores():
         return
     try:
         tf.config.threading.set_intra_op_parallelism_threads(own_cores())

@@ -40,12 +40,19 @@ class StallWatch:
         self._steps = 0
         self._since = time.monotonic()
         self._said = False
+        self._without_look_out = False  # and that was said
 
     def __enter__(self):
         self._left = threading.Event()
         self._since = time.monotonic()
         self._rank, self._ranks = rank(), size()
         self._store = _Store.of_the_launcher() if self._ranks > 1 else None
+        if self._ranks > 1 and not self._store and self._rank == 0 and not self._without_look_out:
+            self._without_look_out = True
+            log.warning(
+                "The ranks were started by way of MPI: one that stands still will not be named. "
+                "horovodrun --gloo has a look-out."
+            )
         if self._store:
             threading.Thread(target=self._beat, name="stall-watch", daemon=True).start()
         return self
