@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from keras_squeezenet import imagenet
+from keras_squeezenet.diagnosis import Diagnosis, Observer
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 imagenet_accuracy = importlib.import_module("imagenet_accuracy")
@@ -71,6 +72,24 @@ def test_1_1_recognises_the_photos_that_an_independent_implementation_does(rows)
     assert row["top1"] * 600 == pytest.approx(328, abs=TOLERANCE)
     assert row["top5"] * 600 == pytest.approx(480, abs=TOLERANCE)
     assert row["top1_standard_error"] == pytest.approx(0.0203, abs=1e-4)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("version", "weights"), [("1.0", "float32"), ("1.1", "imagenet")])
+def test_a_network_that_has_learned_with_its_last_relu_is_not_called_stuck(
+    weights_folder, photos, version, weights
+):
+    """Of 1,000 classes, for 64 photos of some 60 of them."""
+    if weights == "float32":
+        weights = weights_folder / "squeezenet_v1.0_fp32.npz"
+    network = imagenet_accuracy.build(version, weights)
+    prepared = imagenet.preprocess_input(photos.pixels)
+    for start in (0, 64):
+        some = slice(start, start + 64)
+        observer = Observer(network, prepared[some])
+        diagnosis = Diagnosis(imagenet.CLASSES)
+        assert diagnosis.add(observer.look()) == []
+        assert diagnosis.add(observer.look(), loss=2.0) == []
 
 
 @pytest.mark.shared
