@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import SqueezeNet, files
+from keras_squeezenet.diagnosis import Diagnosis
 from keras_squeezenet.recipe import load_recipe
 
 PROJECT = Path(__file__).parents[1]
@@ -92,17 +93,19 @@ class TestMeasures:
         assert look["conv10"]["gradient"] == pytest.approx(np.linalg.norm(taken[-2]), rel=0.01)
 
     @pytest.mark.parametrize(
-        ("loss", "dead", "outcome"),
+        ("loss", "top1", "dead", "outcome"),
         [
-            (math.nan, 0, "diverged"),
-            (2.30, 0, "chance"),
-            (9.0, 10, "chance"),
-            (1.0, 2, "dead"),
-            (1.0, 0, "learns"),
+            (math.nan, 0.5, 0, "diverged"),
+            (2.30, 0.19, 0, "chance"),
+            (9.0, 0.1, 10, "chance"),
+            (2.30, 0.21, 0, "slow"),
+            (1.0, 0.5, 2, "dead"),
+            (1.0, 0.5, 0, "learns"),
         ],
     )
-    def test_outcomes_are_as_defined(self, loss, dead, outcome):
-        assert study.outcome({"loss": loss, "dead_classes": dead}, math.log(10)) == outcome
+    def test_outcomes_are_as_defined(self, loss, top1, dead, outcome):
+        measured = {"loss": loss, "top1": top1, "dead_classes": dead}
+        assert study.outcome(measured, math.log(10)) == outcome
 
 
 class TestCases:
@@ -233,7 +236,7 @@ def test_every_stuck_run_is_noticed_within_an_epoch_and_no_other():
     for run in table.runs:
         step, causes = study.noticed(table, run)
         where = f"{run['data']}, {run['name']}, seed {run['seed']}: {run['outcome']}, {causes}"
-        if run["outcome"] == "learns":
+        if run["outcome"] in ("learns", "slow"):
             assert causes == [], where
         else:
             epoch = study.EPOCH[run["data"]]
@@ -243,10 +246,14 @@ def test_every_stuck_run_is_noticed_within_an_epoch_and_no_other():
 
 
 def onset(table, run):
-    """The step of the first look from which on all find a loss of no learning or a dead class."""
-    first = None
+    """The step of the first look from which on all find a run stuck: a class is dead, or there is
+    a loss of no learning and a signal that does not grow. While it grows, the run is on its way."""
+    first, before = None, 0.0
     for look in table.looks(run):
-        stuck = look["dead_classes"] or float(look["loss"]) > study.AT_CHANCE * math.log(10)
+        signal = float(look["signal"])
+        at_chance = float(look["loss"]) > study.AT_CHANCE * math.log(10)
+        stuck = look["dead_classes"] or (at_chance and signal <= Diagnosis.GROWS * before)
+        before = signal
         first = (int(look["step"]) if first is None else first) if stuck else None
     return int(run["steps"]) if first is None else first
 
@@ -264,15 +271,15 @@ class TestPage:
 
     def test_a_line_counts_the_outcomes_of_a_case(self, tmp_path):
         table = study.Table(tmp_path)
-        for seed, outcome in enumerate(("learns", "dead", "dead", "diverged")):
+        for seed, outcome in enumerate(("learns", "dead", "slow", "diverged")):
             measured = {"outcome": outcome, "top1": 0.1 * (seed + 1), "first_gradient": "0.02"}
             row = {"data": "digits", **vars(SHORT), "seed": seed, **measured}
             table.add(row, [], [])
         *_, line = page.rows_of(table, "digits")
-        assert line == "| short | 4 | 1 | 2 | 1 | 0.25 (0.10 to 0.40) | 0.02 | none |"
+        assert line == "| short | 4 | 1 | 1 | 1 | 1 | 0.25 (0.10 to 0.40) | 0.02 | none |"
 
     def test_each_claim_of_the_text_is_in_the_rows(self):
-        """Two causes, and both have to go: in every run of the cases that the text builds on."""
+        """Two causes, and both have to go."""
         table = study.Table(PROJECT / "results")
 
         def outcomes(name):
@@ -280,8 +287,14 @@ class TestPage:
             assert found, name
             return {run["outcome"] for run in found}
 
+        def at_chance(name):
+            found = [run["outcome"] for run in table.runs if run["name"] == name]
+            return found.count("chance") / len(found)
+
         for name in ("paper, adam 1e-3", "no last ReLU", "sgd 1e-2", "sgd 1e-2, no last ReLU"):
-            assert outcomes(name) == {"chance"}, name
+            assert at_chance(name) > 0.7, name
+        for name in ("paper, adam 1e-3", "sgd 1e-2", "sgd 1e-4", "adam 1e-4", "rmsprop 1e-4"):
+            assert "learns" not in outcomes(name), name
         for name in ("sgd 1", "warm-up of 90 steps", "clip_norm 1", "adam 1e-2"):
             assert "learns" not in outcomes(name), name
         for cure in (

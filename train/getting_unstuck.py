@@ -13,12 +13,13 @@ its old rows void. The same case and seed give the same row, bit for bit, on the
 the same number of threads. --cases takes some cases only. --draw computes nothing and renews the
 figures and tables of docs/getting_unstuck.md from these files.
 
-Outcomes, in the column `outcome`; all but the last count as stuck:
+Outcomes, in the column `outcome`; all but the last two count as stuck:
 
 - diverged: the loss is not a number.
 - chance: the mean loss of the last tenth of the steps is above 97 % of ln(classes), that of equal
   probabilities.
 - dead: the last convolution's ReLU gives 0 for at least one class on every validation image.
+- slow: as chance, but twice as many validation images as by chance are right.
 - learns: none of these.
 
 A digits row takes 20 to 30 seconds on one core (AMD EPYC, 2026-11-27), an Imagenette row 1 to 10
@@ -468,7 +469,7 @@ def outcome(measured, chance):
     if not math.isfinite(measured["loss"]):
         return "diverged"
     if measured["loss"] > AT_CHANCE * chance:
-        return "chance"
+        return "slow" if measured["top1"] >= 2 * math.exp(-chance) else "chance"
     return "dead" if measured["dead_classes"] else "learns"
 
 

@@ -55,8 +55,11 @@ def renew(results, docs=DOCS):
 
 def rows_of(table, data):
     """The lines of the table of a data set: each case, over its seeds."""
-    yield "| case | runs | learn | classes dead | at chance | top-1 | first gradient | warning |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        "| case | runs | learn | slowly | classes dead | at chance | top-1 | first gradient "
+        "| warning |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
     for name in dict.fromkeys(run["name"] for run in table.runs if run["data"] == data):
         runs = [run for run in table.runs if (run["data"], run["name"]) == (data, name)]
         outcomes = [run["outcome"] for run in runs]
@@ -64,6 +67,7 @@ def rows_of(table, data):
             name,
             len(runs),
             outcomes.count("learns") or "",
+            outcomes.count("slow") or "",
             outcomes.count("dead") or "",
             outcomes.count("chance") + outcomes.count("diverged") or "",
             _range([float(run["top1"]) for run in runs]),
