@@ -99,7 +99,7 @@ class Run:
         checkpoint, finished = None, False
         results = [self.folder / name for name in RESULTS]
         has_results = any(path.exists() for path in results)
-        if checkpoints.has_lost_its_place(self.checkpoints):
+        if not has_results and checkpoints.has_lost_its_place(self.checkpoints):
             raise RunError(
                 "The folder holds checkpoints of a run, and checkpoint.json, which says where it "
                 f"stands, is missing. Choose another folder: --output. Received: {self.folder}"

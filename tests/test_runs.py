@@ -125,6 +125,9 @@ def test_checkpoints_that_nothing_names_are_not_written_over(folder):
     (folder / "checkpoints" / "epoch-0002.keras").touch()
     with pytest.raises(RunError, match=r"checkpoint\.json, which says where it stands, is missing"):
         Run(folder, recipe_with(), CLASSES, resume=True)
+    for name in RESULTS:  # of a finished run they are not needed
+        (folder / name).touch()
+    assert Run(folder, recipe_with(), CLASSES, resume=True).finished
 
 
 def test_what_a_killed_process_left_half_written_is_removed(folder):
