@@ -1,6 +1,6 @@
 # make demo        sets up .venv, trains on two Horovod ranks, exports, writes a report
 # make test        sets up .venv, checks the style, runs the tests
-# make test-slow   the tests that start many processes or hosts, one at a time
+# make test-slow   the tests that take long; those that start hosts or are held to seconds run alone
 # make k8s-lint    holds the manifests and the Dockerfile of k8s/ against the rules of two linters
 # The set-up does only what is missing, so the second time is quick.
 # HOROVOD_WITH_MPI=1 in the environment sets up Horovod with MPI as well; mpicxx is then needed.
@@ -23,7 +23,8 @@ test: setup lint
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -rs -n 0 -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "slow and not alone" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs -n 0 -m "slow and alone" $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -436,6 +436,7 @@ class TestResult:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
 @pytest.mark.parametrize("script", [pytest.param("train/communication.py", marks=needs_horovod)])
 def test_ranks_on_hosts_of_their_own_are_measured_and_measured_cells_are_kept(script, tmp_path):

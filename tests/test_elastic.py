@@ -96,6 +96,7 @@ def undisturbed_run(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 class TestARankIsKilledAndAnotherOneJoins:
     pytestmark = needs_horovod
 
@@ -138,6 +139,7 @@ class TestARankIsKilledAndAnotherOneJoins:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 class TestOtherWaysToTrain:
     """A rank is lost in the first epoch, and one joins later."""
 
@@ -192,6 +194,7 @@ class TestOtherWaysToTrain:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 class TestTrainingDiverges:
     pytestmark = needs_horovod
 

@@ -174,6 +174,7 @@ def shared_folder():
 
 @needs_hosts
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_launcher_waits_until_as_many_workers_answer_as_it_needs(pod_hosts):
     def launch(count):
         command = ["/usr/local/bin/until_reachable", count, "sh", "-c", "echo go; exit 3"]
@@ -197,6 +198,7 @@ def test_the_launcher_waits_until_as_many_workers_answer_as_it_needs(pod_hosts):
 
 @needs_hosts
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_workers_hook_lets_its_ranks_save_and_leaves_other_processes(pod_hosts, shared_folder):
     worker = pod_hosts.workers[0]
     rank = start_rank(pod_hosts, worker, shared_folder / "rank")
@@ -212,12 +214,14 @@ def test_a_workers_hook_lets_its_ranks_save_and_leaves_other_processes(pod_hosts
 
 @needs_hosts
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_workers_hook_ends_at_once_where_no_rank_runs(pod_hosts):
     assert pod_hosts.workers[0].run(["/usr/local/bin/stop_ranks"], timeout=60).returncode == 0
 
 
 @needs_hosts
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_launchers_hook_lets_the_ranks_of_all_workers_save(pod_hosts, shared_folder):
     paths = [shared_folder / worker.name for worker in pod_hosts.workers]
     ranks = [start_rank(pod_hosts, *pair) for pair in zip(pod_hosts.workers, paths, strict=True)]

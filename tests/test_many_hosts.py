@@ -23,6 +23,7 @@ from tests.manifests import K8S, REPOSITORY, horovodrun_arguments, launch, train
 pytestmark = [
     *needs_horovod,
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(why_not() is not None, reason=f"several hosts: {why_not()}"),
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl builds the manifests"),
 ]

@@ -55,7 +55,9 @@ def run(tmp_path_factory):
     dataset = training.load_data(recipe)
     keras.utils.set_random_seed(0)
     model = training.build_model(recipe.model, dataset.image_size, 10)
-    model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
+    model.compile(
+        keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy", jit_compile=False
+    )
     steps = dataset.train.steps_per_epoch(32)
     model.fit(dataset.train.train_batches(32, seed=0), epochs=6, steps_per_epoch=steps, verbose=0)
     model.save(folder / "model.keras", include_optimizer=False)

@@ -98,6 +98,7 @@ class TestTurnLength:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 class TestRealRanks:
     pytestmark = needs_horovod
 

@@ -142,6 +142,7 @@ class TestWatch:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("stopped", [0, 1])
 class TestTraining:
     pytestmark = needs_horovod

@@ -101,6 +101,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 class TestRanks:
     pytestmark = needs_horovod
 
@@ -160,6 +161,7 @@ class TestRanks:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 class TestOneProcess:
     def test_it_is_saved_and_ends_where_an_uninterrupted_run_ends(self, uninterrupted, tmp_path):
         run = tmp_path / "run"

@@ -14,9 +14,10 @@ import shlex
 import sys
 from pathlib import Path
 
-# First of all: which kernels TensorFlow takes; and its greetings are not for the reader of the
-# progress.
+# First of all: which kernels TensorFlow takes, what Keras does without, and that TensorFlow's
+# greetings are not for the reader of the progress.
 import keras_squeezenet.onednn
+import keras_squeezenet.quick_start
 import keras_squeezenet.quiet  # noqa: F401
 
 # isort: split

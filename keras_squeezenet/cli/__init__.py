@@ -35,7 +35,8 @@ for command in (
 
 
 def main():
-    # TensorFlow's greetings are not for the reader of a table.
+    # Before a command imports Keras. TensorFlow's greetings are not for the reader of a table.
+    import keras_squeezenet.quick_start
     import keras_squeezenet.quiet  # noqa: F401
 
     # Pillow's warning of a picture that is refused in a line of our own.

@@ -10,6 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import keras_squeezenet.quick_start  # noqa: F401
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf

@@ -6,6 +6,9 @@ python averaging.py FOLDER  writes FOLDER/rank0.npz, FOLDER/rank1.npz, …
 import sys
 from pathlib import Path
 
+import keras_squeezenet.quick_start  # noqa: F401
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf

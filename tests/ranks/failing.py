@@ -1,5 +1,8 @@
 """Started by horovodrun: rank 1 fails in the middle of an epoch."""
 
+import keras_squeezenet.quick_start  # noqa: F401
+
+# isort: split
 import keras
 import numpy as np
 from cases import make_loss, make_model

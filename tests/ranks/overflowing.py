@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import keras_squeezenet.quick_start  # noqa: F401
+
+# isort: split
 import keras
 import numpy as np
 
