@@ -1,0 +1,42 @@
+"""Importing Keras without what nothing here uses, in processes that have not imported it yet."""
+
+import subprocess
+import sys
+
+import pytest
+
+from keras_squeezenet.quick_start import NOT_NEEDED
+
+
+def printed(program):
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("first", ["keras", "tensorflow"])
+def test_keras_does_not_import_them_and_others_do(first):
+    program = f"""
+import sys
+import keras_squeezenet.quick_start
+import {first}
+print("keras" in sys.modules, *[name in sys.modules for name in {NOT_NEEDED}])
+import sklearn.linear_model, matplotlib.pyplot
+import keras
+from keras_squeezenet import SqueezeNet
+print(SqueezeNet(weights=None, classes=3).count_params())
+"""
+    assert printed(program) == ["True", "False", "False", "724035"]
+
+
+def test_what_is_imported_already_stays():
+    program = """
+import matplotlib
+before = matplotlib
+import keras_squeezenet.quick_start
+import keras, sys
+print(sys.modules["matplotlib"] is before, "sklearn" in sys.modules)
+"""
+    assert printed(program) == ["True", "False"]
