@@ -112,7 +112,11 @@ class Run:
                 )
             has_other_length = self._check_same_recipe()
             finished = all(path.exists() for path in results) and not has_other_length
-            checkpoint = checkpoints.read(self.checkpoints)
+            try:
+                checkpoint = checkpoints.read(self.checkpoints)
+            except RunError:
+                if not finished:  # a finished run needs none; its user may have deleted the files
+                    raise
             self._check_length(checkpoint)
             if checkpoint is None and not finished:
                 raise RunError(
