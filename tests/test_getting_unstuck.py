@@ -229,7 +229,8 @@ class TestTable:
         assert trained == [1, 2]
 
 
-# Still at chance when it ends, and on its way: the loss falls and the signal grows at every look.
+# Still at chance when it ends, and on its way: after its first epoch the loss falls and the signal
+# grows at every look.
 ON_ITS_WAY = ("digits", "sgd 1e-4, he_normal, no last ReLU", "15")
 
 
@@ -241,8 +242,10 @@ def test_every_stuck_run_is_noticed_within_an_epoch_and_no_other():
         step, causes = study.noticed(table, run)
         where = f"{run['data']}, {run['name']}, seed {run['seed']}: {run['outcome']}, {causes}"
         if tuple(run[name] for name in ("data", "name", "seed")) == ON_ITS_WAY:
-            losses = [float(look["loss"]) for look in table.looks(run)][1:]
+            looks = [look for look in table.looks(run) if int(look["step"])]
+            losses, signals = ([float(look[name]) for look in looks] for name in ("loss", "signal"))
             assert losses == sorted(losses, reverse=True)
+            assert signals == sorted(signals)
             assert float(run["top1"]) > 0.15
             assert causes == [], where
         elif run["outcome"] in ("learns", "slow"):

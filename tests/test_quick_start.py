@@ -40,3 +40,18 @@ import keras, sys
 print(sys.modules["matplotlib"] is before, "sklearn" in sys.modules)
 """
     assert printed(program) == ["True", "False"]
+
+
+def test_an_import_that_fails_leaves_the_others_importable():
+    program = """
+import sys
+import keras_squeezenet.quick_start
+sys.modules["absl"] = None  # which Keras does need
+try:
+    import keras
+except ImportError:
+    print("failed")
+import matplotlib, sklearn
+print("imported")
+"""
+    assert printed(program) == ["failed", "imported"]

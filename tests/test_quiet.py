@@ -186,3 +186,4 @@ def test_training_asks_for_onednn_before_tensorflow_is_there():
     for script in ("train", "optimize"):
         text = (PROJECT / "train" / f"{script}.py").read_text(encoding="utf-8")
         assert text.index("keras_squeezenet.onednn") < text.index("keras_squeezenet.quiet")
+        assert text.index("keras_squeezenet.quick_start") < text.index("import keras\n")
