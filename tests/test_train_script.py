@@ -200,10 +200,11 @@ class TestAlone:
             (lambda run: (run / "recipe.yaml").unlink(), "cannot be read"),
         ],
     )
-    def test_a_damaged_run_is_refused(self, alone, tmp_path, damage, message):
+    def test_a_damaged_run_that_has_to_go_on_is_refused(self, alone, tmp_path, damage, message):
         folder = tmp_path / "run"
         shutil.copytree(alone, folder)
         recipe = load_recipe(folder / "recipe.yaml")
+        (folder / "report.html").unlink()  # a finished run needs no checkpoint any more
         damage(folder)
         with pytest.raises(InputError, match=message):
             Run(folder, recipe, list("0123456789"), resume=True)
