@@ -133,6 +133,8 @@ class TestCases:
             ("digits' recipe", "digits"),
             ("CIFAR-10's recipe", "cifar10"),
             ("Imagenette's recipe", "imagenette"),
+            ("groceries' recipe", "grocery"),
+            ("ImageNet's recipe", "imagenet"),
         ],
     )
     def test_a_recipe_is_as_its_file_says(self, data, name, file):

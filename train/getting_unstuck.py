@@ -55,7 +55,7 @@ from keras_squeezenet.recipe import load_recipe
 
 RESULTS = Path(__file__).parents[1] / "results"
 RECIPES = Path(__file__).with_name("recipes")
-PUBLISHED = "1.1"
+PUBLISHED = ("1.0", "1.1")
 BATCH_SIZE = 32
 EPOCH = {"digits": 44, "imagenette": 295}  # steps
 MOMENTUM = 0.9  # of sgd; rmsprop has none
@@ -78,8 +78,8 @@ class Case:
         last_initializer: of the last convolution, where it differs.
         last_activation, bypass, dropout_rate: as `SqueezeNet` takes them.
         batch_normalization: after each convolution but the last, before its ReLU.
-        network: PUBLISHED, SqueezeNet 1.1, or metaparameters as JSON, with a bypass of their own.
-        optimizer: "adam", "rmsprop" or "sgd", with momentum 0.9.
+        network: a version of PUBLISHED, or metaparameters as JSON, with a bypass of their own.
+        optimizer: "adam", "adamw", "rmsprop" or "sgd", with momentum 0.9.
         learning_rate: constant after `warmup_steps` on a line from 0.
         nesterov: of sgd.
         weight_decay: as `keras.optimizers` have it; not of biases and normalizations.
@@ -97,7 +97,7 @@ class Case:
     bypass: str | None = None
     dropout_rate: float = 0.5
     batch_normalization: bool = False
-    network: str = PUBLISHED
+    network: str = "1.1"
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     nesterov: bool = False
@@ -131,6 +131,22 @@ DIGITS_RECIPE = {
     "dropout_rate": 0.3,
     "warmup_steps": 90,
     "clip_norm": 1.0,
+}
+GROCERY_RECIPE = {
+    **CURED,
+    "bypass": "simple",
+    "optimizer": "adamw",
+    "weight_decay": 0.05,
+    "warmup_steps": 135,  # three epochs, as on the groceries
+    "clip_norm": 1.0,
+}
+IMAGENET_RECIPE = {
+    **CURED,
+    "network": "1.0",
+    "preprocessing": "caffe",
+    "optimizer": "sgd",
+    "learning_rate": 0.04,
+    "weight_decay": 2e-3,
 }
 NORMALIZED_RECIPES = {
     **CURED,
@@ -177,6 +193,8 @@ FROM_PAPER = (
         weight_decay=5e-3,
         **NORMALIZED_RECIPES,
     ),
+    varied(PAPER, "groceries' recipe", **GROCERY_RECIPE),
+    varied(PAPER, "ImageNet's recipe", **IMAGENET_RECIPE),
     # Caffe's "xavier" looks at the inputs of a layer only, Keras's Glorot at its filters too.
     varied(PAPER, "xavier of Caffe", **XAVIER),
     varied(PAPER, "xavier of Caffe, input caffe", preprocessing="caffe", **XAVIER),
@@ -613,7 +631,11 @@ def _optimizer(case):
     if case.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(1.0, momentum=MOMENTUM, nesterov=case.nesterov, **options)
     else:
-        kind = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[case.optimizer]
+        kind = {
+            "adam": keras.optimizers.Adam,
+            "adamw": keras.optimizers.AdamW,
+            "rmsprop": keras.optimizers.RMSprop,
+        }[case.optimizer]
         optimizer = kind(1.0, epsilon=case.epsilon, **options)
     if case.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -624,19 +646,21 @@ def network(case, classes, shape):
     """The network of a case; it takes RGB 0…255."""
     image = keras.Input(shape)
     x, mode = image, case.preprocessing
+    structure = {"version": case.network, "bypass": case.bypass}
+    if case.network not in PUBLISHED:
+        structure = {"architecture": architecture(case)}
     if mode == RESCALED:
         x, mode = layers.Rescaling(1 / 255)(image), False
     model = SqueezeNet(
         weights=None,
         input_tensor=x,
         classes=classes,
-        bypass=case.bypass if case.network == PUBLISHED else None,  # others have their own
         dropout_rate=case.dropout_rate,
         include_preprocessing=mode,
         kernel_initializer=case.kernel_initializer,
         last_activation=case.last_activation,
         batch_normalization=case.batch_normalization,
-        architecture=None if case.network == PUBLISHED else architecture(case),
+        **structure,
     )
     if case.last_initializer:
         kernel = model.get_layer(architecture(case).last_conv_name).kernel
@@ -645,9 +669,9 @@ def network(case, classes, shape):
 
 
 def architecture(case):
-    """Of the case's network; for PUBLISHED without its bypass."""
-    if case.network == PUBLISHED:
-        return preset(PUBLISHED)
+    """Of the case's network; of a version of PUBLISHED without its bypass."""
+    if case.network in PUBLISHED:
+        return preset(case.network)
     return Architecture.from_metaparameters(**json.loads(case.network))
 
 
