@@ -106,6 +106,29 @@ def test_the_training_is_found_again_from_another_folder(home, run_folder, monke
     assert cli.options.asked_of_data(model, None, None, None)["source"] == str(home / "photos")
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_model_that_is_given_by_a_link_is_of_its_run(home, run_folder, tmp_path, noted):
+    photos, elsewhere = home / "photos", tmp_path / "elsewhere" / "photos"
+    # Where the run was asked for its data says nothing here, so that its note has to be found.
+    model = run_folder("gone" if noted else photos, str(photos) if noted else None)
+    link = tmp_path / "best.keras"
+    link.symlink_to(model)
+    assert cli.options.asked_of_data(link, None, None, None)["source"] == str(photos)
+    assert images_measured(link, photos) == OWN
+    # A folder of classes is used whole where the model's class names are known.
+    assert images_measured(link, elsewhere) == ALL
+
+
+def test_files_beside_a_link_go_before_those_beside_the_model(home, run_folder, tmp_path):
+    model = run_folder(home / "photos")
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    (folder / "best.keras").symlink_to(model)
+    files.write_json(folder / "class_names.json", ["links", "rechts"])
+    classifier = cli.options.open_model(folder / "best.keras")
+    assert classifier.class_names == ("links", "rechts")
+
+
 def test_names_of_data_sets_are_no_paths(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)

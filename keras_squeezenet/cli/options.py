@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.files import find_beside, replacing, write_json
 
 DEFAULT_BROKEN_SHARE = 0.05
 
@@ -74,8 +75,12 @@ def run_recipe(model):
     """The recipe beside a model; None where the model is of no run."""
     from keras_squeezenet.recipe import load_recipe_of_run
 
-    recipe_path = model and model.with_name("recipe.yaml")
-    return load_recipe_of_run(recipe_path) if recipe_path and recipe_path.exists() else None
+    recipe_path = _recipe_path(model)
+    return load_recipe_of_run(recipe_path) if recipe_path else None
+
+
+def _recipe_path(model):
+    return model and find_beside(model, "recipe.yaml")
 
 
 def run_data_are_there(model):
@@ -175,7 +180,8 @@ def _source_of_run(model, section):
     A recipe may have a relative path; a run that came from another machine, a path of that one.
     """
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        metrics = json.loads(model.with_name("metrics.json").read_text(encoding="utf-8"))
+        metrics_path = _recipe_path(model).with_name("metrics.json")
+        metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
         source = metrics["dataset"]["source"]
         if os.path.exists(source):
             return source
@@ -247,7 +253,6 @@ def save_keras(model, path, class_names):
     import numpy as np
 
     from keras_squeezenet.classifiers import CLASS_NAMES_FILE
-    from keras_squeezenet.files import replacing, write_json
 
     check_names_beside(path, class_names)
     with replacing(path) as temporary:
