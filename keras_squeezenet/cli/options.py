@@ -11,6 +11,7 @@ import typer
 
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.files import find_beside, replacing, write_json
+from keras_squeezenet.printing import printable
 
 DEFAULT_BROKEN_SHARE = 0.05
 
@@ -97,22 +98,32 @@ def run_data_are_there(model):
 def trained_on(model, images):
     """How many of these images a model's run was trained on, as far as its data are at hand.
 
+    Where these cannot be read, a line says so: what is measured are other images.
+
     Args:
         model: path of the file, or None of a published network.
         images: a `Split`.
     """
-    from keras_squeezenet.data import load_dataset
+    from keras_squeezenet.data import DataError, load_dataset
     from keras_squeezenet.data.measuring import count_shared
+    from keras_squeezenet.data.sources import is_folder
 
-    if not run_data_are_there(model):
+    recipe = run_recipe(model)
+    source = recipe and _source_of_run(model, recipe.data)
+    # Only files can be known again, and a data set by name has none: it is not even downloaded.
+    if not source or not is_folder(source) or images.file_name(0) is None:
         return 0
-    section = run_recipe(model).data
-    dataset = load_dataset(
-        _source_of_run(model, section),
-        image_size=section.image_size,
-        val_fraction=section.val_fraction,
-        seed=section.split_seed,
-    )
+    section = recipe.data
+    try:
+        dataset = load_dataset(
+            source,
+            image_size=section.image_size,
+            val_fraction=section.val_fraction,
+            seed=section.split_seed,
+        )
+    except (DataError, OSError) as error:
+        say(f"how many of these images the model was trained on is not known: {printable(error)}")
+        return 0
     return count_shared(images, dataset.train)
 
 

@@ -33,9 +33,16 @@ def open_source(source: str, *, val_fraction: float, seed: int) -> Source:
 
 def resolved(source: str) -> str:
     """A source in one spelling: the real path of a folder; a name as it is."""
-    if source == "digits" or source in CIFAR_ARCHIVES or source.startswith("tfds:"):
-        return source
-    return os.path.realpath(os.path.expanduser(source))
+    return source if _is_name(source) else os.path.realpath(os.path.expanduser(source))
+
+
+def is_folder(source: str) -> bool:
+    """Whether a source is a folder that exists. A data set by name is none, whatever lies there."""
+    return not _is_name(source) and os.path.isdir(os.path.expanduser(source))
+
+
+def _is_name(source: str) -> bool:
+    return source == "digits" or source in CIFAR_ARCHIVES or source.startswith("tfds:")
 
 
 def is_same_source(one: str, other: str) -> bool:
