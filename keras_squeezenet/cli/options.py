@@ -84,17 +84,6 @@ def _recipe_path(model):
     return model and find_beside(model, "recipe.yaml")
 
 
-def run_data_are_there(model):
-    """Whether the data of a model's run are known, and not on another machine."""
-    from keras_squeezenet.data.sources import resolved
-
-    recipe = run_recipe(model)
-    if recipe is None:
-        return False
-    source = resolved(_source_of_run(model, recipe.data))
-    return not os.path.isabs(source) or os.path.isdir(source)
-
-
 def trained_on(model, images):
     """How many of these images a model's run was trained on, as far as its data are at hand.
 
@@ -183,6 +172,40 @@ def asked_of_data(model, source, resize, max_broken_share, option="--calibration
         ),
         "held_out": of_the_run,
     }
+
+
+def read_if_usable(source, read, otherwise):
+    """What `read` makes of the data of a run, of a command that goes without them as well.
+
+    Args:
+        source: of the run.
+        read: called without arguments, unless that would download something.
+        otherwise: how the command goes on without them, for a line that says so and why.
+
+    Returns:
+        None where they are not at hand, or cannot be used.
+    """
+    from keras_squeezenet.data.sources import is_at_hand
+
+    try:
+        if is_at_hand(source):
+            return read()
+        reason = f"{source} is not at hand"
+    except (InputError, OSError) as error:
+        reason = error
+    say(f"{otherwise}, because the data of the model's run cannot be used: {printable(reason)}")
+    return None
+
+
+def check_resize(resize, image_size):
+    """Refuse a --resize that is smaller than the images that a model takes.
+
+    Raises:
+        DataError: one line.
+    """
+    from keras_squeezenet.data import Framing
+
+    Framing(image_size, parse_resize(resize))
 
 
 def _source_of_run(model, section):
