@@ -20,6 +20,7 @@ from keras_squeezenet.architecture import PRESETS
 from keras_squeezenet.compression.sqz import SqzError
 from keras_squeezenet.compression.sqz_files import read_network
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.files import find_beside
 from keras_squeezenet.litert import LiteRTModel
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def check_model_path(path: str | Path) -> Path:
 
 def open_classifier(path: str | Path) -> Classifier:
     """Read a .keras file, with class_names.json beside it, or a .sqz or .tflite file.
+
+    Of a .keras file that is a link, class_names.json may be beside the file that it leads to.
 
     Raises:
         ModelFileError: one line: the file is missing, broken, or no image classifier.
@@ -266,8 +269,8 @@ def _sizes(path, input_shape, output_shape):
 
 
 def _names_beside(path, classes):
-    names_path = path.with_name(CLASS_NAMES_FILE)
-    if not names_path.exists():
+    names_path = find_beside(path, CLASS_NAMES_FILE)
+    if names_path is None:
         return None
     names = _names_in_json(names_path, names_path.read_text(encoding="utf-8"))
     _check_count(names, classes, names_path)

@@ -56,6 +56,12 @@ def remove_left_behind(path):
         temporary.unlink(missing_ok=True)
 
 
+def find_beside(path, name):
+    """The file of a name beside another file, or beside what that one is a link to; or None."""
+    places = (path.with_name(name), path.resolve().with_name(name))
+    return next((place for place in places if place.exists()), None)
+
+
 class Attempts:
     """Writes of a file that a run can do without for a while: a failure does not end it.
 

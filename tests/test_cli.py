@@ -258,17 +258,80 @@ class TestExport:
         assert litert_top1 == pytest.approx(keras_top1, abs=0.02)
 
     @pytest.fixture
-    def moved(self, model_path, tmp_path):
+    def model_of_a_run(self, model_path, tmp_path):
+        def model_of_a_run(source):
+            folder = tmp_path / "run"
+            folder.mkdir()
+            (folder / "recipe.yaml").write_text(
+                f"name: photos\ndata: {{source: {json.dumps(str(source))}, image_size: 32}}\n"
+                "optimizer: {learning_rate: 0.1}\ntraining: {epochs: 3, batch_size: 4}\n"
+                # As a release before this one wrote it.
+                "fine_tuning: {frozen_epochs: 1, learning_rate: 0.01}\n"
+            )
+            return Path(shutil.copy(model_path, folder))
+
+        return model_of_a_run
+
+    @pytest.fixture
+    def moved(self, model_of_a_run):
         """The model of a run whose photos are on another machine."""
-        folder = tmp_path / "run"
-        folder.mkdir()
-        (folder / "recipe.yaml").write_text(
-            "name: moved\ndata: {source: /nowhere/photos, image_size: 32}\n"
-            "optimizer: {learning_rate: 0.1}\ntraining: {epochs: 3, batch_size: 4}\n"
-            # As a release before this one wrote it.
-            "fine_tuning: {frozen_epochs: 1, learning_rate: 0.01}\n"
-        )
-        return Path(shutil.copy(model_path, folder))
+        return model_of_a_run("/nowhere/photos")
+
+    @pytest.fixture(params=["few", "empty", "cifar10", "tfds:no_such_set_of_pictures"])
+    def unusable(self, request, tmp_path, monkeypatch):
+        """(data that no file can be compared on, what is said of them)."""
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+        folder = tmp_path / request.param
+        if request.param == "few":
+            for name in ("3/0", "3/1", "7/0", "7/1"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (32, 32)).save(folder / f"{name}.png")
+            return folder, f"at least 20 images. Received: 2 in {folder}"
+        if request.param == "empty":
+            folder.mkdir()
+            return folder, f"{folder}: expected one folder per class, found none"
+        return request.param, f"{request.param} is not at hand"
+
+    @pytest.fixture
+    def no_downloads(self, monkeypatch):
+        def read(source, *_):
+            raise AssertionError(f"{source} is not asked for")
+
+        monkeypatch.setattr("keras_squeezenet.data.sources.download_cifar", read)
+        monkeypatch.setattr("keras_squeezenet.data.sources._tensorflow_datasets", read)
+
+    @pytest.mark.parametrize("quantize", ["none", "dynamic"])
+    def test_a_conversion_goes_without_photos_of_its_run_that_cannot_be_used(
+        self, model_of_a_run, unusable, no_downloads, quantize
+    ):
+        source, reason = unusable
+        model = model_of_a_run(source)
+        path = model.with_name("m.tflite")
+        out, said = run("export", model, path, "--quantize", quantize, "--json")
+        assert json.loads(out)["compared_on"] == "made images"
+        assert json.loads(out)["bytes"] == path.stat().st_size
+        [line] = [line for line in said.splitlines() if "made images" in line]
+        assert line.startswith("compared on made images, because")
+        assert line.endswith(reason)
+
+    @pytest.mark.parametrize("unusable", ["few", "empty"], indirect=True)
+    def test_photos_that_are_asked_for_or_needed_have_to_be_usable(self, model_of_a_run, unusable):
+        source, reason = unusable
+        model = model_of_a_run(source)
+        path = model.with_name("m.tflite")
+        assert reason in refused("export", model, path, "--quantize", "int8")
+        assert reason in refused("export", model, path, "--calibration", source)
+        assert not path.exists()
+
+    def test_photos_of_its_run_that_can_be_used_are(self, model_of_a_run):
+        model = model_of_a_run("digits")
+        out, said = run("export", model, model.with_name("m.tflite"), "--images", 10, "--json")
+        assert json.loads(out)["compared_on"] == "digits"
+        assert "made images" not in said
+
+    def test_a_resize_that_cannot_be_is_refused_without_photos_too(self, moved):
+        line = refused("export", moved, moved.with_name("m.tflite"), "--resize", 31)
+        assert "image_size=32. Received: resize=31" in line
 
     def test_where_the_photos_are_not_at_hand_it_needs_none_either(self, moved):
         out, _ = run("export", moved, moved.with_name("m.tflite"), "--json")

@@ -195,6 +195,46 @@ class TestCompress:
         assert measured["images_judged"] == 0
         assert_equal_weights(load_compressed(out), keras.saving.load_model(rounded_path))
 
+    @pytest.mark.parametrize("source", ["photos", "empty", "cifar10"])
+    def test_a_network_is_packed_as_it_is_also_where_photos_of_its_run_cannot_judge_it(
+        self, rounded_path, tmp_path, monkeypatch, source
+    ):
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+        monkeypatch.setattr("keras_squeezenet.data.sources.download_cifar", None)
+        for name, count in (("train", 12), ("val", 4)):
+            for label in "37":
+                (tmp_path / "photos" / name / label).mkdir(parents=True)
+                for number in range(count):
+                    photo = tmp_path / "photos" / name / label / f"{number}.png"
+                    Image.new("RGB", (SIDE, SIDE)).save(photo)
+        (tmp_path / "empty").mkdir()
+        reasons = {
+            "photos": "Expected 20 images to judge by. Received: 8",
+            "empty": "expected one folder per class, found none",
+            "cifar10": "cifar10 is not at hand",
+        }
+        model, out = tmp_path / "model.keras", tmp_path / "model.sqz"
+        shutil.copy(rounded_path, model)
+        (tmp_path / "recipe.yaml").write_text(
+            f"name: few\ndata: {{source: {source}, image_size: {SIDE}}}\n"
+            "optimizer: {learning_rate: 0.1}\ntraining: {epochs: 3, batch_size: 4}\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(cli.app, ["compress", str(model), str(out), "--json"])
+        measured = json.loads(result.stdout)
+        assert measured["weights_equal"]
+        assert (measured["images"], measured["images_judged"]) == (0, 0)
+        [line] = [line for line in result.stderr.splitlines() if "judge" in line]
+        assert line.startswith("the file is not judged, because")
+        assert line.endswith(reasons[source])
+        line = refused("compress", model, tmp_path / "small.sqz", "--resize", SIDE - 1)
+        assert f"Received: resize={SIDE - 1}" in line
+        # A base takes no images either; what is asked for, and what shares weights, does.
+        run("compress", model, tmp_path / "later.sqz", "--base", out)
+        if source != "cifar10":
+            for options in (["--bits", 4], ["--calibration", source]):
+                assert reasons[source] in refused("compress", model, out, *options)
+
     def test_a_sqz_file_goes_into_the_other_mode_with_all_that_it_says(self, tmp_path):
         best, faithful = tmp_path / "best.sqz", tmp_path / "faithful.sqz"
         write_network(counted(class_names=tuple("abcde"), resize=40), best)

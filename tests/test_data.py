@@ -31,6 +31,7 @@ from keras_squeezenet.data.images import (
     read_thumbnail,
     translate,
 )
+from keras_squeezenet.data.sources import is_at_hand
 
 
 def solid(value: int, size: tuple[int, int] = (9, 8)) -> Image.Image:
@@ -880,6 +881,16 @@ def test_cifar_that_cannot_be_downloaded_names_the_place_of_a_copy(cifar_server)
         load_dataset("cifar10", image_size=32)
 
 
+def test_cifar_is_at_hand_once_it_was_downloaded(cifar_server):
+    assert not is_at_hand("cifar10")
+    load_dataset("cifar10", image_size=32)
+    assert is_at_hand("cifar10")
+    assert not is_at_hand("cifar100")
+    [archive] = (cifar_server / "keras" / "datasets").iterdir()
+    archive.write_bytes(archive.read_bytes()[:-1])
+    assert not is_at_hand("cifar10")
+
+
 def test_a_wrong_cifar_download_is_not_kept(cifar_server):
     with (cifar_server / "cifar-100-binary.tar.gz").open("ab") as file:
         file.write(b"more")
@@ -968,6 +979,19 @@ def test_tfds_is_permuted_and_sharded_like_a_folder(tfds_builders):
     )
     assert sorted(first) == sorted(second) == list(range(8))
     assert first != second
+
+
+def test_tfds_is_at_hand_once_it_was_prepared(tfds_builders, monkeypatch, tmp_path):
+    make = tfds_builders.builder
+    monkeypatch.setattr(
+        tfds_builders, "builder", lambda name, **options: make(name, data_dir=tmp_path, **options)
+    )
+    assert not is_at_hand("tfds:grey_train_only")
+    load_dataset("tfds:grey_train_only", image_size=8)
+    assert is_at_hand("tfds:grey_train_only")
+    assert not is_at_hand("tfds:no_such_set_of_pictures")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert not is_at_hand("tfds:grey_train_only")
 
 
 def test_tfds_without_a_validation_split_is_divided(tfds_builders):

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keras_squeezenet import cli, files
+from keras_squeezenet.data import load_dataset
 from keras_squeezenet.data.sources import is_same_source, resolved
 
 EACH, HELD_OUT = 10, 0.2  # images of both classes, and the default val_fraction
@@ -106,6 +107,29 @@ def test_the_training_is_found_again_from_another_folder(home, run_folder, monke
     assert cli.options.asked_of_data(model, None, None, None)["source"] == str(home / "photos")
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_model_that_is_given_by_a_link_is_of_its_run(home, run_folder, tmp_path, noted):
+    photos, elsewhere = home / "photos", tmp_path / "elsewhere" / "photos"
+    # Where the run was asked for its data says nothing here, so that its note has to be found.
+    model = run_folder("gone" if noted else photos, str(photos) if noted else None)
+    link = tmp_path / "best.keras"
+    link.symlink_to(model)
+    assert cli.options.asked_of_data(link, None, None, None)["source"] == str(photos)
+    assert images_measured(link, photos) == OWN
+    # A folder of classes is used whole where the model's class names are known.
+    assert images_measured(link, elsewhere) == ALL
+
+
+def test_files_beside_a_link_go_before_those_beside_the_model(home, run_folder, tmp_path):
+    model = run_folder(home / "photos")
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    (folder / "best.keras").symlink_to(model)
+    files.write_json(folder / "class_names.json", ["links", "rechts"])
+    classifier = cli.options.open_model(folder / "best.keras")
+    assert classifier.class_names == ("links", "rechts")
+
+
 def test_names_of_data_sets_are_no_paths(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -136,6 +160,7 @@ class TestPartsOfTheData:
         count, known, said = self.measured(model, photos / "train")
         assert (count, known) == (ALL, ALL - OWN)
         assert f"trained on {known} of these {count} images" in said
+        assert self.measured(model, home.parent / "link/photos/train")[:2] == (ALL, ALL - OWN)
         links = tmp_path / "links"
         for name in CLASSES:
             (links / name).mkdir(parents=True)
@@ -147,3 +172,38 @@ class TestPartsOfTheData:
         model = run_folder(home / "photos")
         count, known, said = self.measured(model, home.parent / "elsewhere" / "photos")
         assert (count, known, said) == (ALL, 0, "")
+
+    def test_data_by_name_have_no_files_and_are_not_downloaded(self, home, run_folder, monkeypatch):
+        def download(name):
+            raise AssertionError(f"{name} is not asked for")
+
+        monkeypatch.setattr("keras_squeezenet.data.sources.download_cifar", download)
+        # A folder of that name is another thing.
+        (home / "cifar10").mkdir()
+        monkeypatch.chdir(home)
+        model = run_folder("cifar10", "cifar10")
+        assert self.measured(model, home / "photos") == (ALL, 0, "")
+
+    def test_of_examples_that_are_no_files_nothing_is_looked_for(
+        self, home, run_folder, monkeypatch
+    ):
+        model = run_folder(home / "photos")
+        digits = load_dataset("digits", image_size=8).val
+        monkeypatch.setattr("keras_squeezenet.data.load_dataset", None)
+        assert cli.options.trained_on(model, digits) == 0
+
+    @pytest.mark.parametrize(
+        ("lost", "said"), [("photos", "one folder per class"), ("photos/left", "no image in this")]
+    )
+    def test_where_the_runs_data_cannot_be_read_others_are_measured(
+        self, home, run_folder, lost, said
+    ):
+        """The folder of a disk that is not mounted is empty; or someone has emptied a class."""
+        model = run_folder(home / "photos", str(home / "photos"))
+        shutil.rmtree(home / lost)
+        (home / lost).mkdir()
+        count, known, line = self.measured(model, home.parent / "elsewhere" / "photos")
+        assert (count, known) == (ALL, 0)
+        assert line.startswith("how many of these images the model was trained on is not known: ")
+        assert said in line
+        assert line.count("\n") == 1

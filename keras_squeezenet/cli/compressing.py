@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +18,13 @@ from keras_squeezenet.cli.options import (
     Resize,
     asked_of_data,
     check_output,
+    check_resize,
     keras_model_path,
     open_model,
     parse_resize,
+    read_if_usable,
     resize_of,
-    run_data_are_there,
+    run_recipe,
     save_keras,
     say,
 )
@@ -55,7 +58,8 @@ def compress(
         typer.Option(
             help="Images to compress with, without labels, and others to judge the file by: a data "
             "set as in training (its training and its validation split), or a folder of images or "
-            "with a labels.csv (every second one). Default: what the model was trained on."
+            "with a labels.csv (every second one). Default: what the model was trained on; a "
+            "network that is packed as it is goes without where that cannot be used."
         ),
     ] = None,
     bits: Annotated[
@@ -113,18 +117,23 @@ def compress(
     framing = parse_resize(resize) or resize_of(path)
     data = (path, calibration, resize, max_broken_share)
     # To pack a network as it is takes no images; those of its run, if any, judge the file.
-    needs_images = aim.is_given and base is None
-    asked = (
-        asked_of_data(*data) if needs_images or calibration or run_data_are_there(path) else None
-    )
+    asked = None
+    if calibration or (aim.is_given and base is None) or run_recipe(path):
+        asked = asked_of_data(*data)
     classifier = open_model(model)
+    check_resize(resize, classifier.image_size)
     from keras_squeezenet.compression.saving import model_of
     from keras_squeezenet.compression.sqz_files import write_network
 
     network = None if aim.is_given else _as_it_is(path, classifier.model)
-    if network is None and asked is None and base is None:
+    needs_images = calibration or (network is None and base is None)
+    if needs_images and asked is None:
         asked = asked_of_data(*data)
-    samples = asked and _samples(classifier, images, **asked)
+    samples = None
+    if asked:
+        read = partial(_samples, classifier, images, **asked)
+        otherwise = "the file is not judged"
+        samples = read() if needs_images else read_if_usable(asked["source"], read, otherwise)
     if network is None:
         network = aim.reach(classifier, samples)
     named = replace(network, class_names=classifier.class_names, resize=framing)

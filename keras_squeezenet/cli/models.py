@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import asdict, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +19,14 @@ from keras_squeezenet.cli.options import (
     asked_of_data,
     bad_input,
     check_output,
+    check_resize,
     keras_model_path,
     model_path,
     open_model,
     parse_resize,
+    read_if_usable,
     resize_of,
-    run_data_are_there,
+    run_recipe,
     track,
     trained_on,
 )
@@ -264,8 +267,8 @@ def export(
         typer.Option(
             help="Images to calibrate with and to compare on: a data set as in training (its "
             "training split is used) or a folder of images. Default: what the model was trained "
-            "on; where that is not known, or not there, int8 needs the option, and the others are "
-            "compared on made images."
+            "on; where that is not known, not there or of fewer than 20 images, int8 needs the "
+            "option, and the others are compared on made images."
         ),
     ] = None,
     resize: Resize = None,
@@ -291,16 +294,21 @@ def export(
     as_c = format is Format.c or (format is None and out.suffix in SOURCE_SUFFIXES)
     check_output(out, SOURCE_SUFFIXES if as_c else (".tflite",), path)
     # A conversion needs no photos, a calibration does.
-    asked = None
-    if quantize is Quantize.int8 or calibration or run_data_are_there(path):
+    needs_photos = quantize is Quantize.int8 or calibration
+    asked = sample = None
+    if needs_photos or run_recipe(path):
         asked = asked_of_data(path, calibration, resize, max_broken_share)
     classifier = open_model(model)
-    if asked is None:
-        calibration_images, check_images = None, _made_images(classifier, images, quantize)
-    else:
+    check_resize(resize, classifier.image_size)
+    if asked:
+        read = partial(_sample, classifier, asked, 2 * images)
+        otherwise = f"compared on {MADE_IMAGES}"
+        sample = read() if needs_photos else read_if_usable(asked["source"], read, otherwise)
+    if sample:
         # A file is judged on other images than those it was calibrated with.
-        sample = _sample(classifier, asked, 2 * images)
         calibration_images, check_images = sample[::2], sample[1::2]
+    else:
+        calibration_images, check_images = None, _made_images(classifier, images, quantize)
     options = {
         "quantize": quantize.value,
         "calibration": calibration_images,
@@ -312,7 +320,7 @@ def export(
         "resize": parse_resize(resize) or resize_of(path),
         "tolerance": tolerance,
     }
-    images_from = asked["source"] if asked else None
+    images_from = asked["source"] if sample else None
     if as_c:
         _export_c(model, classifier.model, out, options, images_from, as_json)
         return

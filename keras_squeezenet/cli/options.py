@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.files import find_beside, replacing, write_json
+from keras_squeezenet.printing import printable
 
 DEFAULT_BROKEN_SHARE = 0.05
 
@@ -74,40 +76,43 @@ def run_recipe(model):
     """The recipe beside a model; None where the model is of no run."""
     from keras_squeezenet.recipe import load_recipe_of_run
 
-    recipe_path = model and model.with_name("recipe.yaml")
-    return load_recipe_of_run(recipe_path) if recipe_path and recipe_path.exists() else None
+    recipe_path = _recipe_path(model)
+    return load_recipe_of_run(recipe_path) if recipe_path else None
 
 
-def run_data_are_there(model):
-    """Whether the data of a model's run are known, and not on another machine."""
-    from keras_squeezenet.data.sources import resolved
-
-    recipe = run_recipe(model)
-    if recipe is None:
-        return False
-    source = resolved(_source_of_run(model, recipe.data))
-    return not os.path.isabs(source) or os.path.isdir(source)
+def _recipe_path(model):
+    return model and find_beside(model, "recipe.yaml")
 
 
 def trained_on(model, images):
     """How many of these images a model's run was trained on, as far as its data are at hand.
 
+    Where these cannot be read, a line says so: what is measured are other images.
+
     Args:
         model: path of the file, or None of a published network.
         images: a `Split`.
     """
-    from keras_squeezenet.data import load_dataset
+    from keras_squeezenet.data import DataError, load_dataset
     from keras_squeezenet.data.measuring import count_shared
+    from keras_squeezenet.data.sources import is_folder
 
-    if not run_data_are_there(model):
+    recipe = run_recipe(model)
+    source = recipe and _source_of_run(model, recipe.data)
+    # Only files can be known again, and a data set by name has none: it is not even downloaded.
+    if not source or not is_folder(source) or images.file_name(0) is None:
         return 0
-    section = run_recipe(model).data
-    dataset = load_dataset(
-        _source_of_run(model, section),
-        image_size=section.image_size,
-        val_fraction=section.val_fraction,
-        seed=section.split_seed,
-    )
+    section = recipe.data
+    try:
+        dataset = load_dataset(
+            source,
+            image_size=section.image_size,
+            val_fraction=section.val_fraction,
+            seed=section.split_seed,
+        )
+    except (DataError, OSError) as error:
+        say(f"how many of these images the model was trained on is not known: {printable(error)}")
+        return 0
     return count_shared(images, dataset.train)
 
 
@@ -169,13 +174,48 @@ def asked_of_data(model, source, resize, max_broken_share, option="--calibration
     }
 
 
+def read_if_usable(source, read, otherwise):
+    """What `read` makes of the data of a run, of a command that goes without them as well.
+
+    Args:
+        source: of the run.
+        read: called without arguments, unless that would download something.
+        otherwise: how the command goes on without them, for a line that says so and why.
+
+    Returns:
+        None where they are not at hand, or cannot be used.
+    """
+    from keras_squeezenet.data.sources import is_at_hand
+
+    try:
+        if is_at_hand(source):
+            return read()
+        reason = f"{source} is not at hand"
+    except (InputError, OSError) as error:
+        reason = error
+    say(f"{otherwise}, because the data of the model's run cannot be used: {printable(reason)}")
+    return None
+
+
+def check_resize(resize, image_size):
+    """Refuse a --resize that is smaller than the images that a model takes.
+
+    Raises:
+        DataError: one line.
+    """
+    from keras_squeezenet.data import Framing
+
+    Framing(image_size, parse_resize(resize))
+
+
 def _source_of_run(model, section):
     """Where a run found its data: as it noted, if that is there, or else as it was asked.
 
     A recipe may have a relative path; a run that came from another machine, a path of that one.
     """
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        metrics = json.loads(model.with_name("metrics.json").read_text(encoding="utf-8"))
+        metrics_path = _recipe_path(model).with_name("metrics.json")
+        metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
         source = metrics["dataset"]["source"]
         if os.path.exists(source):
             return source
@@ -247,7 +287,6 @@ def save_keras(model, path, class_names):
     import numpy as np
 
     from keras_squeezenet.classifiers import CLASS_NAMES_FILE
-    from keras_squeezenet.files import replacing, write_json
 
     check_names_beside(path, class_names)
     with replacing(path) as temporary:

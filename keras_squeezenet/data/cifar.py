@@ -106,14 +106,12 @@ def download_cifar(name: str) -> str:
     Raises:
         DataError: The download failed, or is not the file that was expected.
     """
-    archive = CIFAR_ARCHIVES[name]
-    cache = Path(os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras")), "datasets")
-    target = cache / archive.url.rsplit("/", 1)[-1]
+    archive, target = CIFAR_ARCHIVES[name], _place_in_cache(name)
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        if target.exists() and _sha256(target) == archive.sha256:
+        if is_cached(name):
             return str(target)
-        cache.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         logger.info("Downloading %s to %s", archive.url, target)
         with (
             urllib.request.urlopen(archive.url, timeout=TIMEOUT) as response,
@@ -132,6 +130,21 @@ def download_cifar(name: str) -> str:
         with contextlib.suppress(OSError):
             part.unlink()
     return str(target)
+
+
+def is_cached(name: str) -> bool:
+    """Whether an archive is in Keras's cache, whole, so that nothing has to be downloaded.
+
+    Raises:
+        OSError: What is there cannot be read.
+    """
+    path = _place_in_cache(name)
+    return path.exists() and _sha256(path) == CIFAR_ARCHIVES[name].sha256
+
+
+def _place_in_cache(name: str) -> Path:
+    home = os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras"))
+    return Path(home, "datasets", CIFAR_ARCHIVES[name].url.rsplit("/", 1)[-1])
 
 
 def _sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Images to measure, calibrate and compare a trained model with."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,8 +96,17 @@ def count_shared(split: Split, other: Split) -> int:
 
 
 def _real_files(split: Split) -> set[str]:
+    # Of each folder once: `realpath` asks for every part of a path, 25 µs a file.
+    real_folder = functools.cache(os.path.realpath)
+
+    def real_path(path):
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        folder, name = os.path.split(path)
+        return os.path.join(real_folder(folder), name)
+
     names = map(split.examples.file_name, range(split.count))
-    return {os.path.realpath(name) for name in names if name}
+    return {real_path(name) for name in names if name}
 
 
 def _images_without_classes(folder: Path) -> list[Path]:

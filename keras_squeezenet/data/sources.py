@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from keras_squeezenet.data.cifar import CIFAR_ARCHIVES, download_cifar, read_cifar
+from keras_squeezenet.data.cifar import CIFAR_ARCHIVES, download_cifar, is_cached, read_cifar
 from keras_squeezenet.data.examples import (
     ArrayExamples,
     RecordExamples,
@@ -33,9 +33,38 @@ def open_source(source: str, *, val_fraction: float, seed: int) -> Source:
 
 def resolved(source: str) -> str:
     """A source in one spelling: the real path of a folder; a name as it is."""
-    if source == "digits" or source in CIFAR_ARCHIVES or source.startswith("tfds:"):
-        return source
-    return os.path.realpath(os.path.expanduser(source))
+    return source if _is_name(source) else os.path.realpath(os.path.expanduser(source))
+
+
+def is_folder(source: str) -> bool:
+    """Whether a source is a folder that exists. A data set by name is none, whatever lies there."""
+    return not _is_name(source) and os.path.isdir(os.path.expanduser(source))
+
+
+def is_at_hand(source: str) -> bool:
+    """Whether a source is on this machine: to read it downloads nothing.
+
+    Raises:
+        OSError: It is there and cannot be read.
+    """
+    if source in CIFAR_ARCHIVES:
+        return is_cached(source)
+    if source.startswith("tfds:"):
+        return _is_prepared(source.removeprefix("tfds:"))
+    return source == "digits" or is_folder(source)
+
+
+def _is_prepared(name: str) -> bool:
+    try:
+        import tensorflow_datasets as tfds
+
+        return tfds.builder(name).is_prepared()
+    except Exception:  # it raises what it likes; to read the data set says what is wrong
+        return False
+
+
+def _is_name(source: str) -> bool:
+    return source == "digits" or source in CIFAR_ARCHIVES or source.startswith("tfds:")
 
 
 def is_same_source(one: str, other: str) -> bool:
