@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -288,6 +290,22 @@ class TestOneProcess:
                 for other in (server, before, after):
                     assert milliseconds(other) == 0
                     assert not other.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    @pytest.mark.parametrize("elastic", [True, False])
+    def test_the_connections_of_elastic_runs_alone_notice_dead_peers(self, monkeypatch, elastic):
+        within, joined_within = [False], []
+
+        @contextmanager
+        def noticing():
+            within[0] = True
+            yield
+            within[0] = False
+
+        horovod = SimpleNamespace(init=lambda: joined_within.append(within[0]))
+        monkeypatch.setitem(sys.modules, "horovod.tensorflow", horovod)
+        monkeypatch.setattr(distributed.ranks, "noticing_dead_peers", noticing)
+        distributed.join(elastic=elastic)
+        assert joined_within == [elastic]
 
     def test_an_elastic_run_without_a_launcher_is_an_error(self, monkeypatch):
         for variable in distributed.LAUNCHER_VARIABLES:
