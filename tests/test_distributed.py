@@ -15,7 +15,7 @@ import pytest
 from keras_squeezenet import distributed
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.distributed.connections import DEAD_PEER_SECONDS, noticing_dead_peers
-from tests.launching import horovodrun, needs_horovod
+from tests.launching import SECOND_OF_TWO, horovodrun, needs_horovod
 from tests.ranks import overflowing
 from tests.ranks.cases import BATCH, CASES, joined_examples, make_loss, make_model
 
@@ -197,14 +197,15 @@ class TestWhoeverJoinsTheRanks:
         assert "has not joined them: call hvd.init()" in done.stderr
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("order", ["start", "init"])
-    def test_nor_one_whom_horovod_joined_to_nobody(self, order, tmp_path):
+    @pytest.mark.parametrize(
+        ("order", "launcher"), [("start", "Open MPI"), ("init", "Open MPI"), ("start", "srun")]
+    )
+    def test_nor_one_whom_horovod_joined_to_nobody(self, order, launcher, tmp_path):
         """As under mpirun with a Horovod that was built without MPI."""
         environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
-        launched = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
         done = subprocess.run(
             [sys.executable, RANKS_FOLDER / "orders.py", order, tmp_path],
-            env=environment | launched,
+            env=environment | SECOND_OF_TWO[launcher],
             capture_output=True,
             text=True,
             timeout=120,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_squeezenet import machine
-from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from keras_squeezenet.launchers import LAUNCHER_VARIABLES
 
 divides_cores = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores are whose"
@@ -43,15 +43,18 @@ def answers(command, variables=()):
         yield {int(core) for core in cores.strip("[]").split(",")}, int(own), int(usable)
 
 
-def cores_of(rank, ranks):
-    place = {"HOROVOD_LOCAL_RANK": str(rank), "HOROVOD_LOCAL_SIZE": str(ranks)}
+def cores_of(rank, ranks, launcher="HOROVOD"):
+    place = {f"{launcher}_LOCAL_RANK": str(rank), f"{launcher}_LOCAL_SIZE": str(ranks)}
     return next(answers([sys.executable, "-c", ASK], place))
 
 
 @divides_cores
 @several_cores
-def test_two_ranks_keep_to_half_of_the_cores_each():
-    (first, own, usable), (second, _, _) = (cores_of(rank, 2) for rank in range(2))
+@pytest.mark.parametrize(
+    "launcher", ["HOROVOD", "OMPI_COMM_WORLD", "MV2_COMM_WORLD", "JSM_NAMESPACE"]
+)
+def test_two_ranks_keep_to_half_of_the_cores_each(launcher):
+    (first, own, usable), (second, _, _) = (cores_of(rank, 2, launcher) for rank in range(2))
     assert len(first) == len(second) == own == len(ALL) // 2
     assert not first & second
     assert first | second <= ALL
