@@ -6,9 +6,22 @@ import os
 import platform
 from pathlib import Path
 
-# Ranks on this machine, as launchers tell: horovodrun with Gloo, Open MPI, MPICH.
-LOCAL_SIZE_VARIABLES = ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
-LOCAL_RANK_VARIABLES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+# Ranks on this machine, as launchers tell: horovodrun with Gloo, Open MPI, MPICH, MVAPICH2, jsrun.
+# srun tells nothing of the kind that is a number, and as a rule binds tasks to cores itself.
+LOCAL_SIZE_VARIABLES = (
+    "HOROVOD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MPI_LOCALNRANKS",
+    "MV2_COMM_WORLD_LOCAL_SIZE",
+    "JSM_NAMESPACE_LOCAL_SIZE",
+)
+LOCAL_RANK_VARIABLES = (
+    "HOROVOD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "JSM_NAMESPACE_LOCAL_RANK",
+)
 
 # What all ranks on this machine might run on together, before `keep_to_own_cores`.
 _undivided = None

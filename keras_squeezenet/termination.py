@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 
-# What launchers set for the processes they start: horovodrun with Gloo, Open MPI, MPICH.
-LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+from keras_squeezenet.launchers import launch
+
 STATUS = 128 + signal.SIGTERM  # what a shell reports of a process that SIGTERM ended
 # A rank that waits for others in a collective operation may never come to an agreement.
 SECONDS_TO_AGREE = 25.0
@@ -63,7 +63,7 @@ class TerminationRequest:
         asked = False
         poll = select.poll()
         poll.register(self._reading, select.POLLIN)
-        if any(variable in os.environ for variable in LAUNCHER_VARIABLES):
+        if launch() is not None:
             poll.register(sys.__stdout__.fileno(), 0)  # errors and hang-ups are told unasked
         while not asked:
             for descriptor, _ in poll.poll():

@@ -12,6 +12,18 @@ from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 
 LAUNCHER = (sys.executable, Path(__file__).with_name("horovodrun.py"))
 
+# The variables with which launchers tell a process that it is rank 1 of 2.
+SECOND_OF_TWO = {
+    "horovodrun": {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"},
+    "Open MPI": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"},
+    "MPICH": {"PMI_RANK": "1", "PMI_SIZE": "2"},
+    "MVAPICH2": {"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "2"},
+    "jsrun": {"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "2", "PMIX_RANK": "1"},
+    "srun": {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "4"},
+    "srun --mpi=pmix": {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "PMIX_RANK": "1"},
+    "PMIx": {"PMIX_RANK": "1"},
+}
+
 needs_horovod = [
     pytest.mark.horovod,
     pytest.mark.skipif(

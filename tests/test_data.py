@@ -6,6 +6,7 @@ import os
 import struct
 import sys
 import tarfile
+import threading
 import zipfile
 import zlib
 from collections import Counter
@@ -23,7 +24,7 @@ from sklearn.datasets import load_digits
 from keras_squeezenet.callbacks import BrokenPictures
 from keras_squeezenet.data import Augmentation, DataError, Framing, load_dataset, load_labelled
 from keras_squeezenet.data import cifar as cifar_module
-from keras_squeezenet.data.examples import stratified_split
+from keras_squeezenet.data.examples import FileExamples, stratified_split
 from keras_squeezenet.data.images import (
     decode_rgb,
     decode_square,
@@ -677,6 +678,49 @@ def test_validation_covers_every_example_once_over_all_ranks(numbered, ranks):
 def test_the_last_validation_batch_may_be_smaller(numbered):
     split = load_dataset(str(numbered), image_size=8).val
     assert [len(labels) for _, labels in split.val_batches(3)] == [3, 1]
+
+
+class Readers:
+    """Counts the readers of pictures at one time; each waits for `expected`, then for one more."""
+
+    def __init__(self, expected: int):
+        self.expected = expected
+        self.most = self._reading = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self):
+        with self._changed:
+            self._reading += 1
+            self.most = max(self.most, self._reading)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.most >= self.expected, timeout=10)
+            self._changed.wait_for(lambda: self.most > self.expected, timeout=0.2)
+
+    def __exit__(self, *error):
+        with self._changed:
+            self._reading -= 1
+
+
+# Two numbers, so that the machine's number of cores is another than one of them.
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("kind", ["train_batches", "val_batches"])
+def test_as_many_pictures_are_read_at_once_as_the_process_has_threads(
+    numbered, monkeypatch, threads, kind
+):
+    monkeypatch.setattr("keras_squeezenet.data.dataset.own_threads", lambda: threads)
+    split = load_dataset(str(numbered), image_size=8).train
+    readers, read = Readers(threads), FileExamples.read
+
+    def counted_read(self, index):
+        with readers:
+            return read(self, index)
+
+    monkeypatch.setattr(FileExamples, "read", counted_read)
+    # TensorFlow's own pool has no more threads than the machine has cores.
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 8
+    next(iter(getattr(split, kind)(4).with_options(options)))
+    assert readers.most == threads
 
 
 def test_an_example_is_shown_as_it_is(numbered):

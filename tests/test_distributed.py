@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from keras_squeezenet import distributed
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.distributed.connections import DEAD_PEER_SECONDS, noticing_dead_peers
-from tests.launching import horovodrun, needs_horovod
+from tests.launching import SECOND_OF_TWO, horovodrun, needs_horovod
 from tests.ranks import overflowing
 from tests.ranks.cases import BATCH, CASES, joined_examples, make_loss, make_model
 
@@ -33,7 +35,8 @@ def two_ranks(tmp_path_factory):
 def overflows(tmp_path_factory):
     """What tests/ranks/overflowing.py saved on each of two ranks."""
     folder = tmp_path_factory.mktemp("overflows")
-    done = horovodrun(RANKS_FOLDER / "overflowing.py", folder)
+    # Ranks that decide by themselves what is finite wait for each other for ever.
+    done = horovodrun(RANKS_FOLDER / "overflowing.py", folder, timeout=180)
     assert done.returncode == 0, done.stderr[-3000:]
     return [np.load(folder / f"rank{rank}.npz") for rank in (0, 1)]
 
@@ -111,16 +114,13 @@ class TestTwoRanks:
         assert str(two_ranks[0]["together"]) == "RankError: rank 1: ValueError: no such folder"
         assert str(two_ranks[1]["together"]) == "ValueError: no such folder"
 
-    @pytest.mark.parametrize(("precision", "accumulation_steps"), overflowing.CASES)
+    @pytest.mark.parametrize(("maker", "precision", "accumulation_steps"), overflowing.CASES)
     def test_an_overflow_on_one_rank_leaves_the_ranks_equal(
-        self, overflows, precision, accumulation_steps
+        self, overflows, maker, precision, accumulation_steps
     ):
+        case = f"{maker}/{precision}/{accumulation_steps}"
         (weights, applied), (same_weights, same_applied) = (
-            (
-                results[f"{precision}/{accumulation_steps}/weights"],
-                results[f"{precision}/{accumulation_steps}/applied"],
-            )
-            for results in overflows
+            (results[f"{case}/weights"], results[f"{case}/applied"]) for results in overflows
         )
         assert np.isfinite(weights).all()
         np.testing.assert_array_equal(weights, same_weights)
@@ -197,14 +197,15 @@ class TestWhoeverJoinsTheRanks:
         assert "has not joined them: call hvd.init()" in done.stderr
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize("order", ["start", "init"])
-    def test_nor_one_whom_horovod_joined_to_nobody(self, order, tmp_path):
+    @pytest.mark.parametrize(
+        ("order", "launcher"), [("start", "Open MPI"), ("init", "Open MPI"), ("start", "srun")]
+    )
+    def test_nor_one_whom_horovod_joined_to_nobody(self, order, launcher, tmp_path):
         """As under mpirun with a Horovod that was built without MPI."""
         environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
-        launched = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
         done = subprocess.run(
             [sys.executable, RANKS_FOLDER / "orders.py", order, tmp_path],
-            env=environment | launched,
+            env=environment | SECOND_OF_TWO[launcher],
             capture_output=True,
             text=True,
             timeout=120,
@@ -290,6 +291,22 @@ class TestOneProcess:
                 for other in (server, before, after):
                     assert milliseconds(other) == 0
                     assert not other.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    @pytest.mark.parametrize("elastic", [True, False])
+    def test_the_connections_of_elastic_runs_alone_notice_dead_peers(self, monkeypatch, elastic):
+        within, joined_within = [False], []
+
+        @contextmanager
+        def noticing():
+            within[0] = True
+            yield
+            within[0] = False
+
+        horovod = SimpleNamespace(init=lambda: joined_within.append(within[0]))
+        monkeypatch.setitem(sys.modules, "horovod.tensorflow", horovod)
+        monkeypatch.setattr(distributed.ranks, "noticing_dead_peers", noticing)
+        distributed.join(elastic=elastic)
+        assert joined_within == [elastic]
 
     def test_an_elastic_run_without_a_launcher_is_an_error(self, monkeypatch):
         for variable in distributed.LAUNCHER_VARIABLES:

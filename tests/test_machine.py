@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_squeezenet import machine
+from keras_squeezenet.launchers import LAUNCHER_VARIABLES
 
 divides_cores = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores are whose"
@@ -42,15 +43,18 @@ def answers(command, variables=()):
         yield {int(core) for core in cores.strip("[]").split(",")}, int(own), int(usable)
 
 
-def cores_of(rank, ranks):
-    place = {"HOROVOD_LOCAL_RANK": str(rank), "HOROVOD_LOCAL_SIZE": str(ranks)}
+def cores_of(rank, ranks, launcher="HOROVOD"):
+    place = {f"{launcher}_LOCAL_RANK": str(rank), f"{launcher}_LOCAL_SIZE": str(ranks)}
     return next(answers([sys.executable, "-c", ASK], place))
 
 
 @divides_cores
 @several_cores
-def test_two_ranks_keep_to_half_of_the_cores_each():
-    (first, own, usable), (second, _, _) = (cores_of(rank, 2) for rank in range(2))
+@pytest.mark.parametrize(
+    "launcher", ["HOROVOD", "OMPI_COMM_WORLD", "MV2_COMM_WORLD", "JSM_NAMESPACE"]
+)
+def test_two_ranks_keep_to_half_of_the_cores_each(launcher):
+    (first, own, usable), (second, _, _) = (cores_of(rank, 2, launcher) for rank in range(2))
     assert len(first) == len(second) == own == len(ALL) // 2
     assert not first & second
     assert first | second <= ALL
@@ -207,3 +211,32 @@ class TestQuota:
 def test_threads_are_as_many_as_tensorflow_is_told(monkeypatch, told, threads):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", told)
     assert machine.own_threads() == (threads or machine.own_cores())
+
+
+LIMITED = """
+import os
+from keras_squeezenet import machine
+machine.cpu_quota = lambda: 1.0
+import tensorflow as tf
+from keras_squeezenet import distributed
+
+def started():
+    distributed.start()
+    threading = tf.config.threading
+    yield threading.get_intra_op_parallelism_threads()
+    yield threading.get_inter_op_parallelism_threads()
+
+os.environ["TF_NUM_INTRAOP_THREADS"] = "2"
+told = [*started()]
+del os.environ["TF_NUM_INTRAOP_THREADS"]
+print(told, [*started()])
+"""
+
+
+@several_cores
+def test_tensorflow_computes_within_the_limit_unless_it_is_told_otherwise():
+    environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
+    command = [sys.executable, "-c", LIMITED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    # 0 is TensorFlow's own choice, which follows that variable.
+    assert done.stdout.strip() == "[0, 0] [1, 1]", done.stderr

@@ -4,6 +4,8 @@ Horovod's own `DistributedOptimizer` hooks a method that Keras 3 never calls: wr
 Keras 3 optimizer it runs and averages nothing. This package calls Horovod's collective operations
 directly. It does not matter who initializes Horovod: `start()`, or the script's own `hvd.init()`.
 A process that a launcher started and that has joined nobody is an error, never a run of its own.
+Launchers that are known: horovodrun, the mpirun of Open MPI, MPICH and MVAPICH2, srun, jsrun, and
+whatever else sets PMIX_RANK.
 """
 
 from keras_squeezenet.distributed.callbacks import AverageMetrics as AverageMetrics
@@ -30,4 +32,4 @@ from keras_squeezenet.distributed.weights import average_statistics as average_s
 from keras_squeezenet.distributed.weights import broadcast_variables as broadcast_variables
 from keras_squeezenet.distributed.weights import broadcast_weights as broadcast_weights
 from keras_squeezenet.distributed.weights import equal_ranks as equal_ranks
-from keras_squeezenet.termination import LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
+from keras_squeezenet.launchers import LAUNCHER_VARIABLES as LAUNCHER_VARIABLES

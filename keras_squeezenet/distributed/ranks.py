@@ -16,11 +16,9 @@ import tensorflow as tf
 
 from keras_squeezenet.distributed.connections import noticing_dead_peers
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.launchers import launch
 from keras_squeezenet.machine import keep_to_own_cores, own_cores, schedulable_cores, told_threads
-from keras_squeezenet.termination import LAUNCHER_VARIABLES
 
-# What launchers tell of the number of ranks, as LAUNCHER_VARIABLES of a process's own.
-SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 # How long ranks wait for one that is starting, TensorFlow's import on a cold disk included. Gloo
 # ends the whole process after it, so it is no way to notice that a rank is gone.
 GLOO_TIMEOUT_SECONDS = 120
@@ -47,7 +45,8 @@ def start(elastic=False):
 
     Call it before TensorFlow does any work: it sets threads and visible GPUs. Each rank takes
     one GPU, or keeps to its share of the cores; TF_NUM_INTRAOP_THREADS, where it is set, says how
-    many threads compute instead. Where Horovod is initialized already, by `hvd.init()`, its ranks
+    many threads compute instead. srun and jsrun divide GPUs themselves: of those that a rank sees
+    it takes one. Where Horovod is initialized already, by `hvd.init()`, its ranks
     are taken as they are.
 
     Args:
@@ -60,7 +59,7 @@ def start(elastic=False):
             already; or there is no launcher, and `elastic` is true.
     """
     global _waiting
-    if not _launched():
+    if launch() is None:
         if elastic:
             raise LauncherError(
                 "An elastic run is started by: horovodrun --min-np … --max-np … "
@@ -73,8 +72,8 @@ def start(elastic=False):
         hvd = importlib.import_module("horovod.tensorflow")
     except ImportError as error:
         raise LauncherError(
-            "This process was started by horovodrun or mpirun, and Horovod cannot be imported "
-            f"({error}). Build it with: python tools/install_horovod.py"
+            "This process was started by a launcher (horovodrun, mpirun, srun, …), and Horovod "
+            f"cannot be imported ({error}). Build it with: python tools/install_horovod.py"
         ) from error
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus and not elastic:  # where ranks come and go, so would their cores
@@ -111,7 +110,8 @@ def take_place():
 
 def launched_rank():
     """The rank that the launcher gave this process; in an elastic run it may change later."""
-    return next((int(os.environ[name]) for name in LAUNCHER_VARIABLES if name in os.environ), 0)
+    found = launch()
+    return 0 if found is None else found.rank
 
 
 def rank():
@@ -224,29 +224,25 @@ def _current_place():
 def _check_not_alone():
     """Where Horovod knows the launcher, it has met those that the launcher started.
 
-    Built without MPI it does not know mpirun, and takes each of its processes for the only one.
+    Built without MPI it knows horovodrun alone, and takes each process of another launcher for the
+    only one. So does MPI under srun without the --mpi that belongs to it.
     """
-    launched = max(_sizes(), default=1)
-    if _place[1] == 1 and launched > 1 and not _ranks_may_change():
+    found = launch()
+    if _place[1] > 1 or found is None or _ranks_may_change():
+        return
+    # Where the number is not told, rank 0 alone cannot know.
+    if (found.size or found.rank + 1) > 1:
         raise LauncherError(
-            f"A launcher started {launched} processes, and Horovod has joined this one to none of "
-            "the others. mpirun needs a Horovod with MPI (HOROVOD_WITH_MPI=1 python "
-            "tools/install_horovod.py); horovodrun --gloo does not. "
+            f"A launcher started {found.size or 'several'} processes, and Horovod has joined this "
+            "one to none of the others. All launchers but horovodrun --gloo need a Horovod with "
+            "MPI (HOROVOD_WITH_MPI=1 python tools/install_horovod.py), and srun that MPI's --mpi. "
             "Received: a rank that would train by itself"
         )
 
 
-def _sizes():
-    """What launchers tell of the number of processes."""
-    return [int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ]
-
-
-def _launched():
-    return any(variable in os.environ for variable in LAUNCHER_VARIABLES)
-
-
 def _launched_with_others():
-    return _launched() and (_ranks_may_change() or max(_sizes(), default=2) > 1)
+    found = launch()
+    return found is not None and (found.size != 1 or _ranks_may_change())
 
 
 def _ranks_may_change():
@@ -255,13 +251,13 @@ def _ranks_may_change():
 
 
 def _take_gpu(gpus, hvd):
-    if hvd.local_size() > len(gpus):
+    if hvd.local_size() > len(gpus) and not launch().managed:
         raise LauncherError(
             f"Each rank takes one GPU, and this machine has {len(gpus)}. "
             f"Received: {hvd.local_size()} ranks on it"
         )
     try:
-        tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
+        tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
     except RuntimeError as error:
         raise LauncherError(
             "Call keras_squeezenet.distributed.start() before TensorFlow does any work: "

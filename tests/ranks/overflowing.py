@@ -2,8 +2,8 @@
 
 python overflowing.py FOLDER  writes FOLDER/rank0.npz, FOLDER/rank1.npz, …
 
-Model and optimizer are made as train/train.py makes them: the global policy is float32 again when
-the model is compiled.
+Model and optimizer are made as train/train.py makes them, and as a script of a user's does, where
+`Model.compile` alone knows of the model's precision: the global policy is float32 again by then.
 """
 
 import sys
@@ -22,7 +22,8 @@ from keras_squeezenet.recipe import Recipe, TrainingSection
 STEPS, BATCH, CLASSES = 6, 4, 3
 OVERFLOWS_AT = 1
 PRECISIONS = get_args(TrainingSection.model_fields["precision"].annotation)
-CASES = [(precision, steps) for precision in PRECISIONS for steps in (1, 2)]
+MAKERS = [*(("train.py", precision) for precision in PRECISIONS), ("script", "mixed_float16")]
+CASES = [(maker, precision, steps) for maker, precision in MAKERS for steps in (1, 2)]
 
 
 def recipe(precision, accumulation_steps):
@@ -46,13 +47,27 @@ def recipe(precision, accumulation_steps):
     )
 
 
-def train(asked):
+def compile_as_a_script(model, accumulation_steps):
+    """Keras puts the loss scaling around an optimizer that averages already."""
+    optimizer = distributed.DistributedOptimizer(
+        keras.optimizers.SGD(0.01), accumulation_steps=accumulation_steps
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, jit_compile=False)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert model.optimizer.inner_optimizer is optimizer
+
+
+def train(maker, asked):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(asked.training.precision)
     model = training.build_model(asked.model, asked.data.image_size, CLASSES)
     keras.config.set_dtype_policy("float32")
-    (stage,) = training.stages(asked)
-    training.compile_model(model, stage, steps_per_epoch=STEPS)
+    if maker == "script":
+        compile_as_a_script(model, asked.training.accumulation_steps)
+    else:
+        (stage,) = training.stages(asked)
+        training.compile_model(model, stage, steps_per_epoch=STEPS)
     rng = np.random.default_rng(distributed.rank())
     for step in range(STEPS):
         images = rng.uniform(0, 255, (BATCH, 32, 32, 3)).astype("float32")
@@ -66,10 +81,10 @@ def train(asked):
 def main():
     distributed.start()
     results = {}
-    for precision, accumulation_steps in CASES:
-        weights, applied = train(recipe(precision, accumulation_steps))
-        results[f"{precision}/{accumulation_steps}/weights"] = weights
-        results[f"{precision}/{accumulation_steps}/applied"] = applied
+    for maker, precision, accumulation_steps in CASES:
+        weights, applied = train(maker, recipe(precision, accumulation_steps))
+        results[f"{maker}/{precision}/{accumulation_steps}/weights"] = weights
+        results[f"{maker}/{precision}/{accumulation_steps}/applied"] = applied
     np.savez(Path(sys.argv[1]) / f"rank{distributed.rank()}.npz", **results)
 
 
