@@ -207,3 +207,27 @@ class TestPartsOfTheData:
         assert line.startswith("how many of these images the model was trained on is not known: ")
         assert said in line
         assert line.count("\n") == 1
+
+
+def test_a_conversion_is_compared_on_images_that_the_run_trained_on(
+    home, run_folder, tmp_path, monkeypatch
+):
+    """As the run divided them, not as the defaults would."""
+    model = run_folder(home / "photos")
+    recipe = model.with_name("recipe.yaml")
+    recipe.write_text(
+        recipe.read_text().replace(
+            "image_size: 8", "image_size: 8, val_fraction: 0.5, split_seed: 4"
+        )
+    )
+    asked = {}
+
+    def sample_images(source, **how):
+        asked.update(how)
+        return iter(np.random.default_rng(0).uniform(0, 255, (20, 1, 8, 8, 3)).astype("float32"))
+
+    monkeypatch.setattr("keras_squeezenet.data.measuring.sample_images", sample_images)
+    arguments = ["export", str(model), str(tmp_path / "out.tflite"), "--json"]
+    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    assert (asked["val_fraction"], asked["seed"]) == (0.5, 4)

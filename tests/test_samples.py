@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from keras_squeezenet.compression import samples
-from keras_squeezenet.data import sample_images
+from keras_squeezenet.data import load_dataset, sample_images
 from keras_squeezenet.data.examples import evenly_spread
 
 CLASSES, EACH = 13, 3  # sorted by class, as folders are
@@ -67,6 +67,16 @@ def test_images_of_all_classes_are_sampled(photos, kind, count):
     images = list(sample_images(str(photos / kind), image_size=8, count=count))
     assert len(images) == count
     assert {int(image[0, 0, 0, 0]) // EACH for image in images} == set(range(CLASSES))
+
+
+def test_images_that_a_division_holds_out_are_not_sampled(photos):
+    folder = str(photos / "split" / "train")  # class folders without a division of their own
+    for division in ({}, {"val_fraction": 0.5, "seed": 3}):
+        images = sample_images(folder, image_size=8, count=CLASSES * EACH, **division)
+        train = load_dataset(folder, image_size=8, **division).train
+        assert sorted(int(image[0, 0, 0, 0]) for image in images) == sorted(
+            int(train.example(index)[0][0, 0, 0]) for index in range(train.count)
+        )
 
 
 @pytest.mark.parametrize("kind", ["split", "labelled"])

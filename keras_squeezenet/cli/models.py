@@ -367,6 +367,8 @@ def _sample(classifier, asked, count):
             resize=asked["resize"],
             max_broken_share=asked["max_broken_share"],
             count=count,
+            # As the run divided its data: the images that it held out are left out here, too.
+            **{key: asked[key] for key in ("val_fraction", "seed") if key in asked},
         )
     )
     if len(sample) < LEAST_IMAGES_TO_COMPARE:

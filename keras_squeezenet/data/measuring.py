@@ -123,13 +123,15 @@ def sample_images(
     resize: int | Literal["stretch"] | None = None,
     max_broken_share: float = 0.05,
     count: int = 100,
+    val_fraction: float = 0.2,
+    seed: int = 0,
 ) -> Iterator[np.ndarray]:
     """Read images spread evenly over a source, framed as in evaluation.
 
     Args:
         source: As in `load_dataset`, whose training split is meant; or a folder of image files, or
             one with a `labels.csv`, of which all images are.
-        image_size, resize, max_broken_share: See `load_dataset`.
+        image_size, resize, max_broken_share, val_fraction, seed: See `load_dataset`.
         count: At most so many.
 
     Yields:
@@ -154,7 +156,12 @@ def sample_images(
             yield pixels[None].astype("float32")
         return
     train = load_dataset(
-        source, image_size=image_size, resize=resize, max_broken_share=max_broken_share
+        source,
+        image_size=image_size,
+        resize=resize,
+        val_fraction=val_fraction,
+        seed=seed,
+        max_broken_share=max_broken_share,
     ).train
     with train.clear_errors():
         for images, _ in train.batches_at(evenly_spread(train.count, count), 1):
