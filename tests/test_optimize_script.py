@@ -200,6 +200,23 @@ class TestParts:
 
 
 class TestRanges:
+    def test_the_int8_file_is_compared_on_the_validation_images(self, run, tmp_path, monkeypatch):
+        counted = []
+
+        def quantize_aware(*_, validation_data, **__):
+            counted.append(sum(len(labels) for _, labels in validation_data))
+            raise InputError("seen enough")
+
+        monkeypatch.setattr(script, "quantize_aware", quantize_aware)
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["optimize.py", str(run), "--stages", "quantize", "--output", str(tmp_path)],
+        )
+        with pytest.raises(InputError, match="seen enough"):
+            script.main()
+        assert counted == [359]
+
     def test_an_int8_file_that_cuts_values_off_is_warned_of(
         self, run, compressed, tmp_path, capsys
     ):
