@@ -186,6 +186,7 @@ class Evaluation:
         top5: share whose true class is among the five most probable; 1 with five classes or fewer.
         top1_standard_error: binomial standard error of `top1`, `sqrt(top1 * (1 - top1) / count)`.
         loss: mean cross-entropy in nats, the probability of the true class clipped at 1e-7.
+        confidence: mean over the examples of the highest probability, right or wrong.
         per_class_accuracy: top-1 of each class; None for a class without an example.
         per_class_count: examples of each class.
         confusion: int64[classes, classes], examples by label (row) and predicted class (column).
@@ -197,6 +198,7 @@ class Evaluation:
     top5: float
     top1_standard_error: float
     loss: float
+    confidence: float
     per_class_accuracy: tuple[float | None, ...]
     per_class_count: tuple[int, ...]
     confusion: np.ndarray
@@ -210,6 +212,7 @@ class Evaluation:
             "top5": self.top5,
             "top1_standard_error": self.top1_standard_error,
             "loss": self.loss,
+            "confidence": self.confidence,
             "per_class_accuracy": list(self.per_class_accuracy),
             "per_class_count": list(self.per_class_count),
             "confusion": self.confusion.tolist(),
@@ -257,6 +260,7 @@ def evaluate_predictions(predictions: Predictions, class_names: Sequence[str]) -
         top5=float(np.mean((predictions.top_classes == labels[:, None]).any(axis=1))),
         top1_standard_error=math.sqrt(top1 * (1 - top1) / count),
         loss=float(np.mean(-np.log(likelihood))),
+        confidence=float(predictions.top_probabilities[:, 0].mean(dtype=np.float64)),
         per_class_accuracy=tuple(
             correct / total if total else None
             for correct, total in zip(per_class_correct, per_class_count, strict=True)

@@ -26,7 +26,14 @@ from keras_squeezenet.litert import (
 )
 from keras_squeezenet.machine import own_threads
 from keras_squeezenet.preprocessing import PREPROCESSINGS, fold
-from keras_squeezenet.ranges import Saturation, measure_saturation, quantize_calibrated, widen
+from keras_squeezenet.ranges import (
+    MOST_CONFIDENCE_LOST,
+    MOST_IMAGES_AT_END,
+    Saturation,
+    measure_saturation,
+    quantize_calibrated,
+    widen,
+)
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
@@ -38,11 +45,6 @@ QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 # 0.26 and 0.55 for the quantized REVERSE_V2 that `_fold` is about.
 DEFAULT_TOLERANCE = {"none": 1e-4, "float16": 0.01, "dynamic": 0.06, "int8": 0.12}
 LEAST_EQUAL_DECISIONS = {"none": 0.0, "float16": 0.0, "dynamic": 0.8, "int8": 0.8}
-
-# Of photos like the calibration's hardly any leaves the outputs' range, and 8-bit files of the
-# published SqueezeNet 1.1 were as sure of themselves as the network, to a hundredth.
-MOST_IMAGES_AT_END = 0.05
-MOST_CONFIDENCE_LOST = 0.05
 
 _HALF_PRECISIONS = ("float16", "bfloat16")
 
@@ -86,13 +88,23 @@ class ExportResult:
     saturation: tuple[Saturation, ...] = ()
 
     @property
+    def saturated_decision(self) -> Saturation | None:
+        """Of what decides, the activation whose end most images reach; None if none is known."""
+        deciding = (found for found in self.saturation if found.decides)
+        return max(deciding, key=lambda found: found.images, default=None)
+
+    @property
+    def most_saturated(self) -> Saturation | None:
+        """The activation of which most values are at an end; None if none is known."""
+        return max(self.saturation, key=lambda found: found.values, default=None)
+
+    @property
     def warning(self) -> str | None:
         """One line about ranges that are too narrow for the images; None where they are not."""
         signs = []
-        deciding = (found for found in self.saturation if found.decides)
-        worst = max(deciding, key=lambda found: found.images, default=None)
+        worst = self.saturated_decision
         if worst and worst.images > MOST_IMAGES_AT_END:
-            signs.append(f"{worst.images:.0%} of the images reach the end of {worst.layer}'s range")
+            signs.append(f"{worst.images:.0%} of the images reach the end of {worst.name}'s range")
         confidences = (self.confidence, self.model_confidence)
         if self.saturation and None not in confidences:
             scale = max(1.0, abs(self.model_confidence))
@@ -104,7 +116,8 @@ class ExportResult:
         if not signs:
             return None
         return (
-            f"8-bit ranges cut values off: {', and '.join(signs)}. Calibrate with such images too"
+            f"8-bit ranges cut values off: {', and '.join(signs)}. "
+            "Take the ranges from such images too"
         )
 
     def to_dict(self) -> dict[str, Any]:

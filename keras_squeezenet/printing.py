@@ -123,8 +123,12 @@ def print_exported(result, model, images):
         f"{images} the largest difference from {printable(model)} is {result.max_difference:.2g} "
         f"and {result.decisions_equal:.1%} of the decisions are equal"
     )
-    if result.warning:
-        print(f"warning: {printable(result.warning)}")
+    _print_warning(result.warning)
+
+
+def _print_warning(warning):
+    if warning:
+        print(f"warning: {printable(warning)}")
 
 
 def print_arena(written):
@@ -169,6 +173,7 @@ def print_retrained(measured):
         f"top-1 {measured['before']:.4f} before and {measured['after']:.4f} after, "
         f"{measured['validation_images']} validation images"
     )
+    _print_warning(measured.get("warning"))
     print_table(
         ("layer", "weights", "not 0", "distinct"),
         [

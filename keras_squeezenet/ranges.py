@@ -19,6 +19,11 @@ from keras_squeezenet.litert import LiteRTModel
 # Share of images that are expected to exceed a range.
 EXCEEDED = 1e-4
 
+# Of photos like the calibration's hardly any leaves the outputs' range, and 8-bit files of the
+# published SqueezeNet 1.1 were as sure of themselves as the network, to a hundredth.
+MOST_IMAGES_AT_END = 0.05
+MOST_CONFIDENCE_LOST = 0.05
+
 # Late layers answer to kinds of things: one that calibration did not see takes them far beyond what
 # it saw. More room than this costs steps where calibration saw much. In early layers, where photos
 # of all kinds are alike, room only makes steps coarser. results/int8_kinds.csv has what is left.
@@ -42,6 +47,12 @@ class Saturation:
     images: float
     values: float
     decides: bool
+
+    @property
+    def name(self) -> str:
+        """Out of the tensor's name, such as net/quant_conv1/Relu;net/quant_conv1/BiasAdd."""
+        parts = self.layer.split(";")[0].split("/")
+        return (parts[-2] if len(parts) > 1 else parts[0]).removeprefix("quant_")
 
 
 def widen(path, images):

@@ -22,6 +22,7 @@ import numpy as np
 from keras_squeezenet.figures import CSS_PIXELS_PER_INCH, DPI, PHOTO_DPI
 from keras_squeezenet.files import replacing
 from keras_squeezenet.numerals import byte_size, duration, percent, scaled
+from keras_squeezenet.ranges import MOST_CONFIDENCE_LOST
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def write_report(folder: str | Path) -> Path:
          "training": {"epochs", "ranks", "batch_size", "seconds", "images_per_second", "seed",
                       "command", "started", "resumed_from_epoch"},
          "evaluation": Evaluation.to_dict(),
-         "files": [{"name", "bytes", "top1" or null, "note"}],
+         "files": [{"name", "bytes", "top1" or null, "confidence", "note"}],
          "broken_images": [{"file", "reason"}],
          "warnings": ["…"],
          "versions": {"python": "…", "keras": "…"}}
@@ -334,20 +335,38 @@ def _most_frequent_mistakes(confusion: list[Any], names: Sequence[str]) -> list[
     ]
 
 
-def _file_rows(metrics: _Metrics) -> list[tuple[str, str, str, str, str]]:
+def _file_rows(metrics: _Metrics) -> list[tuple[str, str, str, str, str, str]]:
+    entries = metrics.objects("files")
     rows = []
-    for entry in metrics.objects("files"):
-        size, top1 = (_number_or_none(entry.get(key)) for key in ("bytes", "top1"))
+    for entry in entries:
+        size, top1, confidence = (
+            _number_or_none(entry.get(key)) for key in ("bytes", "top1", "confidence")
+        )
+        notes = (str(entry.get("note") or ""), _lost_confidence(entry, entries[0]))
         rows.append(
             (
                 str(entry.get("name", "?")),
                 "" if size is None else f"{size:,}",
                 "" if size is None else byte_size(size),
                 "not measured" if top1 is None else percent(top1),
-                str(entry.get("note") or ""),
+                "not measured" if confidence is None else percent(confidence),
+                "; ".join(filter(None, notes)),
             )
         )
     return rows
+
+
+def _lost_confidence(entry: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
+    """A note on a LiteRT file that is much less sure than the model as trained, or nothing."""
+    before, after = (_number_or_none(file.get("confidence")) for file in (trained, entry))
+    if not str(entry.get("name")).endswith(".tflite") or before is None or after is None:
+        return ""
+    if before - after <= MOST_CONFIDENCE_LOST:
+        return ""
+    return (
+        f"{100 * (before - after):.1f} points less sure than {trained.get('name')}, "
+        "as where 8-bit ranges cut values off"
+    )
 
 
 def _facts(metrics: _Metrics) -> list[tuple[str, str]]:

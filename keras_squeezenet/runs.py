@@ -493,7 +493,8 @@ def renew_report(folder, say=print):
         say: called with a line per file.
 
     Returns:
-        The path of report.html, and a row per file: name, bytes, top1, top5.
+        The path of report.html, and a row per file: name, bytes, top1, top5, and confidence, the
+        mean of the highest probability.
 
     Raises:
         RunError: the folder holds no finished run.
@@ -550,4 +551,5 @@ def _file_row(path, measured):
         "bytes": path.stat().st_size,
         "top1": measured.top1,
         "top5": measured.top5,
+        "confidence": measured.confidence,
     }

@@ -13,13 +13,14 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_squeezenet import cli, files, load_compressed, save_compressed
+from keras_squeezenet import cli, export, files, load_compressed, save_compressed
 from keras_squeezenet.compression import drop_search, sqz
 from keras_squeezenet.compression.samples import HeldOut, draw_samples
 from keras_squeezenet.compression.sqz_files import read_network, write_network
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.pretrained import convolutions_of
+from keras_squeezenet.printing import print_retrained
 from tests.compression_digits import SIDE, trained_net
 from tests.sqz_networks import assert_same, counted
 
@@ -569,7 +570,11 @@ class TestCluster:
 
 
 class TestQuantize:
-    def test_the_accuracy_is_that_of_the_integer_file(self, model_path, tmp_path):
+    def test_the_accuracy_is_that_of_the_integer_file(
+        self, model_path, tmp_path, monkeypatch, capsys
+    ):
+        # Any file is less sure than that: what is warned of is to be seen in the output.
+        monkeypatch.setattr(export, "MOST_CONFIDENCE_LOST", -1)
         out = tmp_path / "new" / "digits.tflite"
         measured = measured_by(
             *("quantize", model_path, out, "--data", "digits", "--epochs", 1),
@@ -590,6 +595,15 @@ class TestQuantize:
 
         assert measured["after"] == pytest.approx(accuracy(predict))
         assert measured["bytes"] == out.stat().st_size
+        assert (measured["path"], measured["quantize"]) == (str(out), "int8")
+        assert measured["images_checked"] == 100
+        assert measured["confidence"] == pytest.approx(measured["model_confidence"], abs=0.03)
+        assert max(layer["images"] for layer in measured["saturation"] if layer["decides"]) < 0.05
+        assert "the mean of the highest output falls from" in measured["warning"]
+
+        print_retrained(measured)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[2] == f"warning: {measured['warning']}"
 
     def test_what_a_dense_network_does_not_have_cannot_be_preserved(self, model_path, tmp_path):
         line = refused(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from keras_squeezenet import figures
 from keras_squeezenet.compression.page import write_compression_report
 from keras_squeezenet.compression.stages import LayerCoding, Stage
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.export import ExportResult
 from keras_squeezenet.files import write_csv
+from keras_squeezenet.litert import TensorDetails
+from keras_squeezenet.ranges import Saturation
 from tests.evaluation_samples import HOSTILE_NAMES, evaluate
 from tests.test_figures import assert_nothing_is_cut_off
 from tests.test_report import Page
@@ -26,8 +30,32 @@ def kernel(density, values, size=1000):
     return weights.reshape(1, 1, 10, -1)
 
 
-def stage(name="pruned", size=3_000_000, top1=0.9, layers=None, file="model.keras"):
-    return Stage(name, Path("runs") / file, size, top1, 0.01, 0.99, 900, layers)
+def stage(name="pruned", size=3_000_000, top1=0.9, layers=None, file="model.keras", **measured):
+    return Stage(name, Path("runs") / file, size, top1, 0.01, 0.99, 900, layers, **measured)
+
+
+def exported(confidence, images_at_end=0.0, layer="net/quant_pool10/Mean"):
+    """Of an int8 file, of whose images so many reach the end of the range that decides."""
+    image = TensorDetails((1, 32, 32, 3), "float32")
+    classes = TensorDetails((1, 10), "float32")
+    return ExportResult(
+        path=Path("runs") / "model-int8.tflite",
+        bytes=834_582,
+        quantize="int8",
+        input=image,
+        output=classes,
+        max_difference=0.1,
+        mean_difference=0.02,
+        decisions_equal=0.98,
+        images_checked=97,
+        tolerance=0.12,
+        confidence=confidence,
+        model_confidence=0.941,
+        saturation=(
+            Saturation("net/quant_conv1/Relu;net/quant_conv1/Conv2D", 0.031, 0.0123, False),
+            Saturation(layer, images_at_end, images_at_end / 100, True),
+        ),
+    )
 
 
 @pytest.fixture
@@ -83,6 +111,7 @@ class TestStage:
         measured = Stage.measured("best", path, evaluation, {"conv1": kernel(0.5, 15)})
 
         assert (measured.bytes, measured.count, measured.top1) == (1234, 4, 0.75)
+        assert measured.confidence == pytest.approx(0.9 + 0.1 / 3, abs=0.04)
         assert measured.standard_error == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
         assert measured.layers == (LayerCoding("conv1", 1000, 500, 4),)
 
@@ -94,6 +123,8 @@ class TestStage:
         assert rows[4]["times_smaller"] == str(round(3_000_000 / 180_000, 2))
         assert (rows[3]["density"], rows[3]["bits"]) == ("0.275", "4.5")
         assert (rows[5]["density"], rows[5]["bits"]) == ("", "")
+        assert {row["confidence"] for row in rows} == {""}
+        assert stage(confidence=0.71234).row(1)["confidence"] == 0.7123
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -230,11 +261,35 @@ class TestPage:
             "size_and_accuracy.png",
         }
 
+    def test_it_shows_what_8_bits_cut_off(self, stages, tmp_path):
+        float32 = stage("float32", confidence=0.953)
+        int8 = stage("int8", file="a.tflite", confidence=0.78, exported=exported(0.772, 0.31))
+        page = Page(write_compression_report(tmp_path, [float32, int8], title="t", parameters=1000))
+        assert page.sections() == ["warnings", "stages", "ranges"]
+        (warning,) = (text for text in page.texts if text.startswith("a.tflite: 8-bit ranges"))
+        assert "31% of the images reach the end of pool10's range" in warning
+        for value in ("95.3\u00a0%", "78.0\u00a0%", "94.1\u00a0%", "77.2\u00a0%", "31.0\u00a0%"):
+            assert value in page.texts, value
+        (card,) = (text for text in page.texts if "of its network in float32" in text)
+        assert card == "of model-int8.tflite; 94.1\u00a0% of its network in float32"
+        assert "On 97 images" in page.texts
+        (most,) = (text for text in page.texts if "in the layer with most of them, conv1" in text)
+        assert "(in 3.1\u00a0% of the images)" in most
+        assert page.texts[page.texts.index(most) + 2] == "1.23\u00a0%"
+
+    def test_where_nothing_is_cut_off_it_does_not_warn(self, tmp_path):
+        found = replace(exported(0.94), saturation=exported(0.94).saturation[1:])
+        int8 = stage("int8", file="a.tflite", exported=found)
+        page = Page(write_compression_report(tmp_path, [stage(), int8], title="t", parameters=1000))
+        assert page.sections() == ["stages", "ranges"]
+        assert "Values at the end of their range, in any layer" in page.texts
+        assert "0.00\u00a0%" in page.texts
+
     def test_names_are_text_and_nothing_else(self, tmp_path):
         hostile = HOSTILE_NAMES[0]
         path = write_compression_report(
             tmp_path,
-            [stage(hostile)],
+            [stage(hostile, exported=exported(0.5, 0.5, layer=f"net/{hostile}/Mean"))],
             title=hostile,
             parameters=1000,
             spent={hostile: {hostile: 10}},

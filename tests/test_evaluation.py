@@ -203,6 +203,7 @@ def test_the_evaluation_can_be_written_as_strict_json():
     read = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
 
     assert read["per_class_accuracy"][5] is None
+    assert read["confidence"] == pytest.approx(predictions.top_probabilities.max(axis=1).mean())
     assert read["per_class_count"] == np.bincount(labels, minlength=6).tolist()
     assert read == evaluation.to_dict()
     assert (

@@ -3,9 +3,11 @@
 import csv
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -24,6 +26,7 @@ from keras_squeezenet.locks import LOCK_FILE, FolderLock
 from keras_squeezenet.recipe import load_recipe
 from tests.launching import greetings, horovodrun, needs_horovod
 from tests.scripts import run_script
+from tests.test_compression_report import exported
 from tests.test_report import Page
 from tests.test_train_script import RECIPE
 
@@ -90,14 +93,12 @@ def table(folder):
         return {row["file"]: row for row in csv.DictReader(lines)}
 
 
-def accuracy_by_hand(predict):
-    """Top-1 on the digits' validation split, with numpy alone."""
+def measured_by_hand(predict):
+    """Top-1 on the digits' validation split and the mean highest probability, with numpy alone."""
     batches = list(load_dataset("digits", image_size=32).val.val_batches(64))
     labels = np.concatenate([labels for _, labels in batches])
-    said = np.concatenate(
-        [np.asarray(predict(images.numpy())).argmax(axis=1) for images, _ in batches]
-    )
-    return (said == labels).mean()
+    outputs = np.concatenate([np.asarray(predict(images.numpy())) for images, _ in batches])
+    return (outputs.argmax(axis=1) == labels).mean(), outputs.max(axis=1).mean()
 
 
 def run_litert(path):
@@ -140,8 +141,9 @@ class TestWholeChain:
             predict = load_compressed(path).predict_on_batch
         else:
             predict = keras.saving.load_model(path).predict_on_batch
-        assert float(table(compressed)[name]["top1"]) == pytest.approx(
-            accuracy_by_hand(predict), abs=1e-4
+        row = table(compressed)[name]
+        assert (float(row["top1"]), float(row["confidence"])) == pytest.approx(
+            measured_by_hand(predict), abs=1e-4
         )
 
     def test_the_network_is_as_sparse_and_as_shared_as_asked(self, compressed):
@@ -167,8 +169,9 @@ class TestWholeChain:
 
     def test_the_page_shows_the_chain_and_what_was_asked(self, compressed):
         page = Page(compressed / "report.html")
-        assert page.sections() == ["stages", "bytes", "layers", "weights", "run"]
+        assert page.sections() == ["stages", "ranges", "bytes", "layers", "weights", "run"]
         assert len(page.images()) == 4
+        assert "On 100 images" in page.texts
         recipe = yaml.safe_load((compressed / "compression.yaml").read_text())
         assert (recipe["prune"]["sparsity"], recipe["cluster"]["bits"]) == (0.6, 4)
 
@@ -194,6 +197,42 @@ class TestParts:
         assert list(table(tmp_path)) == ["model.keras", "model-faithful.sqz", "model-best.sqz"]
         for kernel in kernels(load_compressed(tmp_path / "model-best.sqz")).values():
             assert len(np.unique(kernel)) <= 2**6
+
+
+class TestRanges:
+    def test_the_int8_file_is_compared_on_the_validation_images(self, run, tmp_path, monkeypatch):
+        counted = []
+
+        def quantize_aware(*_, validation_data, **__):
+            counted.append(sum(len(labels) for _, labels in validation_data))
+            raise InputError("seen enough")
+
+        monkeypatch.setattr(script, "quantize_aware", quantize_aware)
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["optimize.py", str(run), "--stages", "quantize", "--output", str(tmp_path)],
+        )
+        with pytest.raises(InputError, match="seen enough"):
+            script.main()
+        assert counted == [359]
+
+    def test_an_int8_file_that_cuts_values_off_is_warned_of(
+        self, run, compressed, tmp_path, capsys
+    ):
+        of_the_run = load_recipe(run / "recipe.yaml")
+        stages = script.Stages(tmp_path, training.load_data(of_the_run), of_the_run)
+        found = exported(0.5, images_at_end=0.31)
+
+        def write_litert(path, **_):
+            shutil.copy(compressed / "model-int8.tflite", path)
+            return found
+
+        stages.quantize("int8 LiteRT", "a.tflite", SimpleNamespace(write_litert=write_litert))
+        measured, warning = capsys.readouterr().out.splitlines()
+        assert measured.startswith("int8 LiteRT: ")
+        assert warning == f"warning: {found.warning}"
+        assert stages.measured[0].exported is found
 
 
 class TestTwoRanks:

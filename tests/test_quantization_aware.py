@@ -41,6 +41,23 @@ def quantized(trained):
 
 
 @pytest.fixture(scope="module")
+def still(trained):
+    """As good as untrained, and without validation images."""
+    return quantize_aware(
+        trained, training_batches(), retraining=Retraining(1, 1, learning_rate=1e-12)
+    )
+
+
+@pytest.fixture(scope="module")
+def of_faint_images(trained):
+    """Ranges of images of a tenth of the contrast of those that it is judged by."""
+    faint = ((0.1 * images, labels) for images, labels in training_batches())
+    return quantize_aware(
+        trained, faint, retraining=Retraining(1, 1), validation_data=validation_batches()
+    )
+
+
+@pytest.fixture(scope="module")
 def pruned(trained):
     # conv1 keeps all of its weights: a kernel without a zero must not cost the others theirs.
     sparsity = {name: 0.5 for name in kernels(trained) if name != "conv1"}
@@ -125,9 +142,9 @@ def test_names_and_framing_are_in_the_file(quantized, tmp_path):
     assert read_resize(path) == 16
 
 
-def test_the_model_that_came_is_as_it_was(trained):
+def test_the_model_that_came_is_as_it_was(trained, request):
     before = copy_of(trained).get_weights()
-    quantize_aware(trained, training_batches(), retraining=Retraining(1, 1))
+    request.getfixturevalue("of_faint_images")
     for old, new in zip(before, trained.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -151,13 +168,10 @@ def calibration_images():
     return np.concatenate([next(batches)[0] for _ in range(4)])[:100]
 
 
-def test_ranges_have_the_room_of_an_exported_files(trained):
+def test_ranges_have_the_room_of_an_exported_files(trained, still):
     """A batch's average would cut off half of all batches' extremes, and the surest images."""
     pool4 = keras.Model(trained.input, trained.get_layer("pool4").output)
     maxima = np.asarray(pool4(calibration_images())).max(axis=1)
-    still = quantize_aware(
-        trained, training_batches(), retraining=Retraining(1, 1, learning_rate=1e-12)
-    )
     expected = expected_extreme(maxima)
     assert expected > 1.1 * maxima.max()
     assert found_max(still, "pool4", "output") == pytest.approx(expected, rel=0.05)
@@ -180,7 +194,60 @@ def test_training_leaves_no_image_at_the_end_of_the_range_that_decides(quantized
     deciding = [found for found in result.saturation if found.decides]
     assert deciding
     assert max(found.images for found in deciding) < 0.02
+    assert result.images_checked == 100
     assert result.warning is None
+
+
+def test_a_file_is_compared_on_validation_images_of_all_batches(quantized):
+    places = {image.tobytes(): place for place, image in enumerate(digits()[0][TRAINING:])}
+    checked = [places[image.tobytes()] for image in quantized.check_images]
+    assert len(checked) == 100
+    assert np.diff(checked).min() >= 2
+    assert np.diff(checked).max() <= 4
+
+
+def test_without_them_it_is_compared_on_training_images_that_gave_no_ranges(still):
+    batches = training_batches()
+    images = np.concatenate([next(batches)[0] for _ in range(7)])
+    np.testing.assert_array_equal(still.check_images, images[100:200])
+
+
+@pytest.mark.parametrize("count", [2, 3, 99, 100, 199, 250])
+def test_few_training_images_are_divided_evenly(count):
+    numbered = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1)
+    batches = [(numbered[i : i + 20], None) for i in range(0, count, 20)]
+    ranged, checked = quantization_aware._divided(quantization_aware._first_images(batches), ())
+    assert len(ranged) == min(100, -(-count // 2))
+    assert len(checked) == min(100, count // 2)
+    assert not set(ranged.ravel()) & set(checked.ravel())
+    beside = quantization_aware._divided(numbered, numbered[:1])
+    assert len(beside[0]) == min(100, count)
+
+
+def test_one_training_image_serves_for_both():
+    one = np.zeros((1, 2, 2, 3), np.float32)
+    ranged, checked = quantization_aware._divided(one, ())
+    assert len(ranged) == len(checked) == 1
+
+
+def test_images_that_leave_the_ranges_are_warned_of(of_faint_images, tmp_path):
+    result = of_faint_images.write_litert(tmp_path / "faint.tflite")
+    assert result.saturated_decision.name in ("conv4", "pool4")
+    assert result.saturated_decision.images > 0.2
+    assert "images reach the end of" in result.warning
+    assert "the mean of the highest output falls from" in result.warning
+
+
+def test_the_network_in_float32_is_the_one_that_was_trained(trained, still, quantized):
+    def confidence(network, images):
+        return np.asarray(network(images)).max(axis=1).mean()
+
+    assert still.float_confidence == pytest.approx(
+        confidence(trained, still.check_images), abs=1e-4
+    )
+    came, twin = (confidence(n, quantized.check_images) for n in (trained, quantized.twin))
+    assert quantized.float_confidence == pytest.approx(twin, abs=0.005)
+    assert twin > came + 0.01
 
 
 def test_ranges_are_taken_without_dropout_and_leave_it_and_statistics_alone():

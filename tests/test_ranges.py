@@ -12,7 +12,7 @@ from scipy.stats import gumbel_r
 from keras_squeezenet.export import export_litert
 from keras_squeezenet.litert import LiteRTModel
 from keras_squeezenet.printing import print_exported
-from keras_squeezenet.ranges import LATE_ROOM
+from keras_squeezenet.ranges import LATE_ROOM, Saturation
 
 SIDE = 8
 
@@ -103,6 +103,18 @@ def test_what_an_activation_bounds_is_not_widened(tmp_path):
     assert found_range(path, "first")[1] == pytest.approx(6, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("tensor", "layer"),
+    [
+        ("tiny/quant_conv4/BiasAdd;tiny/quant_conv4/Conv2D;tiny/quant_conv4/Conv2D1", "conv4"),
+        ("squeezenet/fire2_1/concat", "fire2_1"),
+        ("image", "image"),
+    ],
+)
+def test_a_layer_is_named_without_its_tensors(tensor, layer):
+    assert Saturation(tensor, 0.5, 0.1, False).name == layer
+
+
 def test_images_that_leave_the_ranges_are_counted_and_warned_of(tmp_path, capsys):
     model = net()
     # The range of the pixels is the same: one of each image is white.
@@ -120,7 +132,9 @@ def test_images_that_leave_the_ranges_are_counted_and_warned_of(tmp_path, capsys
     assert {found.layer for found in wrong.saturation if found.decides} == {
         found.layer for found in wrong.saturation if "third" in found.layer
     }
+    assert f"the end of {wrong.saturated_decision.name}'s range" in wrong.warning
     assert "\n" not in wrong.warning
+    assert wrong.most_saturated.values == max(found.values for found in wrong.saturation)
     (first,) = (found for found in wrong.saturation if "first" in found.layer)
     inner = keras.Model(model.input, model.get_layer("first").output)
     outside = np.asarray(inner(bright)) > found_range(wrong.path, "first")[1]

@@ -282,6 +282,8 @@ class TestAlone:
         rows = {row["name"]: row for row in json.loads(renewed.stdout)["files"]}
         assert rows["a.tflite"]["bytes"] == (alone / "a.tflite").stat().st_size
         assert rows["a.tflite"]["top1"] == pytest.approx(accuracy_by_hand(alone)[0])
+        sure = metrics(alone)["evaluation"]["confidence"]
+        assert [row["confidence"] for row in rows.values()] == pytest.approx([sure] * 2, abs=1e-4)
         assert metrics(alone)["files"] == list(rows.values())
         assert "a.tflite" in (alone / "report.html").read_text()
 

@@ -102,6 +102,7 @@ def compress(run, of_the_run, output, wanted, recipe):
                 data.train_batches(3),
                 retraining=data.retraining(recipe.quantize),
                 preserve="clusters" if shared else "sparsity" if sparse else None,
+                validation_data=data.val_batches(),
             )
             stages.quantize("int8 LiteRT", "model-int8.tflite", aware)
     if distributed.rank() == 0:
@@ -122,7 +123,7 @@ def recipe_of(run):
 
 
 class Data:
-    """This rank's shard of a run's training images."""
+    """This rank's shard of a run's images."""
 
     def __init__(self, dataset, of_the_run, recipe):
         self.dataset = dataset
@@ -142,6 +143,9 @@ class Data:
             rank=distributed.rank(),
             ranks=distributed.size(),
         )
+
+    def val_batches(self):
+        return self.dataset.val.val_batches(32, rank=distributed.rank(), ranks=distributed.size())
 
     def retraining(self, section):
         return Retraining(
@@ -194,17 +198,23 @@ class Stages:
         if distributed.rank() == 0:
             self.output.mkdir(parents=True, exist_ok=True)
             path = self.output / file
-            aware.write_litert(path, class_names=self.dataset.class_names, resize=self.resize)
-            self.measure(name, path)
+            written = aware.write_litert(
+                path, class_names=self.dataset.class_names, resize=self.resize
+            )
+            self.measure(name, path, exported=written)
+            if written.warning:
+                say(f"warning: {printable(written.warning)}")
 
-    def measure(self, name, path, model=None):
+    def measure(self, name, path, model=None, exported=None):
         """Run a file on the validation images: a LiteRT file, or else the model read from it."""
         if distributed.rank() != 0:
             return
         predict = model.predict_on_batch if model else classifiers.open_classifier(path).predict
         predictions = evaluation.predict_batches(predict, self.dataset.val.indexed_val_batches(32))
         measured = evaluation.evaluate_predictions(predictions, self.dataset.class_names)
-        self.measured.append(Stage.measured(name, path, measured, model and kernels(model)))
+        self.measured.append(
+            Stage.measured(name, path, measured, model and kernels(model), exported)
+        )
         say(
             f"{name}: {self.measured[-1].bytes:,} bytes, top-1 {measured.top1:.4f} "
             f"± {measured.top1_standard_error:.4f}"

@@ -196,14 +196,15 @@ def quantize(
         if prepared.rank == 0:
             out.parent.mkdir(parents=True, exist_ok=True)
             with bad_input(ExportError):
-                result.write_litert(
+                written = result.write_litert(
                     out,
                     input_type=input_type.value,
                     output_type=output_type.value,
                     class_names=prepared.class_names,
                     resize=prepared.resize,
                 )
-            prepared.show(result, out, prepared.top1_of_file(out), as_json)
+            after = prepared.top1_of_file(out)
+            prepared.show(result, out, after, as_json, **written.to_dict())
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,9 +262,11 @@ class _Prepared:
             save_keras(result.model, out, self.class_names)
             self.show(result, out, result.after, as_json)
 
-    def show(self, result, out, after, as_json):
+    def show(self, result, out, after, as_json, **exported):
+        """Print what was measured; `exported` are the fields of a file's `ExportResult`."""
         nonzero = sum(layer.nonzero for layer in result.layers)
         measured = {
+            **exported,
             "model": self.model,
             "path": str(out),
             "bytes": out.stat().st_size,

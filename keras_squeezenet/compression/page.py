@@ -44,6 +44,7 @@ def write_compression_report(
     """
     folder = Path(folder)
     spent = spent or {}
+    exported = [stage for stage in stages if stage.exported]
     drawn = {"size_and_accuracy": (figures.size_and_accuracy, stages)}
     coded = [stage for stage in stages if stage.bits is not None or (stage.density or 1) < 1]
     if coded:
@@ -62,7 +63,9 @@ def write_compression_report(
         "compression.html.jinja",
         title=title,
         cards=_cards(stages, parameters),
+        warnings=[f"{s.path.name}: {s.exported.warning}" for s in exported if s.exported.warning],
         stages=stages,
+        exported=exported,
         float32_bytes=4 * parameters,
         spent=spent,
         purposes=list(dict.fromkeys(name for parts in spent.values() for name in parts)),
@@ -95,4 +98,13 @@ def _cards(stages, parameters):
     densities = [stage.density for stage in stages if stage.density is not None]
     if densities and densities[-1] < 1:
         cards.append(Card("Weights left", percent(densities[-1]), "not 0, of all kernels"))
+    cards += [
+        Card(
+            "Mean highest probability",
+            percent(found.confidence),
+            f"of {found.path.name}; {percent(found.model_confidence)} of its network in float32",
+        )
+        for found in (stage.exported for stage in stages)
+        if found and None not in (found.confidence, found.model_confidence)
+    ]
     return cards

@@ -26,11 +26,12 @@ from keras_squeezenet.compression.retraining import (
     RetrainingError,
     broadcast,
     check_classifier,
-    endless,
+    one_pass,
     retrain,
     top1,
 )
 from keras_squeezenet.compression.tfmot import load_tfmot
+from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.export import (
     DEFAULT_TOLERANCE,
     LEAST_EQUAL_DECISIONS,
@@ -48,6 +49,7 @@ from keras_squeezenet.ranges import measure_saturation
 PRESERVABLE = (None, "sparsity", "clusters")
 
 _CALIBRATION_IMAGES = 100
+_CHECK_IMAGES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,9 @@ class QuantizationAware:
         after: the same of `twin`.
         name: of the model that came.
         takes_pixels: whether images are RGB 0…255.
-        check_images: float32 training images on which a written file is compared with `twin`.
+        check_images: float32 images that no range was taken from, to compare a file with `twin` on.
+        float_confidence: mean over them of the highest output of the trained network in float32,
+            which no range cuts off.
     """
 
     twin: object
@@ -72,6 +76,7 @@ class QuantizationAware:
     name: str
     takes_pixels: bool
     check_images: np.ndarray
+    float_confidence: float
 
     def write_litert(
         self,
@@ -93,7 +98,8 @@ class QuantizationAware:
             class_names, resize: kept in the file, as by `export_litert`.
 
         Returns:
-            An `ExportResult`; its differences are between the file and `twin`.
+            An `ExportResult`; its differences are between the file and `twin`, and its
+            `model_confidence` is that of the trained network in float32.
 
         Raises:
             RetrainingError: an argument is none of these.
@@ -158,9 +164,7 @@ class QuantizationAware:
     def _measured(self, written, path):
         litert = LiteRTModel(written, num_threads=own_threads())
         outputs = litert.predict(self.check_images)
-        reference = np.concatenate(
-            [np.asarray(self.twin(c, training=False)) for c, _ in chunks(self.check_images, None)]
-        )
+        reference = _outputs(self.twin, self.check_images)
         differences = np.abs(outputs - reference).max(axis=1)
         result = ExportResult(
             path=path,
@@ -174,7 +178,7 @@ class QuantizationAware:
             images_checked=len(differences),
             tolerance=DEFAULT_TOLERANCE["int8"] * max(1.0, float(np.abs(reference).max())),
             confidence=float(outputs.max(axis=1).mean()),
-            model_confidence=float(reference.max(axis=1).mean()),
+            model_confidence=self.float_confidence,
             saturation=measure_saturation(written, self.check_images),
         )
         # A NaN fails the comparison.
@@ -192,7 +196,7 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
     """Train a classifier on with 8-bit kernels and activations.
 
     Preprocessing is folded into the first convolution before, as `export_litert` does. Before the
-    first step the ranges of the activations are taken from 100 images or more: tfmot starts them at
+    first step the ranges of the activations are taken from 100 images: tfmot starts them at
     ±6 and moves them by a thousandth in a step, so that in a short run they would never arrive.
     After the last step they are taken anew, with room for what was not seen in those that decide
     (see `ranges`): tfmot's average of what batches reach cuts off the surest images. Under
@@ -212,7 +216,10 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
             value go on sharing one, and zeros stay zeros (PCQAT). Where all filters of a kernel
             have as many different values as each other, or one more, tfmot gives each filter
             values of its own.
-        validation_data: finite iterable of (images, integer labels) to measure top-1 on.
+        validation_data: finite iterable of (images, integer labels) to measure top-1 on. A file is
+            later compared with the network on 100 of its images, spread over all. Without it they
+            are training images that no range is taken from: those after the first 100, or every
+            second one where one pass of `train_data` has fewer than 200.
 
     Returns:
         A `QuantizationAware`, which writes the LiteRT file.
@@ -224,7 +231,8 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
     """
     check_classifier(model)
     _check_preservable(preserve, kernels(model))
-    before = top1(model, validation_data)
+    sample = _SampleInPassing(_CHECK_IMAGES)
+    before = top1(model, None if validation_data is None else sample.of(validation_data))
     folded = for_inference(model, copy=True)
     changed = _changed_kernels(model, folded)
     twin = to_tf_keras(folded)
@@ -237,8 +245,8 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
     if pixels:
         # Scale 1: an image's bytes are its codes. tfmot only ever widens the input's range.
         set_input_range(quantized, 0.0, 255.0)
-    images = _first_images(train_data)
-    calibrate(quantized, images[:_CALIBRATION_IMAGES])
+    ranges_from, check_images = _divided(_first_images(train_data), sample.images())
+    calibrate(quantized, ranges_from)
     precondition = None
     if changed and preserve != "clusters":
         by_name = {variable.name: variable for variable in quantized.trainable_variables}
@@ -246,7 +254,7 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
         precondition = as_if_unfolded(pairs, PREPROCESSINGS[pixels[0].mode])
     retrain(quantized, train_data, retraining, precondition=precondition)
     # In training tfmot moves them to what batches reach on average, where half of all go beyond.
-    calibrate(quantized, images[:_CALIBRATION_IMAGES])
+    calibrate(quantized, ranges_from)
     broadcast(quantized)
     return QuantizationAware(
         twin=quantized,
@@ -255,18 +263,67 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
         after=top1(quantized, validation_data),
         name=model.name,
         takes_pixels=bool(pixels),
-        check_images=images,
+        check_images=check_images,
+        float_confidence=float(
+            _outputs(_in_float(quantized, twin), check_images).max(axis=1).mean()
+        ),
     )
 
 
 def _first_images(train_data):
-    """float32 images of whole batches, enough to calibrate with."""
+    """float32 images, enough to calibrate with and to check on; fewer where one pass has fewer."""
+    most = _CALIBRATION_IMAGES + _CHECK_IMAGES
     batches, count = [], 0
-    for images, _ in endless(train_data):
+    for images, _ in one_pass(train_data):
         batches.append(np.asarray(images, np.float32))
         count += len(batches[-1])
-        if count >= _CALIBRATION_IMAGES:
-            return np.concatenate(batches)
+        if count >= most:
+            break
+    return np.concatenate(batches)[:most]
+
+
+def _divided(training_images, validation_images):
+    """(images to take ranges from, others to check on)."""
+    if len(validation_images):
+        return training_images[:_CALIBRATION_IMAGES], validation_images
+    if len(training_images) == _CALIBRATION_IMAGES + _CHECK_IMAGES:
+        return training_images[:_CALIBRATION_IMAGES], training_images[_CALIBRATION_IMAGES:]
+    # A single image has to serve for both.
+    return training_images[::2], training_images[len(training_images) > 1 :: 2]
+
+
+class _SampleInPassing:
+    """Keeps some of the images of batches that are read for something else, spread over all."""
+
+    def __init__(self, most):
+        self._most = most
+        self._kept, self._step, self._seen = [], 1, 0
+
+    def of(self, batches):
+        """The same batches; their number is not known before, so the sample thins out."""
+        for images, labels in batches:
+            for position in range(-self._seen % self._step, len(images), self._step):
+                self._kept.append(np.asarray(images[position], np.float32))
+            self._seen += len(images)
+            while len(self._kept) >= 2 * self._most:
+                self._kept, self._step = self._kept[::2], 2 * self._step
+            yield images, labels
+
+    def images(self):
+        """float32 array of at most so many images; empty where none went by."""
+        return np.array([self._kept[i] for i in evenly_spread(len(self._kept), self._most)])
+
+
+def _outputs(network, images):
+    return np.concatenate([np.asarray(network(c, training=False)) for c, _ in chunks(images, None)])
+
+
+def _in_float(quantized, twin):
+    """The trained network without its 8 bits: the twin that it was made of, with its weights."""
+    trained = {variable.name: variable for variable in quantized.variables}
+    for variable in twin.variables:
+        variable.assign(trained[variable.name])
+    return twin
 
 
 def _check_preservable(preserve, kernel_by_name):

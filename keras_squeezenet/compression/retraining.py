@@ -212,12 +212,21 @@ def endless(batches):
         RetrainingError: it is empty, or cannot be started again.
     """
     while True:
-        empty = True
-        for images, labels in batches:
-            empty = False
-            yield images, labels
-        if empty:
-            raise RetrainingError("`train_data` must hold a batch each time it is gone through")
+        yield from one_pass(batches)
+
+
+def one_pass(batches):
+    """The batches of an iterable, each once.
+
+    Raises:
+        RetrainingError: it is empty.
+    """
+    empty = True
+    for images, labels in batches:
+        empty = False
+        yield images, labels
+    if empty:
+        raise RetrainingError("`train_data` must hold a batch each time it is gone through")
 
 
 def broadcast(twin):

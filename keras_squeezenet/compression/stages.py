@@ -3,10 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_squeezenet.errors import InputError
+
+if TYPE_CHECKING:  # it imports Keras
+    from keras_squeezenet.export import ExportResult
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Stage:
         standard_error: of `top1`, binomial.
         count: images measured.
         layers: of the kernels in the file; None where they are not asked for, as in LiteRT files.
+        confidence: mean over the images of the highest probability (0 to 1); None if not measured.
+        exported: of an int8 file, the `ExportResult` of its writing.
 
     Raises:
         InputError: names the attribute that is out of its range.
@@ -67,6 +73,8 @@ class Stage:
     top5: float
     count: int
     layers: tuple[LayerCoding, ...] | None = None
+    confidence: float | None = None
+    exported: "ExportResult | None" = None
 
     def __post_init__(self):
         for name, least in (("bytes", 0), ("count", 1)):
@@ -98,7 +106,7 @@ class Stage:
         )
 
     @classmethod
-    def measured(cls, name, path, evaluation, kernels=None) -> "Stage":
+    def measured(cls, name, path, evaluation, kernels=None, exported=None) -> "Stage":
         """Of a file and its `Evaluation`; `kernels` are arrays by their layers' names."""
         return cls(
             name=name,
@@ -111,6 +119,8 @@ class Stage:
             layers=None
             if kernels is None
             else tuple(LayerCoding.of(*item) for item in kernels.items()),
+            confidence=evaluation.confidence,
+            exported=exported,
         )
 
     def row(self, float32_bytes: int) -> dict:
@@ -123,6 +133,7 @@ class Stage:
             "top1": round(self.top1, 4),
             "standard_error": round(self.standard_error, 4),
             "top5": round(self.top5, 4),
+            "confidence": "" if self.confidence is None else round(self.confidence, 4),
             "images": self.count,
             "density": "" if self.density is None else round(self.density, 4),
             "bits": "" if self.bits is None else round(self.bits, 2),
