@@ -143,10 +143,12 @@ GROCERY_RECIPE = {
 IMAGENET_RECIPE = {
     **CURED,
     "network": "1.0",
-    "preprocessing": "caffe",
+    "preprocessing": "torch",
     "optimizer": "sgd",
     "learning_rate": 0.04,
     "weight_decay": 2e-3,
+    "warmup_steps": 90,
+    "clip_norm": 1.0,
 }
 NORMALIZED_RECIPES = {
     **CURED,
