@@ -89,10 +89,15 @@ class Run:
         with distributed.together():
             if distributed.rank() == 0:
                 checkpoint, finished = self._open(resume)
-        self._checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
-        self.epoch = self._checkpoint["epoch"] if self._checkpoint else 0
-        self.resumed_from_epoch = self._checkpoint and self.epoch
-        self.warnings = list((self._checkpoint or {}).get("warnings", ()))
+        checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
+        self._take(checkpoint)
+
+    def _take(self, checkpoint):
+        """Stand where a checkpoint says, or at the beginning if it is None."""
+        self._checkpoint = checkpoint
+        self.epoch = checkpoint["epoch"] if checkpoint else 0
+        self.resumed_from_epoch = checkpoint and self.epoch
+        self.warnings = list((checkpoint or {}).get("warnings", ()))
 
     def _open(self, resume):
         """(checkpoint or None, whether the run is finished)."""
@@ -200,16 +205,17 @@ class Run:
             examples: number of training examples.
 
         Raises:
-            RunError: the checkpoint was left within an epoch of another number of examples, or it
-                is damaged.
+            RunError: the checkpoint was left within an epoch of another number of examples, or its
+                model and that of the one before cannot be loaded.
         """
         if self._checkpoint is None or distributed.rank() != 0:
             self.state = TrainingState(np.zeros(examples, bool), tuple(model.get_weights()))
-        else:
-            self.state = replace(
-                checkpoints.load_state(self.checkpoints, self._checkpoint, examples),
-                stopped=self._has_stopped(),
-            )
+            return
+        checkpoint, state = checkpoints.load_state(
+            self.checkpoints, self._checkpoint, model, examples
+        )
+        self._take(checkpoint)  # perhaps the one before
+        self.state = replace(state, stopped=self._has_stopped())
 
     def _has_stopped(self):
         """Whether training ended early before the checkpoint; the oldest ones do not say so."""
