@@ -175,7 +175,7 @@ def model_of(folder, epoch):
     return path
 
 
-def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=()):
+def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=(), broken_images=()):
     """Save a model that has just ended an epoch, with its optimizer.
 
     Args:
@@ -186,6 +186,7 @@ def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=()
         history: a row per epoch.
         stopped: whether training ends early with this epoch.
         warnings: what the user was told, a sentence each.
+        broken_images: a dict of what could not be read, and why.
 
     Raises:
         OSError: it cannot be written. The checkpoints that were there stay.
@@ -200,16 +201,17 @@ def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=()
             "history": history,
             "stopped": stopped,
             "warnings": list(warnings),
+            "broken_images": dict(broken_images),
         },
     )
 
 
-def write_state(folder, model, state, class_names, warnings=()):
+def write_state(folder, model, state, class_names, warnings=(), broken_images=()):
     """Save a state within an epoch by way of a model of its stage, which is set back to it.
 
     Args:
         state: a `TrainingState`.
-        folder, model, class_names, warnings: as in `write_epoch`.
+        folder, model, class_names, warnings, broken_images: as in `write_epoch`.
 
     Raises:
         OSError: as `write_epoch`.
@@ -226,6 +228,7 @@ def write_state(folder, model, state, class_names, warnings=()):
             "class_names": class_names,
             "history": state.history,
             "warnings": list(warnings),
+            "broken_images": dict(broken_images),
             "within_epoch": {
                 "count": len(state.trained),
                 "trained": base64.b64encode(np.packbits(state.trained)).decode("ascii"),
@@ -308,6 +311,9 @@ def _check(checkpoint):
         raise ValueError("class_names is no list of names")
     if not _are_texts(checkpoint.get("warnings", [])):  # the oldest have none
         raise ValueError("warnings is no list of sentences")
+    broken = checkpoint.get("broken_images", {})  # so here
+    if not isinstance(broken, dict) or not _are_texts(list(broken.values())):
+        raise ValueError("broken_images says not of files why they were left out")
     if type(checkpoint.get("stopped", False)) is not bool:
         raise ValueError(f"stopped is {checkpoint['stopped']!r}")
     _check_history(checkpoint["history"], epoch)

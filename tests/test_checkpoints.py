@@ -234,6 +234,9 @@ class TestDamage:
             {"warnings": "stuck"},
             {"warnings": [3]},
             {"stopped": "no"},
+            {"broken_images": None},
+            {"broken_images": [["a.jpg", "empty"]]},
+            {"broken_images": {"a.jpg": None}},
         ],
     )
     def test_fields_that_are_none_are_damage_too(self, tmp_path, model, damage):
@@ -382,7 +385,7 @@ def keep_on(run):
         assert {"loss", "accuracy"} <= set(state.metrics)
         assert state.examples / state.seconds > 0
     assert checkpoints.best_model(run.checkpoints).is_file()
-    json.dumps([run.warnings, state.history], allow_nan=False)
+    json.dumps([run.warnings, run.broken_images, state.history], allow_nan=False)
 
 
 class TestOldFolders:
@@ -395,7 +398,8 @@ class TestOldFolders:
         path = tmp_path / LAST
         old = json.loads(path.read_text())
         assert {"epoch", "last", "class_names", "history", "best"} <= set(old)
-        old.pop("stopped")  # the oldest had none
+        for name in ("stopped", "warnings", "broken_images"):  # the oldest had none
+            old.pop(name)
         path.write_text(json.dumps(old))
         assert state_of(tmp_path) == (2, 0, 2.0)
         write_epoch(tmp_path, model, 3)

@@ -129,7 +129,7 @@ def main():
                 after_batch=loop.meet_when_due,
                 steps=math.ceil(dataset.val.local_count(0, ranks) / batch_size),
             ),
-            BrokenPictures(dataset),
+            BrokenPictures(dataset, run.broken_images),
             watch,
             runs.FolderWatch(run, lock),
             *([Backtracking(run, history)] if recipe.fine_tuning else []),
@@ -137,7 +137,8 @@ def main():
         ]
         if recipe.training.early_stopping:
             callbacks.append(StopEarly(history, recipe.training.early_stopping, stages[-1].start))
-        callbacks.append(runs.Checkpoint(run.checkpoints, history, class_names, run.warnings))
+        told = run.warnings, run.broken_images
+        callbacks.append(runs.Checkpoint(run.checkpoints, history, class_names, *told))
         if rank == 0:
             board = keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False)
             callbacks.append(board)
