@@ -82,11 +82,13 @@ class BrokenPictures(keras.callbacks.Callback):
 
     Args:
         dataset: the `Dataset`.
+        found: a dict to which each picture is added, its file or example and the reason.
     """
 
-    def __init__(self, dataset):
+    def __init__(self, dataset, found=None):
         super().__init__()
         self.dataset = dataset
+        self.found = {} if found is None else found
         self._named = set()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -95,6 +97,7 @@ class BrokenPictures(keras.callbacks.Callback):
                 split.broken_images.include(found)
         if self.dataset.failure:
             raise DataError(self.dataset.failure)
+        self.found.update(self.dataset.broken)
         for name in self.dataset.train.classes_all_broken():
             if name not in self._named and distributed.rank() == 0:
                 log.warning("No picture of the class %r can be read: it is not learned", name)

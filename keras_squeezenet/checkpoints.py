@@ -11,8 +11,11 @@ whose last checkpoint was damaged later.
 """
 
 import base64
+import contextlib
 import json
 import logging
+import math
+import textwrap
 import zipfile
 
 import keras
@@ -26,8 +29,11 @@ from keras_squeezenet.state import TrainingState
 LAST_FILE = "checkpoint.json"
 PREVIOUS_FILE = "checkpoint.previous.json"
 
-# What Keras raises for a file of ours that is whole and not as it was written.
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError)
+# What Python and Keras raise for a file of ours that is whole and not as it was written.
+UNREADABLE = (
+    *(ValueError, LookupError, TypeError, AttributeError, OSError),
+    *(ArithmeticError, RuntimeError),  # a number without end; JSON that is nested without end, HDF5
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,27 +71,51 @@ def read(folder):
             problems.append(str(error))
             continue
         if problems:
-            log.warning(
-                "%s. The run goes on from the checkpoint before it, in epoch %d",
-                problems[0],
-                checkpoint["epoch"] + 1,
-            )
+            _warn_of_an_earlier_start(problems[0], checkpoint)
         return checkpoint
     raise RunError("; ".join(problems))
 
 
-def load_state(folder, checkpoint, examples):
-    """The `TrainingState` of a checkpoint.
+def load_state(folder, checkpoint, model, examples):
+    """What a run goes on from. A model that cannot be loaded is named in a line of the log.
 
     Args:
-        folder: where it was read.
+        folder: where the checkpoint was read.
         checkpoint: what `read` returned.
+        model: the network that is trained on.
         examples: number of training examples.
 
+    Returns:
+        The checkpoint, and its `TrainingState`; or those of the one before it, which is then the
+        last in the folder, if the checkpoint's model cannot be loaded.
+
     Raises:
-        RunError: the checkpoint was left within an epoch of another number of examples, or its
-            model is not what was saved.
+        RunError: the checkpoint was left within an epoch of another number of examples, or neither
+            its model nor that of the one before is what was saved.
     """
+    try:
+        return checkpoint, _state(folder, checkpoint, model, examples)
+    except _UnreadableModel as error:
+        previous = _whole(folder / PREVIOUS_FILE)
+        if previous is None or previous["last"] == checkpoint["last"]:
+            raise
+        try:
+            state = _state(folder, previous, model, examples)
+        except _UnreadableModel as another:
+            raise RunError(f"{error}; {another}") from None
+        _warn_of_an_earlier_start(error, previous)
+    # What cannot be loaded must not take the place of the one before when the next is written.
+    with contextlib.suppress(OSError):
+        files.write_json(folder / LAST_FILE, previous)
+    return previous, state
+
+
+class _UnreadableModel(RunError):
+    """A checkpoint's archive is whole, and not the model that was saved."""
+
+
+def _state(folder, checkpoint, model, examples):
+    """The `TrainingState` of a checkpoint; raises as `load_state` says."""
     within = _within_epoch(checkpoint)
     if within and len(within["trained"]) != examples:
         raise RunError(
@@ -95,12 +125,18 @@ def load_state(folder, checkpoint, examples):
     path = folder / checkpoint["last"]
     try:
         saved = keras.saving.load_model(path)
-        weights, optimizer = saved.get_weights(), saved.optimizer.variables
+        weights, optimizer = saved.get_weights(), getattr(saved, "optimizer", None)
+        if optimizer is None or not optimizer.built:
+            raise ValueError("it holds no optimizer that has begun")
+        if [weight.shape for weight in weights] != [tuple(w.shape) for w in model.weights]:
+            raise ValueError("it holds another network")
     except UNREADABLE as error:
-        raise RunError(f"The checkpoint cannot be read: {path}: {_one_line(error)}") from None
+        raise _UnreadableModel(
+            f"The checkpoint cannot be read: {path}: {_one_line(error)}"
+        ) from None
     return TrainingState(
         weights=tuple(weights),
-        optimizer=tuple(variable.numpy() for variable in optimizer),
+        optimizer=tuple(variable.numpy() for variable in optimizer.variables),
         epoch=checkpoint["epoch"],
         history=tuple(checkpoint["history"]),
         stopped=bool(checkpoint.get("stopped", False)),
@@ -139,7 +175,7 @@ def model_of(folder, epoch):
     return path
 
 
-def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=()):
+def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=(), broken_images=()):
     """Save a model that has just ended an epoch, with its optimizer.
 
     Args:
@@ -150,6 +186,7 @@ def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=()
         history: a row per epoch.
         stopped: whether training ends early with this epoch.
         warnings: what the user was told, a sentence each.
+        broken_images: a dict of what could not be read, and why.
 
     Raises:
         OSError: it cannot be written. The checkpoints that were there stay.
@@ -164,16 +201,17 @@ def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=()
             "history": history,
             "stopped": stopped,
             "warnings": list(warnings),
+            "broken_images": dict(broken_images),
         },
     )
 
 
-def write_state(folder, model, state, class_names, warnings=()):
+def write_state(folder, model, state, class_names, warnings=(), broken_images=()):
     """Save a state within an epoch by way of a model of its stage, which is set back to it.
 
     Args:
         state: a `TrainingState`.
-        folder, model, class_names, warnings: as in `write_epoch`.
+        folder, model, class_names, warnings, broken_images: as in `write_epoch`.
 
     Raises:
         OSError: as `write_epoch`.
@@ -190,6 +228,7 @@ def write_state(folder, model, state, class_names, warnings=()):
             "class_names": class_names,
             "history": state.history,
             "warnings": list(warnings),
+            "broken_images": dict(broken_images),
             "within_epoch": {
                 "count": len(state.trained),
                 "trained": base64.b64encode(np.packbits(state.trained)).decode("ascii"),
@@ -225,6 +264,14 @@ def _write(folder, model, checkpoint):
                 path.unlink(missing_ok=True)
 
 
+def _warn_of_an_earlier_start(problem, checkpoint):
+    log.warning(
+        "%s. The run goes on from the checkpoint before it, in epoch %d",
+        problem,
+        checkpoint["epoch"] + 1,
+    )
+
+
 def _whole(path):
     """A checkpoint, or None if it is damaged or missing."""
     try:
@@ -255,16 +302,40 @@ def _check(checkpoint):
     """What a run takes as it is, so that no other message speaks of it later.
 
     Raises:
-        ValueError, LookupError, TypeError, AttributeError: it is not what was written.
+        One of UNREADABLE: it is not what was written.
     """
-    epoch, names = checkpoint["epoch"], checkpoint["class_names"]
+    epoch = checkpoint["epoch"]
     if type(epoch) is not int or epoch < 0:
         raise ValueError(f"epoch is {epoch!r}")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not _are_texts(checkpoint["class_names"]):
         raise ValueError("class_names is no list of names")
-    numbers = [row["epoch"] for row in checkpoint["history"]]
+    if not _are_texts(checkpoint.get("warnings", [])):  # the oldest have none
+        raise ValueError("warnings is no list of sentences")
+    broken = checkpoint.get("broken_images", {})  # so here
+    if not isinstance(broken, dict) or not _are_texts(list(broken.values())):
+        raise ValueError("broken_images says not of files why they were left out")
+    if type(checkpoint.get("stopped", False)) is not bool:
+        raise ValueError(f"stopped is {checkpoint['stopped']!r}")
+    _check_history(checkpoint["history"], epoch)
+
+
+def _check_history(rows, epoch):
+    numbers = [row["epoch"] for row in rows]
     if numbers != list(range(1, epoch + 1)):
         raise ValueError(f"history has the epochs {numbers} and not {epoch} of them")
+    for row in rows:
+        if not all(_is_finite(row[name]) for name in {*row, "val_accuracy", "ranks"}):
+            raise ValueError(f"history has what is no number in epoch {row['epoch']}")
+        if type(row["ranks"]) is not int or row["ranks"] < 1:
+            raise ValueError(f"history has {row['ranks']!r} ranks in epoch {row['epoch']}")
+
+
+def _are_texts(values):
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _is_finite(value):
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _damage(path):
@@ -287,12 +358,22 @@ def _within_epoch(checkpoint):
     trained = np.unpackbits(packed)[:count].astype(bool)
     if len(trained) != count:
         raise ValueError(f"trained: {len(trained)} of {count} examples")
+    ranks, examples, seconds = within["ranks"], within["examples"], within["seconds"]
+    if type(ranks) is not int or ranks < 1:
+        raise ValueError(f"ranks is {ranks!r}")
+    if type(examples) is not int or not trained.sum() <= examples <= count or not examples:
+        raise ValueError(f"examples is {examples!r}, {trained.sum()} of {count} are trained on")
+    if not _is_finite(seconds) or seconds <= 0:
+        raise ValueError(f"seconds is {seconds!r}")
+    sums = within["metric_sums"]
+    if not all(_is_finite(sums[name]) for name in {*sums, "loss", "accuracy"}):
+        raise ValueError("metric_sums has what is no number")
     return {
         "trained": trained,
-        "ranks": int(within["ranks"]),
-        "examples": int(within["examples"]),
-        "metric_sums": {name: float(value) for name, value in within["metric_sums"].items()},
-        "seconds": float(within["seconds"]),
+        "ranks": ranks,
+        "examples": examples,
+        "metric_sums": sums,
+        "seconds": seconds,
     }
 
 
@@ -306,4 +387,5 @@ def _model_name(epoch, examples=None):
 
 
 def _one_line(error):
-    return " ".join(str(error).split()) or type(error).__name__
+    # Keras writes whole networks into its messages.
+    return textwrap.shorten(str(error), 300, placeholder=" …") or type(error).__name__

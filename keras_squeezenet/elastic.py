@@ -23,6 +23,7 @@ from horovod.common.elastic import State, run_fn
 from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrupt
 
 from keras_squeezenet import distributed
+from keras_squeezenet.distributed.stalls import StallWatch
 from keras_squeezenet.termination import Terminated
 
 # The text alone tells the loss of a rank from other errors of the same classes.
@@ -33,7 +34,7 @@ SECONDS_BETWEEN_TRIES = 1.0
 log = logging.getLogger(__name__)
 
 
-def run(open_run, train, save, request):
+def run(open_run, train, save, request, look_out=None):
     """Train on whatever ranks there are, until training is done.
 
     Args:
@@ -44,6 +45,7 @@ def run(open_run, train, save, request):
             loses others before they agree on it.
         request: the `TerminationRequest`. Who was asked to end and loses the others does not look
             for them again.
+        look_out: the `StallWatch`, which is started whenever ranks have met.
 
     Returns:
         What `train` returns.
@@ -64,9 +66,11 @@ def run(open_run, train, save, request):
             log.warning("Rank %d lost another one: %s", distributed.rank(), _reason(error))
             raise
 
-    membership = Membership(open_run)
+    look_out = look_out or StallWatch()
+    membership = Membership(open_run, look_out)
 
     def reset():
+        look_out.stop()
         membership.forget_changes()
         _rejoin()
 
@@ -80,9 +84,10 @@ class Membership(State):
         run: the `Run`; None before the first agreement.
     """
 
-    def __init__(self, open_run):
+    def __init__(self, open_run, look_out=None):
         super().__init__(bcast_object=distributed.broadcast, get_rank=distributed.rank)
         self._open_run = open_run
+        self._look_out = look_out or StallWatch()
         self.run = None
 
     @property
@@ -100,6 +105,7 @@ class Membership(State):
         """Take over the newest of the ranks' runs."""
         with _told_as_horovods():
             distributed.take_place()
+            self._look_out.start()
             commits = distributed.gather(self.run.state.commits if self.run else -1)
             newest = commits.index(max(commits))
             if commits[newest] < 0:

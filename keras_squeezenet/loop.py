@@ -15,7 +15,7 @@ import numpy as np
 from keras_squeezenet import distributed, divergence, training
 from keras_squeezenet.backtracking import rate_share
 from keras_squeezenet.callbacks import DivergedError, check_finite
-from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED, StallWatch
+from keras_squeezenet.distributed.stalls import StallWatch
 from keras_squeezenet.fine_tuning import set_rate_share
 from keras_squeezenet.termination import Terminated
 
@@ -47,7 +47,7 @@ class Loop:
         request: the `TerminationRequest`.
         membership: in an elastic run the `elastic.Membership`.
         commit_steps: in an elastic run the steps between commits: what the loss of a rank costs.
-        stall_seconds: how long ranks wait for another one before it is named.
+        look_out: the `StallWatch` that is told of every step.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Loop:
         last_layer=None,
         membership=None,
         commit_steps=20,
-        stall_seconds=SECONDS_UNTIL_NAMED,
+        look_out=None,
     ):
         self.run = run
         self.model = model
@@ -72,7 +72,7 @@ class Loop:
         self.last_layer = last_layer
         self.membership = membership
         self.commit_steps = commit_steps
-        self.watch = StallWatch(stall_seconds)
+        self.look_out = look_out or StallWatch()
         self.batch_size = run.recipe.training.local_batch_size(distributed.size())
         self.group = run.recipe.training.accumulation_steps
         self.meetings = Meetings()
@@ -106,23 +106,20 @@ class Loop:
         )
         self.model.stop_training = False
         callbacks.on_train_begin()
-        with self.watch:
-            while self.run.state.epoch < stage.end and not self.run.state.stopped:
-                try:
-                    if stage.head_only:
-                        self._fit_last_layer(callbacks)
-                    else:
-                        self._train_epoch(batches, steps, callbacks)
-                except DivergedError as error:
-                    kept = self.run.last_checkpoint()
-                    kept = (
-                        f"The last good checkpoint: {kept}."
-                        if kept
-                        else "No checkpoint was kept yet."
-                    )
-                    if distributed.rank() == 0:
-                        log.warning("%s %s The step that it began at is looked for.", error, kept)
-                    raise DivergedError(f"{error} {self._origin(stage)} {kept}") from None
+        while self.run.state.epoch < stage.end and not self.run.state.stopped:
+            try:
+                if stage.head_only:
+                    self._fit_last_layer(callbacks)
+                else:
+                    self._train_epoch(batches, steps, callbacks)
+            except DivergedError as error:
+                kept = self.run.last_checkpoint()
+                kept = (
+                    f"The last good checkpoint: {kept}." if kept else "No checkpoint was kept yet."
+                )
+                if distributed.rank() == 0:
+                    log.warning("%s %s The step that it began at is looked for.", error, kept)
+                raise DivergedError(f"{error} {self._origin(stage)} {kept}") from None
         callbacks.on_train_end()
 
     def restore(self, stage):
@@ -175,7 +172,7 @@ class Loop:
             self.model.reset_metrics()
             *batch, _ = next(batches)
             logs = self.model.train_function([tuple(batch)])
-            self.watch.step()
+            self.look_out.step()
             if scales:
                 bad = divergence.has_given_up_scaling(self.model.optimizer)
             else:
@@ -209,7 +206,7 @@ class Loop:
         self._last_commit = time.perf_counter()
         for step in range(steps - left, steps):
             *batch, indices = next(batches)
-            self.watch.step()
+            self.look_out.step()
             callbacks.on_train_batch_begin(step)
             logs = self._metrics.after_step(
                 self.model, self.model.train_function([tuple(batch)]), len(indices)
@@ -271,7 +268,7 @@ class Loop:
             Terminated, DivergedError: as `train`.
             HostsUpdatedInterrupt: ranks have come or gone; see `elastic.run`.
         """
-        self.watch.step()
+        self.look_out.step()
         changed = self.membership is not None and self.membership.changed
         diverged = self._metrics.diverged
         met = self.meetings.step(self.request.received, changed, diverged)

@@ -71,6 +71,7 @@ class Run:
         epoch: number of epochs that are behind the checkpoint.
         finished: whether nothing of what was asked is left to do.
         warnings: what the user was told, a sentence each, before the checkpoint and since.
+        broken_images: what could not be read, {file or example: reason}, likewise.
 
     Raises:
         RunError: the folder holds a run and `resume` is false, or holds one of another recipe or
@@ -89,10 +90,16 @@ class Run:
         with distributed.together():
             if distributed.rank() == 0:
                 checkpoint, finished = self._open(resume)
-        self._checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
-        self.epoch = self._checkpoint["epoch"] if self._checkpoint else 0
-        self.resumed_from_epoch = self._checkpoint and self.epoch
-        self.warnings = list((self._checkpoint or {}).get("warnings", ()))
+        checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
+        self._take(checkpoint)
+
+    def _take(self, checkpoint):
+        """Stand where a checkpoint says, or at the beginning if it is None."""
+        self._checkpoint = checkpoint
+        self.epoch = checkpoint["epoch"] if checkpoint else 0
+        self.resumed_from_epoch = checkpoint and self.epoch
+        self.warnings = list((checkpoint or {}).get("warnings", ()))
+        self.broken_images = dict((checkpoint or {}).get("broken_images", {}))
 
     def _open(self, resume):
         """(checkpoint or None, whether the run is finished)."""
@@ -200,16 +207,17 @@ class Run:
             examples: number of training examples.
 
         Raises:
-            RunError: the checkpoint was left within an epoch of another number of examples, or it
-                is damaged.
+            RunError: the checkpoint was left within an epoch of another number of examples, or its
+                model and that of the one before cannot be loaded.
         """
         if self._checkpoint is None or distributed.rank() != 0:
             self.state = TrainingState(np.zeros(examples, bool), tuple(model.get_weights()))
-        else:
-            self.state = replace(
-                checkpoints.load_state(self.checkpoints, self._checkpoint, examples),
-                stopped=self._has_stopped(),
-            )
+            return
+        checkpoint, state = checkpoints.load_state(
+            self.checkpoints, self._checkpoint, model, examples
+        )
+        self._take(checkpoint)  # perhaps the one before
+        self.state = replace(state, stopped=self._has_stopped())
 
     def _has_stopped(self):
         """Whether training ended early before the checkpoint; the oldest ones do not say so."""
@@ -243,7 +251,12 @@ class Run:
             return
         try:
             checkpoints.write_state(
-                self.checkpoints, model, self.state, self.class_names, self.warnings
+                self.checkpoints,
+                model,
+                self.state,
+                self.class_names,
+                self.warnings,
+                self.broken_images,
             )
         except OSError as error:
             message = (
@@ -345,6 +358,7 @@ class Run:
             equal_ranks: ranks that ended with the same weights.
         """
         profile = profile_model(model)
+        broken = self.broken_images | dict(dataset.broken)
         # The first epoch traces and warms up; it is not the pace of a run.
         paces = [row["images_per_second"] for row in history[1:] or history]
         path = self.folder / MODEL_FILE
@@ -379,7 +393,7 @@ class Run:
             },
             "evaluation": measured.to_dict(),
             "files": [_file_row(path, measured)],
-            "broken_images": [{"file": file, "reason": reason} for file, reason in dataset.broken],
+            "broken_images": [{"file": file, "reason": reason} for file, reason in broken.items()],
             "warnings": self.warnings,
             "versions": versions(),
         }
@@ -398,14 +412,16 @@ class Checkpoint(keras.callbacks.Callback):
         history: the `History`; put it before this callback.
         class_names: of the data; a run is resumed with the same.
         warnings: a list to which what the user was told is added, a sentence each.
+        broken_images: a dict to which what cannot be read is added, with the reason.
     """
 
-    def __init__(self, folder, history, class_names, warnings=()):
+    def __init__(self, folder, history, class_names, warnings=(), broken_images=()):
         super().__init__()
         self.folder = folder
         self.history = history
         self.class_names = list(class_names)
         self.warnings = warnings
+        self.broken_images = broken_images
         self._attempts = files.Attempts("Training goes on; the checkpoints before it stay")
 
     def on_epoch_end(self, epoch, logs=None):
@@ -420,6 +436,7 @@ class Checkpoint(keras.callbacks.Callback):
                 self.history.rows,
                 stopped=bool(self.model.stop_training),
                 warnings=self.warnings,
+                broken_images=self.broken_images,
             )
 
 

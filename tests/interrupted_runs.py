@@ -80,11 +80,12 @@ class Started:
         return self.output.read_text(errors="replace")
 
     def ranks(self):
-        """The processes that train, by the rank that they were started as."""
+        """The processes that run a script, by the rank that they were started as."""
         found = {}
         for process in psutil.Process(self.process.pid).children(recursive=True):
             try:
-                if process.name().startswith("python") and "--recipe" in process.cmdline():
+                is_script = any(word.endswith(".py") for word in process.cmdline()[1:2])
+                if process.name().startswith("python") and is_script:
                     rank = process.environ().get("HOROVOD_RANK")
                     if rank is not None:
                         found[int(rank)] = process

@@ -1,5 +1,6 @@
 """Checkpoints on disk: what is kept, what is taken when one is damaged, what an old one is."""
 
+import copy
 import json
 import logging
 import os
@@ -7,21 +8,29 @@ import os
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_squeezenet import checkpoints
 from keras_squeezenet.errors import RunError
+from keras_squeezenet.recipe import Recipe
+from keras_squeezenet.runs import Run
 from keras_squeezenet.state import TrainingState
 
 EXAMPLES = 20
 LAST, PREVIOUS = "checkpoint.json", "checkpoint.previous.json"
 
 
-@pytest.fixture
-def model():
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+def network(units=2):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(units)])
     model.compile(optimizer="adam", loss="mse", jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+@pytest.fixture
+def model():
+    return network()
 
 
 def rows(epochs, best=1):
@@ -44,6 +53,8 @@ def write_within(folder, model, epoch, examples):
         tuple(variable.numpy() for variable in model.optimizer.variables),
         epoch=epoch,
         examples=examples,
+        metric_sums={"loss": 1.5, "accuracy": 4.0},
+        seconds=0.5,
         history=tuple(rows(epoch)),
     )
     checkpoints.write_state(folder, model, state, ["a", "b"])
@@ -54,7 +65,7 @@ def names(folder):
 
 
 def state_of(folder):
-    state = checkpoints.load_state(folder, checkpoints.read(folder), EXAMPLES)
+    _, state = checkpoints.load_state(folder, checkpoints.read(folder), network(), EXAMPLES)
     return state.epoch, state.examples, float(state.weights[0][0, 0])
 
 
@@ -215,6 +226,17 @@ class TestDamage:
             {"epoch": 1},
             {"class_names": None},
             {"history": rows(1)},
+            {"history": [{**row, "val_accuracy": None} for row in rows(2)]},
+            {"history": [{**row, "val_accuracy": "high"} for row in rows(2)]},
+            {"history": [{"epoch": 1, "ranks": 1}, {"epoch": 2, "ranks": 1}]},
+            {"history": [{**row, "ranks": 0} for row in rows(2)]},
+            {"warnings": None},
+            {"warnings": "stuck"},
+            {"warnings": [3]},
+            {"stopped": "no"},
+            {"broken_images": None},
+            {"broken_images": [["a.jpg", "empty"]]},
+            {"broken_images": {"a.jpg": None}},
         ],
     )
     def test_fields_that_are_none_are_damage_too(self, tmp_path, model, damage):
@@ -223,6 +245,147 @@ class TestDamage:
         path = tmp_path / LAST
         path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
         assert state_of(tmp_path) == (1, 0, 1.0)
+
+
+def another_network(path):
+    network(units=5).save(path)
+
+
+def without_optimizer(path):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+
+
+def of_a_class_that_nobody_knows(path):
+    class Stranger(keras.layers.Dense):
+        pass
+
+    keras.Sequential([keras.Input((3,)), Stranger(2)]).save(path)
+
+
+@pytest.mark.parametrize(
+    "damage", [another_network, without_optimizer, of_a_class_that_nobody_knows]
+)
+class TestAWholeArchiveThatIsNotTheModel:
+    def test_it_is_named_in_one_line_and_the_one_before_is_taken(
+        self, tmp_path, model, caplog, damage
+    ):
+        for epoch in (1, 2, 3):
+            write_epoch(tmp_path, model, epoch)
+        damage(tmp_path / "epoch-0003.keras")
+        assert state_of(tmp_path) == (2, 0, 2.0)
+        [message] = caplog.messages
+        assert "epoch-0003.keras" in message
+        assert "\n" not in message
+        assert len(message) < 1000
+        assert "goes on from the checkpoint before it, in epoch 3" in message
+
+    def test_it_never_takes_the_place_of_the_whole_one_before(self, tmp_path, model, damage):
+        for epoch in (1, 2, 3):
+            write_epoch(tmp_path, model, epoch)
+        damage(tmp_path / "epoch-0003.keras")
+        assert state_of(tmp_path) == (2, 0, 2.0)
+        write_within(tmp_path, model, 2, 8)  # the run has gone on from epoch 2
+        truncate(tmp_path / "epoch-0003-8.keras")
+        assert state_of(tmp_path) == (2, 0, 2.0)
+
+    def test_without_one_before_it_is_refused_in_one_line(self, tmp_path, model, damage):
+        for epoch in (1, 2):
+            write_epoch(tmp_path, model, epoch)
+            damage(tmp_path / f"epoch-000{epoch}.keras")
+        with pytest.raises(RunError, match=r"epoch-0002\.keras: .*epoch-0001\.keras: ") as error:
+            state_of(tmp_path)
+        assert "\n" not in str(error.value)
+
+
+RECIPE = Recipe.model_validate(
+    {
+        "name": "checkpoints",
+        "data": {"source": "digits", "image_size": 8},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "training": {"epochs": 6, "batch_size": 4},
+    }
+)
+
+
+def places(value, place=()):
+    """The keys and indices that lead to each value in nested ones."""
+    if place:
+        yield place
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, (*place, key))
+
+
+def replaced(checkpoint, place, value):
+    checkpoint = copy.deepcopy(checkpoint)
+    inner = checkpoint
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return checkpoint
+
+
+LETTERS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+FOREIGN_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | LETTERS | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(LETTERS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def folder_of_a_run(tmp_path_factory):
+    """A run that stands within its third epoch."""
+    folder = tmp_path_factory.mktemp("run")
+    run = Run(folder, RECIPE, ["a", "b"])
+    write_epoch(run.checkpoints, network(), 2)
+    write_within(run.checkpoints, network(), 2, 8)
+    return folder
+
+
+class TestForeignValues:
+    @pytest.mark.parametrize("file", ["within an epoch", "between two"])
+    @settings(max_examples=60)
+    @given(data=st.data())
+    def test_whatever_stands_in_a_checkpoint_a_run_goes_on_or_ends_in_one_line(
+        self, folder_of_a_run, file, data
+    ):
+        folder = folder_of_a_run / "checkpoints"
+        path = folder / (LAST if file == "within an epoch" else PREVIOUS)
+        whole = path.read_text()
+        checkpoint = json.loads(whole)
+        place = data.draw(st.sampled_from(list(places(checkpoint))))
+        path.write_text(json.dumps(replaced(checkpoint, place, data.draw(FOREIGN_VALUES))))
+        last = (folder / LAST).read_text()
+        if path.name == PREVIOUS:  # it is read where the last one is damaged
+            (folder / LAST).write_text("")
+        try:
+            refusal = go_on(folder_of_a_run)
+        finally:
+            (folder / LAST).write_text(last)
+            path.write_text(whole)
+        assert "\n" not in refusal
+
+
+def go_on(folder):
+    """Do what a resumed run does before it trains; the line that refuses it, or nothing."""
+    try:
+        run = Run(folder, RECIPE, ["a", "b"], resume=True)
+        run.begin(network(), EXAMPLES)
+    except RunError as error:
+        return str(error)
+    keep_on(run)
+    return ""
+
+
+def keep_on(run):
+    """What a run makes of its checkpoint until the next one is written."""
+    state = run.state
+    if state.examples:
+        assert {"loss", "accuracy"} <= set(state.metrics)
+        assert state.examples / state.seconds > 0
+    assert checkpoints.best_model(run.checkpoints).is_file()
+    json.dumps([run.warnings, run.broken_images, state.history], allow_nan=False)
 
 
 class TestOldFolders:
@@ -235,7 +398,8 @@ class TestOldFolders:
         path = tmp_path / LAST
         old = json.loads(path.read_text())
         assert {"epoch", "last", "class_names", "history", "best"} <= set(old)
-        old.pop("stopped")  # the oldest had none
+        for name in ("stopped", "warnings", "broken_images"):  # the oldest had none
+            old.pop(name)
         path.write_text(json.dumps(old))
         assert state_of(tmp_path) == (2, 0, 2.0)
         write_epoch(tmp_path, model, 3)

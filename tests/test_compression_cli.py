@@ -18,6 +18,7 @@ from keras_squeezenet.compression import drop_search, sqz
 from keras_squeezenet.compression.samples import HeldOut, draw_samples
 from keras_squeezenet.compression.sqz_files import read_network, write_network
 from keras_squeezenet.data import load_dataset
+from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.pretrained import convolutions_of
 from keras_squeezenet.printing import print_retrained
@@ -536,6 +537,20 @@ class TestPrune:
                 shutil.copy(source, tmp_path / "pets" / name / f"{number}.png")
         line = refused("prune", model_path, tmp_path / "a.keras", "--data", tmp_path / "pets")
         assert "Expected data of the model's 10 classes. Received: 2 classes in" in line
+
+    def test_ranks_are_looked_after_from_before_the_data_until_the_file_is_written(
+        self, model_path, tmp_path, monkeypatch
+    ):
+        out, seen = tmp_path / "pruned.keras", []
+        for name in ("start", "step", "stop"):
+            monkeypatch.setattr(
+                stalls.StallWatch, name, lambda watch, name=name: seen.append((name, out.exists()))
+            )
+        options = ("--data", "digits", "--epochs", 1, "--batch-size", 359)
+        run("prune", model_path, out, *options)
+        steps = [("step", False)] * 2 * (1438 // 359)  # each when it has come, and when it is done
+        # The last batch is never asked for what comes after it.
+        assert seen == [("start", False), *steps[:-1], ("stop", True)]
 
     def test_the_input_stays(self, model_path):
         line = refused("prune", model_path, model_path, "--data", "digits")

@@ -255,6 +255,26 @@ class TestAgreement:
         assert elastic.run(lambda: run, train, saved.append, request_to_end) == "done"
         assert (attempts, rejoined, saved) == ([run, run], [1], [])
 
+    def test_ranks_are_looked_after_from_when_they_have_met_until_one_is_lost(
+        self, elastic, saved, request_to_end, monkeypatch
+    ):
+        seen = []
+        monkeypatch.setattr(elastic, "_rejoin", lambda: seen.append("rejoin"))
+        monkeypatch.setattr(distributed, "take_place", lambda: seen.append("met"))
+        monkeypatch.setattr(distributed, "gather", lambda mine: seen.append("gather") or [mine])
+        look_out = SimpleNamespace(
+            start=lambda: seen.append("start"), stop=lambda: seen.append("stop")
+        )
+
+        def train(run, membership):
+            if "rejoin" not in seen:
+                raise self.lost_rank()
+
+        run = SimpleNamespace(state=SimpleNamespace(commits=0))
+        elastic.run(lambda: run, train, saved.append, request_to_end, look_out)
+        meeting = ["met", "start", "gather"]
+        assert seen == [*meeting, "stop", "rejoin", *meeting]
+
     @pytest.mark.parametrize("rank", [0, 1])
     def test_who_was_asked_to_end_saves_as_rank_0_and_does_not_look_for_the_others(
         self, elastic, saved, request_to_end, monkeypatch, rank

@@ -72,7 +72,7 @@ def folder(tmp_path):
     return tmp_path / "photos\n'of' all"
 
 
-def train(tmp_path, folder):
+def train(tmp_path, folder, *arguments):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
@@ -80,6 +80,7 @@ def train(tmp_path, folder):
         [
             *(sys.executable, TRAIN, "--recipe", recipe, "--output", tmp_path / "run"),
             *("--set", f"data.source={json.dumps(str(folder))}"),
+            *arguments,
         ],
         capture_output=True,
         text=True,
@@ -107,6 +108,13 @@ def test_they_are_trained_through_and_what_is_left_out_is_named(tmp_path, folder
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<b>&amp;" not in page  # the class of that name is shown as it is written
     assert "日本語 кот ☃" in page
+    # As of a run that was killed after its last epoch: who ends it reads no training picture.
+    for name in ("metrics.json", "report.html"):
+        (tmp_path / "run" / name).unlink()
+    done = train(tmp_path, folder, "--resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert {entry["file"] for entry in again["broken_images"]} == set(map(str, broken))
 
 
 @pytest.mark.parametrize("target", ["loop", "gone"])

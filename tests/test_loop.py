@@ -112,6 +112,21 @@ class TestAnEpochInParts:
         assert set(indices.numpy()) < set(order[:-4])
         assert len(split.broken) == 4
 
+    @pytest.mark.parametrize("broken", [range(0, COUNT, 9), range(4, COUNT - 1)])
+    def test_wherever_it_is_left_it_goes_on_as_if_undisturbed_though_pictures_are_broken(
+        self, tmp_path, broken
+    ):
+        split = write_pictures(tmp_path / "set", broken).train
+        batches = split.indexed_train_batches(1, seed=5, start_epoch=2)
+        expected = [int(indices[0]) for _, _, indices in batches.take(COUNT + 2)]
+        for done in range(COUNT):
+            trained = np.isin(np.arange(COUNT), expected[:done])
+            batches = split.indexed_train_batches(
+                1, seed=5, start_epoch=2, trained=trained, done=done
+            )
+            rest = [int(indices[0]) for _, _, indices in batches.take(COUNT + 2 - done)]
+            assert rest == expected[done:]
+
     def test_repeated_examples_do_not_lengthen_the_epoch(self, pictures):
         # Twenty steps of one were taken, on eighteen different examples.
         trained = np.arange(COUNT) < 18

@@ -37,6 +37,7 @@ from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.data import Augmentation
 from keras_squeezenet.data.sources import resolved
+from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.export import ExportError
 from keras_squeezenet.locks import FolderLock
@@ -55,19 +56,22 @@ def main():
         raise InputError(f"The output must be another folder than the run's. Received: {output}")
 
     distributed.start()
-    with distributed.together():
-        of_the_run = recipe_of(run)
-    with FolderLock(output) as lock:
-        lock.hold()
-        compress(run, of_the_run, output, wanted, recipe)
+    with stalls.StallWatch(asked.stall_seconds) as look_out:
+        with distributed.together():
+            of_the_run = recipe_of(run)
+        with FolderLock(output) as lock:
+            lock.hold()
+            compress(run, of_the_run, output, wanted, recipe, look_out)
+        # Rank 0 measures and writes at the end: who left before it would look silent.
+        distributed.gather(None)
 
 
-def compress(run, of_the_run, output, wanted, recipe):
+def compress(run, of_the_run, output, wanted, recipe, look_out):
     with distributed.together():
         dataset = training.load_data(of_the_run)
         model = classifiers.open_classifier(run / runs.MODEL_FILE).model
     keras.utils.set_random_seed(of_the_run.seed + distributed.rank())
-    data = Data(dataset, of_the_run, recipe)
+    data = Data(dataset, of_the_run, recipe, look_out)
     stages = Stages(output, dataset, of_the_run)
 
     # Each stage starts from the network of the one before.
@@ -125,8 +129,9 @@ def recipe_of(run):
 class Data:
     """This rank's shard of a run's images."""
 
-    def __init__(self, dataset, of_the_run, recipe):
+    def __init__(self, dataset, of_the_run, recipe, look_out):
         self.dataset = dataset
+        self.look_out = look_out
         self.momentum = recipe.momentum
         self.batch_size = recipe.batch_size or of_the_run.training.local_batch_size(
             distributed.size()
@@ -136,13 +141,14 @@ class Data:
 
     def train_batches(self, stage):
         """Endless, in another order in each stage."""
-        return self.dataset.train.train_batches(
+        batches = self.dataset.train.train_batches(
             self.batch_size,
             augmentation=self.augmentation,
             seed=self.seed + stage,
             rank=distributed.rank(),
             ranks=distributed.size(),
         )
+        return self.look_out.each(batches)
 
     def val_batches(self):
         return self.dataset.val.val_batches(32, rank=distributed.rank(), ranks=distributed.size())
@@ -272,6 +278,7 @@ def parse_arguments():
         help="such as prune.sparsity=0.8, cluster.bits=4, quantize.epochs=5; may be repeated",
     )
     parser.add_argument("--output", type=Path, help="folder (default: RUN/compressed)")
+    stalls.add_option(parser)
     return parser.parse_args()
 
 

@@ -14,7 +14,6 @@ end with status 143. With --resume the same command goes on from there, on any n
 """
 
 import argparse
-import contextlib
 import math
 import sys
 from pathlib import Path
@@ -40,7 +39,7 @@ from keras_squeezenet.callbacks import (
     StopEarly,
 )
 from keras_squeezenet.data import Augmentation
-from keras_squeezenet.distributed.stalls import SECONDS_UNTIL_NAMED
+from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.loop import Loop
@@ -55,6 +54,8 @@ def main():
 
     # Ranks: the same recipe, different data, different random numbers.
     distributed.start(elastic=asked.elastic)
+    look_out = stalls.StallWatch(asked.stall_seconds)  # names a rank that the others wait for
+    look_out.start()
     keras.utils.set_random_seed(recipe.seed + distributed.launched_rank())
 
     # Data: pictures of RGB 0…255.
@@ -62,6 +63,7 @@ def main():
         dataset = training.load_data(recipe)
         augmentation = Augmentation.from_mapping(recipe.data.augmentation)
         recipe = recipe.for_images(dataset.train.count)
+        look_out.step()  # this rank has come so far
 
     # Two networks of the same weights: the one in training is as the recipe says, its twin is
     # validated like what is kept, in float32 at the image size of evaluation, with batch
@@ -115,7 +117,7 @@ def main():
             last_layer,
             membership,
             asked.commit_steps,
-            asked.stall_seconds,
+            look_out,
         )
 
         # First the metrics, equal on all ranks, then what reads them, then what saves. Each rank
@@ -129,7 +131,7 @@ def main():
                 after_batch=loop.meet_when_due,
                 steps=math.ceil(dataset.val.local_count(0, ranks) / batch_size),
             ),
-            BrokenPictures(dataset),
+            BrokenPictures(dataset, run.broken_images),
             watch,
             runs.FolderWatch(run, lock),
             *([Backtracking(run, history)] if recipe.fine_tuning else []),
@@ -137,7 +139,8 @@ def main():
         ]
         if recipe.training.early_stopping:
             callbacks.append(StopEarly(history, recipe.training.early_stopping, stages[-1].start))
-        callbacks.append(runs.Checkpoint(run.checkpoints, history, class_names, run.warnings))
+        told = run.warnings, run.broken_images
+        callbacks.append(runs.Checkpoint(run.checkpoints, history, class_names, *told))
         if rank == 0:
             board = keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False)
             callbacks.append(board)
@@ -155,19 +158,21 @@ def main():
                 if run.state.epoch < stage.end:
                     loop.train(stage, callbacks, verbose if rank == 0 else 0)
 
-        keep_result(run, model, dataset, history, loop.watch)
+        keep_result(run, model, dataset, history, look_out)
 
     verbose = 1 if sys.stdout.isatty() else 2
     with TerminationRequest() as request, lock:
         if asked.elastic:
             from keras_squeezenet import elastic  # Horovod is a matter of such runs alone
 
-            elastic.run(open_run, train, lambda run: run.save_within_epoch(model), request)
+            elastic.run(
+                open_run, train, lambda run: run.save_within_epoch(model), request, look_out
+            )
         else:
             train(open_run())
 
 
-def keep_result(run, model, dataset, history, watch):
+def keep_result(run, model, dataset, history, look_out):
     """All ranks measure the weights that are kept; rank 0 writes them and what was found."""
     recipe = run.recipe
     result = training.build_model(recipe.model.kept, dataset.image_size, len(dataset.class_names))
@@ -176,15 +181,16 @@ def keep_result(run, model, dataset, history, watch):
         rank=distributed.rank(),
         ranks=distributed.size(),
     )
-    with watch, dataset.clear_errors():
-        watch.step()  # this rank has come so far
+    with dataset.clear_errors():
+        look_out.step()
         equal_ranks = distributed.equal_ranks(model)
         result.set_weights(kept_weights(model))
         if recipe.keeps_best:
             run.restore_best(result)
         distributed.broadcast_weights(result)
-        shard = evaluation.predict_batches(result.predict_on_batch, watch.each(batches))
+        shard = evaluation.predict_batches(result.predict_on_batch, look_out.each(batches))
         shards = distributed.gather(shard)
+    look_out.stop()  # the others wait for nobody any more
     if distributed.rank() == 0:
         predictions = evaluation.Predictions.concatenate([part for part in shards if part])
         measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
@@ -229,13 +235,7 @@ def parse_arguments():
         metavar="N",
         help="elastic: steps between commits, which are what a lost rank costs (default: 20)",
     )
-    parser.add_argument(
-        "--stall-seconds",
-        type=above_zero,
-        default=SECONDS_UNTIL_NAMED,
-        metavar="N",
-        help="name a rank that keeps the others waiting for so long (default: %(default)g)",
-    )
+    stalls.add_option(parser)
     parser.add_argument(
         "--journal",
         action="store_true",
@@ -248,13 +248,6 @@ def at_least_one(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of 1 or more. Received: {text}")
     return int(text)
-
-
-def above_zero(text):
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"expected a number above 0. Received: {text}")
 
 
 def say(message):

@@ -220,19 +220,21 @@ class _Prepared:
     seed: int
     rank: int
     ranks: int
+    look_out: object
 
     @property
     def class_names(self):
         return self.classifier.class_names or self.dataset.class_names
 
     def train_batches(self):
-        return self.dataset.train.train_batches(
+        batches = self.dataset.train.train_batches(
             self.batch_size,
             augmentation=self.augmentation,
             seed=self.seed,
             rank=self.rank,
             ranks=self.ranks,
         )
+        return self.look_out.each(batches)
 
     def val_batches(self):
         return self.dataset.val.val_batches(MEASURED_BATCH, rank=self.rank, ranks=self.ranks)
@@ -294,9 +296,12 @@ def _prepared(model, out, ending, data, batch_size, resize, max_broken_share):
     recipe = run_recipe(path)
 
     from keras_squeezenet import distributed
+    from keras_squeezenet.distributed.stalls import StallWatch
 
+    look_out = StallWatch()
     with bad_input(distributed.RankError):
         distributed.start()
+        look_out.start()
         with distributed.together():
             classifier = open_model(model)
             dataset = _dataset(classifier, asked)
@@ -322,7 +327,11 @@ def _prepared(model, out, ending, data, batch_size, resize, max_broken_share):
             seed=seed,
             rank=distributed.rank(),
             ranks=distributed.size(),
+            look_out=look_out,
         )
+    # Rank 0 measures and writes at the end: who left before it would look silent.
+    distributed.gather(None)
+    look_out.stop()
 
 
 def _dataset(classifier, asked):

@@ -207,7 +207,8 @@ class Split:
         resumes exactly.
 
         An epoch that was left in its midst goes on, on as many ranks or others, with what is left
-        of its permutation, for `steps_per_epoch(batch_size, ranks, done)` batches.
+        of its permutation, for `steps_per_epoch(batch_size, ranks, done)` batches. On one rank, or
+        on as many without broken pictures, they are those that would have come.
 
         Args:
             batch_size: Examples per batch on this rank.
@@ -263,23 +264,32 @@ class Split:
         augmentation = augmentation or Augmentation()
 
         def order(epoch):
+            """The examples that come first, once, and those that then come again and again."""
             permutation = np.random.default_rng((seed, epoch)).permutation(self.count)
             own = permutation[rank::ranks]
             if epoch > start_epoch or not done:
-                return own
-            # Its own ones again, should none of those that are left be readable.
-            return np.append(permutation[~trained[permutation]][rank::ranks], own)
+                return own[:0], own
+            left = permutation[~trained[permutation]][rank::ranks]
+            # Those that it repeated already are not the next to be repeated.
+            readable = np.flatnonzero(trained[own])
+            repeated = max(0, done // ranks - len(readable))
+            begin = (
+                readable[(repeated - 1) % len(readable)] + 1 if repeated and len(readable) else 0
+            )
+            return left, np.roll(own, -begin)
 
         def read(epoch, index):
             rng = np.random.default_rng((seed, epoch, 1 + index))
             return self._read(index, augmentation, rng)
 
         def one_epoch(epoch):
-            indices = tf.ensure_shape(call_in_graph(order, [epoch], tf.int64), [None])
+            first, again = (
+                tf.data.Dataset.from_tensor_slices(tf.ensure_shape(indices, [None]))
+                for indices in call_in_graph(order, [epoch], [tf.int64, tf.int64])
+            )
             return (
-                tf.data.Dataset.from_tensor_slices(indices)
                 # Enough even if all but one of them are broken, and not for ever if all are.
-                .repeat(wanted)
+                first.concatenate(again.repeat(wanted))
                 .map(lambda index: self._load(read, epoch, index), own_threads())
                 .filter(lambda image, label, index, readable: readable)
                 .take(tf.where(epoch > start_epoch, wanted, left))

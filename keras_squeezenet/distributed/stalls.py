@@ -6,7 +6,10 @@ in the store through which horovodrun had the ranks meet; ranks that have waited
 whose beats have stopped. Without that store (a launch with MPI) there is no such look-out.
 """
 
+import argparse
+import contextlib
 import logging
+import math
 import os
 import socket
 import threading
@@ -26,25 +29,39 @@ log = logging.getLogger(__name__)
 
 
 class StallWatch:
-    """A context in which ranks that keep the others waiting are named in the log, once each.
+    """A look-out that names ranks that keep the others waiting in the log, once each.
 
     One line says it, on the first rank that still answers. Training waits on, as it has to: a
     rank that was merely stopped for a while goes on, and one that is gone is Horovod's to notice.
 
+    It is on between `start` and `stop`, or within the context. Start it as soon as the ranks have
+    joined. Stop it on all ranks before one of them works on for long and the others end: who has
+    stopped looks silent.
+
     Args:
-        seconds: how long a step, or a batch of validation, may take.
+        seconds: how long a step, a batch of validation or what comes before them may take.
     """
 
     def __init__(self, seconds=SECONDS_UNTIL_NAMED):
         self.seconds = seconds
+        self._left = threading.Event()
         self._steps = 0
         self._since = time.monotonic()
         self._said = False
         self._without_look_out = False  # and that was said
 
     def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
+
+    def start(self):
+        """Look out among the ranks that there are now; all of them begin to count steps anew."""
+        self.stop()
         self._left = threading.Event()
-        self._since = time.monotonic()
+        self._steps, self._since, self._said = 0, time.monotonic(), False
         self._rank, self._ranks = rank(), size()
         self._store = _Store.of_the_launcher() if self._ranks > 1 else None
         if self._ranks > 1 and not self._store and self._rank == 0 and not self._without_look_out:
@@ -54,10 +71,12 @@ class StallWatch:
                 "horovodrun --gloo has a look-out."
             )
         if self._store:
-            threading.Thread(target=self._beat, name="stall-watch", daemon=True).start()
-        return self
+            beat = threading.Thread(
+                target=self._beat, args=[self._left], name="stall-watch", daemon=True
+            )
+            beat.start()
 
-    def __exit__(self, *exception):
+    def stop(self):
         self._left.set()
 
     def step(self):
@@ -69,37 +88,43 @@ class StallWatch:
             log.warning("The ranks go on.")
 
     def each(self, items):
-        """The items of an iterable, with a step after each."""
-        for item in items:
-            yield item
-            self.step()
+        """The items of an iterable, each a step when it has come, and another when it is done with.
 
-    def _beat(self):
-        beats, left = 0, self._left
-        while not left.wait(SECONDS_BETWEEN_BEATS):
+        They can be gone through as often as the iterable can.
+        """
+        return _Each(items, self.step)
+
+    def _beat(self, left):
+        beats = 0
+        while not left.is_set():
             beats += 1
             self._store.put(self._rank, f"{beats} {self._steps} {_host()}")
             if time.monotonic() - self._since > self.seconds and not self._said:
-                self._look()
+                self._look(left)
+            left.wait(SECONDS_BETWEEN_BEATS)
 
-    def _look(self):
+    def _look(self, left):
         """Say who keeps the others waiting, if this is the rank to say it."""
         steps = self._steps
         before = self._beats()
         for beat in range(MISSED_BEATS):
-            if self._left.wait(SECONDS_BETWEEN_BEATS):
+            if left.wait(SECONDS_BETWEEN_BEATS):
                 return
             self._store.put(self._rank, f"look-{beat} {self._steps} {_host()}")
         after = self._beats()
-        if self._steps != steps or len(after) < self._ranks:
-            return  # they went on, or not all of them ever came
-        silent = [number for number in after if after[number] == before.get(number)]
+        if self._steps != steps or self._rank not in after:
+            return  # they went on, or the store does not answer
+        silent = [n for n in range(self._ranks) if after.get(n) == before.get(n)]
         self._said = True
         if self._rank != min((number for number in after if number not in silent), default=-1):
             return
         if silent:
             late = [number for number in silent if number != self._rank]
-            reason = "nothing has been heard of them"
+            reason = (
+                "nothing has been heard of them"
+                if any(number in after for number in late)
+                else "never heard of since they joined"
+            )
         else:
             done = {number: int(beat.split()[1]) for number, beat in after.items()}
             late = [number for number in done if done[number] < max(done.values())]
@@ -108,12 +133,15 @@ class StallWatch:
         if not late:
             log.warning(
                 "Training stands still since %.0f s. All ranks answer and none is behind: a step "
-                "takes long, such as fitting a large last layer, or the network between them does "
-                "not answer.",
+                "takes long, such as reading a large data set or fitting a large last layer, or "
+                "the network between them does not answer.",
                 seconds,
             )
             return
-        names = ", ".join(f"{number} on {after[number].split()[2]}" for number in late)
+        names = ", ".join(
+            f"{number} on {after[number].split()[2]}" if number in after else f"{number}"
+            for number in late
+        )
         log.warning(
             "Training stands still since %.0f s. The others wait for: rank %s; %s.",
             seconds,
@@ -125,6 +153,18 @@ class StallWatch:
         """{rank: its last beat} of the ranks that have left one."""
         beats = {number: self._store.get(number) for number in range(self._ranks)}
         return {number: beat for number, beat in beats.items() if beat}
+
+
+class _Each:
+    def __init__(self, items, step):
+        self._items = items
+        self._step = step
+
+    def __iter__(self):
+        for item in self._items:
+            self._step()
+            yield item
+            self._step()
 
 
 class _Store:
@@ -159,3 +199,21 @@ class _Store:
 
 def _host():
     return os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname()
+
+
+def add_option(parser):
+    """Give a script's `argparse.ArgumentParser` the option --stall-seconds."""
+    parser.add_argument(
+        "--stall-seconds",
+        type=_above_zero,
+        default=SECONDS_UNTIL_NAMED,
+        metavar="N",
+        help="name a rank that keeps the others waiting for so long (default: %(default)g)",
+    )
+
+
+def _above_zero(text):
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number above 0. Received: {text}")
