@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_squeezenet.evaluation import Predictions, evaluate_predictions
+from keras_squeezenet.inference.evaluation import Predictions, evaluate_predictions
 
 HOSTILE_NAMES = [
     "<script>alert('x')</script>",

@@ -15,10 +15,10 @@ import numpy as np
 from keras.optimizers import schedules
 
 from keras_squeezenet import Architecture, SqueezeNet
-from keras_squeezenet.baselines import GroupedConv2D, LocalResponseNormalization
-from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
-from keras_squeezenet.losses import SmoothedCrossentropy
-from keras_squeezenet.schedules import WarmUp
+from keras_squeezenet.network.baselines import GroupedConv2D, LocalResponseNormalization
+from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+from keras_squeezenet.training.losses import SmoothedCrossentropy
+from keras_squeezenet.training.schedules import WarmUp
 
 SIDE = 24
 IMAGES = (np.arange(2 * SIDE * SIDE * 3) * 37 % 256).reshape(2, SIDE, SIDE, 3).astype("float32")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.training.recipe import load_recipe
 from tests.manifests import (
     DISCOVERY_SCRIPT,
     HOSTFILE,

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keras_squeezenet.architecture import PRESETS, Architecture, FireFilters
-from keras_squeezenet.compression.network import CompressedNetwork, SharedValues
-from keras_squeezenet.compression.sqz import container, context_coding, faithful, numbers
-from keras_squeezenet.weight_files import read_weights
+from keras_squeezenet.network.architecture import PRESETS, Architecture, FireFilters
+from keras_squeezenet.network.weight_files import read_weights
+from keras_squeezenet.sqz import container, context_coding, faithful, numbers
+from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
 
 TINY = Architecture(
     name="tiny",

@@ -6,7 +6,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
-from keras_squeezenet.compression.allocation import (
+from keras_squeezenet.compression.without_training.allocation import (
     NEGLIGIBLE,
     RATE_SHARE,
     Measured,
@@ -17,9 +17,9 @@ from keras_squeezenet.compression.allocation import (
     measure_layers,
     rate_weight,
 )
-from keras_squeezenet.compression.calibration import sites
-from keras_squeezenet.compression.reconstruction import Layer, Moments
-from keras_squeezenet.pretrained import convolutions_of
+from keras_squeezenet.compression.without_training.calibration import sites
+from keras_squeezenet.compression.without_training.reconstruction import Layer, Moments
+from keras_squeezenet.network.pretrained import convolutions_of
 from tests.compression_digits import SIDE, tiny_net
 
 RNG = np.random.default_rng(3)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_squeezenet.architecture import Architecture, FireFilters, preset
+from keras_squeezenet.network.architecture import Architecture, FireFilters, preset
 
 FIRE = FireFilters(4, 8, 8)
 

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_squeezenet import fine_tuning, loop, training
-from keras_squeezenet.averaging import averaged_weights
-from keras_squeezenet.backtracking import Backtracking, falls
-from keras_squeezenet.callbacks import History
 from keras_squeezenet.data import load_dataset
-from keras_squeezenet.loop import Loop
-from keras_squeezenet.recipe import Recipe
-from keras_squeezenet.runs import Checkpoint, Run
-from keras_squeezenet.termination import Terminated
+from keras_squeezenet.distributed.termination import Terminated
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training import fine_tuning, loop
+from keras_squeezenet.training.averaging import averaged_weights
+from keras_squeezenet.training.backtracking import Backtracking, falls
+from keras_squeezenet.training.callbacks import History
+from keras_squeezenet.training.loop import Loop
+from keras_squeezenet.training.recipe import Recipe
+from keras_squeezenet.training.runs import Checkpoint, Run
 from tests.interrupted_runs import Request
 
 

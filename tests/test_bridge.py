@@ -8,9 +8,9 @@ import pytest
 from keras import layers
 
 from keras_squeezenet import CeilMaxPooling2D, Fire, SqueezeNet
-from keras_squeezenet.architecture import preset
-from keras_squeezenet.compression import bridge, tfmot
-from keras_squeezenet.compression.bridge import BridgeError
+from keras_squeezenet.compression.with_training import bridge, tfmot
+from keras_squeezenet.compression.with_training.bridge import BridgeError
+from keras_squeezenet.network.architecture import preset
 from tests.compression_digits import tiny_net
 
 RNG = np.random.default_rng(11)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import export_litert
-from keras_squeezenet.c_array import write_c_array
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.tensor_arena import estimate_arena
+from keras_squeezenet.litert.c_array import write_c_array
+from keras_squeezenet.litert.tensor_arena import estimate_arena
 
 NAMES = ('say "cheese"', "50 % off???/", "back\\slash\t", "日本*/語")
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import Architecture, FireFilters, SqueezeNet
-from keras_squeezenet.architecture import preset
-from keras_squeezenet.compression import calibration
-from keras_squeezenet.compression.calibration import patches, pieces, run, sites
-from keras_squeezenet.pretrained import convolutions_of
+from keras_squeezenet.compression.without_training import calibration
+from keras_squeezenet.compression.without_training.calibration import patches, pieces, run, sites
+from keras_squeezenet.network.architecture import preset
+from keras_squeezenet.network.pretrained import convolutions_of
 
 RNG = np.random.default_rng(5)
 SIDE = 25

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_squeezenet import checkpoints
 from keras_squeezenet.errors import RunError
-from keras_squeezenet.recipe import Recipe
-from keras_squeezenet.runs import Run
-from keras_squeezenet.state import TrainingState
+from keras_squeezenet.training import checkpoints
+from keras_squeezenet.training.recipe import Recipe
+from keras_squeezenet.training.runs import Run
+from keras_squeezenet.training.state import TrainingState
 
 EXAMPLES = 20
 LAST, PREVIOUS = "checkpoint.json", "checkpoint.previous.json"

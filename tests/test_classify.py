@@ -14,12 +14,15 @@ from keras import layers
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_squeezenet import SqueezeNet, classifiers, cli, explain, figures, files
-from keras_squeezenet.classifiers import open_classifier, read_class_names
+from keras_squeezenet import SqueezeNet, cli, files
+from keras_squeezenet.cli import explaining
 from keras_squeezenet.cli.options import resize_of
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.export import export_litert
-from keras_squeezenet.litert import read_resize
+from keras_squeezenet.inference import classifiers
+from keras_squeezenet.inference.classifiers import open_classifier, read_class_names
+from keras_squeezenet.litert.export import export_litert
+from keras_squeezenet.litert.model import read_resize
+from keras_squeezenet.reports import figures
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SIDE = 16
@@ -247,9 +250,9 @@ class TestExplain:
     @pytest.mark.parametrize("failing", ["grad_cam", "read_thumbnail"])
     def test_a_failure_leaves_no_half_picture(self, model_path, tmp_path, monkeypatch, failing):
         def fail(*_):
-            raise explain.ExplanationError("no map")
+            raise explaining.ExplanationError("no map")
 
-        monkeypatch.setattr(explain, failing, fail)
+        monkeypatch.setattr(explaining, failing, fail)
         out = tmp_path / "out.png"
         out.write_bytes(b"earlier")
         picture = save(tmp_path / "a.jpg")

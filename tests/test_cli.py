@@ -15,11 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keras_squeezenet import SqueezeNet, cli, files
-from keras_squeezenet.architecture import Architecture
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.litert import LiteRTModel
-from keras_squeezenet.tensor_arena import estimate_arena
+from keras_squeezenet.litert.model import LiteRTModel
+from keras_squeezenet.litert.tensor_arena import estimate_arena
+from keras_squeezenet.network.architecture import Architecture
 
 DIGITS = tuple("0123456789")
 
@@ -357,7 +357,7 @@ class TestExport:
             model.set_weights([0.9 * weight for weight in model.get_weights()])
             return model
 
-        monkeypatch.setattr("keras_squeezenet.export.for_inference", spoiled)
+        monkeypatch.setattr("keras_squeezenet.litert.export.for_inference", spoiled)
         line = refused("export", model_path, tmp_path / "m.tflite")
         assert "does not do what the Keras model does" in line
         assert list(tmp_path.iterdir()) == []

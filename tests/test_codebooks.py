@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.cluster import KMeans
 
-from keras_squeezenet.compression.codebooks import k_means, nearest_values, share_values
-from keras_squeezenet.compression.network import SharedValues
+from keras_squeezenet.compression.without_training.codebooks import (
+    k_means,
+    nearest_values,
+    share_values,
+)
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.sqz.network import SharedValues
 
 RNG = np.random.default_rng(7)
 WEIGHTS = RNG.normal(size=(3, 3, 8, 16)).astype(np.float32)

@@ -18,7 +18,6 @@ from keras_squeezenet.communication import measuring
 from keras_squeezenet.communication.cost_model import Case, Costs, allreduce_seconds, step_seconds
 from keras_squeezenet.communication.hosts import why_not
 from keras_squeezenet.communication.measuring import Cell, Exchange, MeasuringError
-from keras_squeezenet.communication.page import write_communication_report, write_figures
 from keras_squeezenet.communication.study import (
     LEFT_OUT,
     PUBLISHED,
@@ -28,8 +27,9 @@ from keras_squeezenet.communication.study import (
     read_rows,
 )
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.figures import communication as drawing
 from keras_squeezenet.files import write_csv
+from keras_squeezenet.reports.communication_page import write_communication_report, write_figures
+from keras_squeezenet.reports.figures import communication as drawing
 from tests.launching import needs_horovod
 
 PROJECT = Path(__file__).parents[1]
@@ -379,7 +379,7 @@ class TestPage:
         (tmp_path / "communication.csv").write_text("a,b\n1,2\n")
         done = CliRunner().invoke(app, ["report", str(tmp_path)])
         assert isinstance(done.exception, InputError)
-        assert "train/communication.py" in str(done.exception)
+        assert "studies/communication.py" in str(done.exception)
 
 
 @pytest.fixture(scope="module")
@@ -438,7 +438,7 @@ class TestResult:
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
-@pytest.mark.parametrize("script", [pytest.param("train/communication.py", marks=needs_horovod)])
+@pytest.mark.parametrize("script", [pytest.param("studies/communication.py", marks=needs_horovod)])
 def test_ranks_on_hosts_of_their_own_are_measured_and_measured_cells_are_kept(script, tmp_path):
     table = tmp_path / "communication.csv"
     command = [sys.executable, script, "--quick", "--output", str(table)]

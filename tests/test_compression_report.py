@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from matplotlib.container import BarContainer, ErrorbarContainer
 
-from keras_squeezenet import figures
-from keras_squeezenet.compression.page import write_compression_report
 from keras_squeezenet.compression.stages import LayerCoding, Stage
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.export import ExportResult
 from keras_squeezenet.files import write_csv
-from keras_squeezenet.litert import TensorDetails
-from keras_squeezenet.ranges import Saturation
+from keras_squeezenet.litert.export import ExportResult
+from keras_squeezenet.litert.model import TensorDetails
+from keras_squeezenet.litert.ranges import Saturation
+from keras_squeezenet.reports import figures
+from keras_squeezenet.reports.compression_page import write_compression_report
 from tests.evaluation_samples import HOSTILE_NAMES, evaluate
 from tests.test_figures import assert_nothing_is_cut_off
 from tests.test_report import Page

@@ -1,4 +1,4 @@
-"""The rows of train/compression_study.py, on networks of a few thousand weights."""
+"""The rows of studies/compression_study.py, on networks of a few thousand weights."""
 
 import importlib
 import sys
@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_squeezenet import files
-from keras_squeezenet.compression import sqz
+from keras_squeezenet import files, sqz
 from keras_squeezenet.compression.saving import network_of
 from keras_squeezenet.compression.stages import Stage
-from keras_squeezenet.evaluation import Predictions, evaluate_predictions
+from keras_squeezenet.inference.evaluation import Predictions, evaluate_predictions
 from tests.compression_digits import tiny_net
 
-sys.path.append(str(Path(__file__).parents[1] / "train"))
+sys.path.append(str(Path(__file__).parents[1] / "studies"))
 compression_study = importlib.import_module("compression_study")
 
 

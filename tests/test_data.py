@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
-from keras_squeezenet.callbacks import BrokenPictures
 from keras_squeezenet.data import Augmentation, DataError, Framing, load_dataset, load_labelled
 from keras_squeezenet.data import cifar as cifar_module
 from keras_squeezenet.data.examples import FileExamples, stratified_split
@@ -33,6 +32,7 @@ from keras_squeezenet.data.images import (
     translate,
 )
 from keras_squeezenet.data.sources import is_at_hand
+from keras_squeezenet.training.callbacks import BrokenPictures
 
 
 def solid(value: int, size: tuple[int, int] = (9, 8)) -> Image.Image:

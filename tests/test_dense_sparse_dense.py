@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from keras_squeezenet.compression import dense_sparse_dense as module
-from keras_squeezenet.compression.bridge import kernels
-from keras_squeezenet.compression.dense_sparse_dense import dense_sparse_dense
-from keras_squeezenet.compression.retraining import Retraining, RetrainingError
+from keras_squeezenet.compression.with_training import dense_sparse_dense as module
+from keras_squeezenet.compression.with_training.bridge import kernels
+from keras_squeezenet.compression.with_training.dense_sparse_dense import dense_sparse_dense
+from keras_squeezenet.compression.with_training.retraining import Retraining, RetrainingError
 from tests.compression_digits import accuracy, trained_net, training_batches, validation_batches
 
 RUN = Retraining(epochs=1, steps_per_epoch=20, learning_rate=0.02)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_squeezenet import distributed
-from keras_squeezenet.termination import Terminated
+from keras_squeezenet.distributed.termination import Terminated
 from tests.interrupted_runs import (
     EXAMPLES,
     TRAIN,
@@ -222,7 +222,7 @@ class TestAgreement:
 
     @pytest.fixture
     def elastic(self):
-        return pytest.importorskip("keras_squeezenet.elastic")
+        return pytest.importorskip("keras_squeezenet.distributed.elastic")
 
     @pytest.fixture
     def saved(self):

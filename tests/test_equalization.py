@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet.equalization import equalize_squeezes
-from keras_squeezenet.layers import Fire
+from keras_squeezenet.litert.equalization import equalize_squeezes
+from keras_squeezenet.network.layers import Fire
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 7, 9, 5)).astype("float32")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from keras_squeezenet.evaluation import Predictions, evaluate_predictions
+from keras_squeezenet.inference.evaluation import Predictions, evaluate_predictions
 
 
 def softmax_rows(rng, n, classes):

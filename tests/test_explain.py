@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 from keras_squeezenet import SqueezeNet
-from keras_squeezenet.architecture import Architecture
-from keras_squeezenet.explain import ExplanationError, grad_cam
+from keras_squeezenet.inference.explain import ExplanationError, grad_cam
+from keras_squeezenet.network.architecture import Architecture
 
 SMALL = Architecture.from_metaparameters(
     base_e=8,

@@ -19,17 +19,11 @@ from hypothesis import strategies as st
 from keras import layers
 from sklearn.datasets import load_digits
 
-from keras_squeezenet import (
-    Architecture,
-    Fire,
-    ImagePreprocessing,
-    SqueezeNet,
-    __version__,
-    export,
-)
-from keras_squeezenet.bias_correction import correct_biases, rounded
-from keras_squeezenet.export import ExportError, export_litert
-from keras_squeezenet.litert import LiteRTModel, TensorDetails, read_class_names
+from keras_squeezenet import Architecture, Fire, ImagePreprocessing, SqueezeNet, __version__
+from keras_squeezenet.litert import export
+from keras_squeezenet.litert.bias_correction import correct_biases, rounded
+from keras_squeezenet.litert.export import ExportError, export_litert
+from keras_squeezenet.litert.model import LiteRTModel, TensorDetails, read_class_names
 
 SIDE = 32
 CLASS_NAMES = ("red 0", "red 1", "grün 0", "grün 1", "blue 0", "blue 1")

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet import checkpoints
-from keras_squeezenet.callbacks import History
 from keras_squeezenet.errors import RunError
-from keras_squeezenet.locks import FolderLock
-from keras_squeezenet.recipe import Recipe
-from keras_squeezenet.runs import Checkpoint, FolderWatch, Run
-from keras_squeezenet.state import TrainingState
+from keras_squeezenet.training import checkpoints
+from keras_squeezenet.training.callbacks import History
+from keras_squeezenet.training.locks import FolderLock
+from keras_squeezenet.training.recipe import Recipe
+from keras_squeezenet.training.runs import Checkpoint, FolderWatch, Run
+from keras_squeezenet.training.state import TrainingState
 from tests.disks import fill, mount, unmount
 
 EPOCHS = 6

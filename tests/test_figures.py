@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
-from keras_squeezenet import figures
+from keras_squeezenet.reports import figures
 from tests.evaluation_samples import class_names, evaluate, history, random_evaluation
 
 

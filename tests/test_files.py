@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from keras_squeezenet import files, report
+from keras_squeezenet import files
+from keras_squeezenet.reports import report
 
 
 def replace(path, write):

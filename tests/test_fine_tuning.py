@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_squeezenet import fine_tuning, training
-from keras_squeezenet.architecture import preset
-from keras_squeezenet.averaging import averaged_weights
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.losses import SmoothedCrossentropy
-from keras_squeezenet.models import SqueezeNet
-from keras_squeezenet.recipe import Recipe
+from keras_squeezenet.network.architecture import preset
+from keras_squeezenet.network.models import SqueezeNet
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training import fine_tuning
+from keras_squeezenet.training.averaging import averaged_weights
+from keras_squeezenet.training.losses import SmoothedCrossentropy
+from keras_squeezenet.training.recipe import Recipe
 
 RNG = np.random.default_rng(0)
 

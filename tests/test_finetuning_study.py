@@ -1,4 +1,4 @@
-"""train/finetuning_study.py: its photo sets, and the page of its rows."""
+"""studies/finetuning_study.py: its photo sets, and the page of its rows."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-sys.path.append(str(PROJECT / "train"))
+sys.path.append(str(PROJECT / "studies"))
 study = importlib.import_module("finetuning_study")
 page = importlib.import_module("finetuning_page")
 

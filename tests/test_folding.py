@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import SqueezeNet
-from keras_squeezenet.architecture import Architecture, FireFilters
 from keras_squeezenet.compression.saving import NotASqueezeNetError, save_compressed
-from keras_squeezenet.folding import folded_weights
-from keras_squeezenet.layers import BatchNormalization, Fire
-from keras_squeezenet.pretrained import WeightFileError
+from keras_squeezenet.network.architecture import Architecture, FireFilters
+from keras_squeezenet.network.folding import folded_weights
+from keras_squeezenet.network.layers import BatchNormalization, Fire
+from keras_squeezenet.network.pretrained import WeightFileError
 
 # Both kinds of bypass, and Fires of one kind of filters.
 NETWORK = Architecture(

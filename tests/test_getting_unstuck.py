@@ -1,4 +1,4 @@
-"""train/getting_unstuck.py: its runs can be repeated and resumed, and measure what they say."""
+"""studies/getting_unstuck.py: its runs can be repeated and resumed, and measure what they say."""
 
 import importlib
 import json
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import SqueezeNet, files
-from keras_squeezenet.diagnosis import Diagnosis
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.training.diagnosis import Diagnosis
+from keras_squeezenet.training.recipe import load_recipe
 
 PROJECT = Path(__file__).parents[1]
-sys.path.append(str(PROJECT / "train"))
+sys.path.append(str(PROJECT / "studies"))
 study = importlib.import_module("getting_unstuck")
 page = importlib.import_module("getting_unstuck_page")
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet import imagenet
+from keras_squeezenet.network import imagenet
 
 CONTENT = b"the published bytes"
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_squeezenet import imagenet
-from keras_squeezenet.diagnosis import Diagnosis, Observer
+from keras_squeezenet.network import imagenet
+from keras_squeezenet.training.diagnosis import Diagnosis, Observer
 
-sys.path.append(str(Path(__file__).parents[1] / "train"))
+sys.path.append(str(Path(__file__).parents[1] / "studies"))
 imagenet_accuracy = importlib.import_module("imagenet_accuracy")
 int8_study = importlib.import_module("int8_study")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from keras_squeezenet.imports import around_import
+from keras_squeezenet.startup.imports import around_import
 
 NAME = "a_module_of_a_test"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.append(str(Path(__file__).parents[1] / "train"))
+sys.path.append(str(Path(__file__).parents[1] / "studies"))
 study = importlib.import_module("int8_kinds")
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_squeezenet import distributed
-from keras_squeezenet.launchers import VARIABLES, launch
+from keras_squeezenet.distributed.launchers import VARIABLES, launch
 from tests.launching import SECOND_OF_TWO
 
 BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}

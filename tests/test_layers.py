@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 from numpy.lib.stride_tricks import sliding_window_view
 
-from keras_squeezenet.layers import (
+from keras_squeezenet.network.layers import (
     BatchNormalization,
     CeilMaxPooling2D,
     Fire,

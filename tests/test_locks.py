@@ -11,13 +11,14 @@ import sys
 
 import pytest
 
-from keras_squeezenet import distributed, locks
+from keras_squeezenet import distributed
 from keras_squeezenet.errors import RunError
-from keras_squeezenet.locks import FolderLock
+from keras_squeezenet.training import locks
+from keras_squeezenet.training.locks import FolderLock
 
 HOLD = """
 import sys, time
-from keras_squeezenet.locks import FolderLock
+from keras_squeezenet.training.locks import FolderLock
 lock = FolderLock(sys.argv[1])
 lock.hold()
 print("held", flush=True)

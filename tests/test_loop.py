@@ -14,20 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from keras_squeezenet import distributed, loop, training
-from keras_squeezenet.callbacks import (
+from keras_squeezenet import distributed
+from keras_squeezenet.data import DataError, load_dataset
+from keras_squeezenet.distributed.termination import Terminated
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training import loop
+from keras_squeezenet.training.callbacks import (
     DivergedError,
     History,
     LossWatch,
     ShardedValidation,
     StopEarly,
 )
-from keras_squeezenet.data import DataError, load_dataset
-from keras_squeezenet.loop import Loop, Meetings
-from keras_squeezenet.recipe import Recipe
-from keras_squeezenet.runs import RESULTS, Checkpoint, Run, RunError
-from keras_squeezenet.state import TrainingState
-from keras_squeezenet.termination import Terminated
+from keras_squeezenet.training.loop import Loop, Meetings
+from keras_squeezenet.training.recipe import Recipe
+from keras_squeezenet.training.runs import RESULTS, Checkpoint, Run, RunError
+from keras_squeezenet.training.state import TrainingState
 from tests.interrupted_runs import Request
 
 COUNT = 26

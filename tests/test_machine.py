@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_squeezenet import machine
-from keras_squeezenet.launchers import LAUNCHER_VARIABLES
+from keras_squeezenet.distributed.launchers import LAUNCHER_VARIABLES
 
 divides_cores = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not say which cores are whose"

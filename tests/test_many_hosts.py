@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from keras_squeezenet.communication.hosts import USER_ID, Hosts, why_not
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.training.recipe import load_recipe
 from tests.interrupted_runs import examples_by_epoch
 from tests.launching import needs_horovod
 from tests.manifests import K8S, REPOSITORY, horovodrun_arguments, launch, train_arguments

@@ -10,8 +10,8 @@ import pytest
 from keras import layers
 
 from keras_squeezenet import SqueezeNet, SqueezeNet1_0, SqueezeNet1_1
-from keras_squeezenet.architecture import Architecture, FireFilters, preset
-from keras_squeezenet.layers import Fire, ImagePreprocessing
+from keras_squeezenet.network.architecture import Architecture, FireFilters, preset
+from keras_squeezenet.network.layers import Fire, ImagePreprocessing
 
 VERSIONS = ["1.0", "1.1"]
 BYPASSES = [None, "simple", "complex"]

@@ -15,15 +15,15 @@ import pytest
 import yaml
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_squeezenet import training
 from keras_squeezenet.cli.options import asked_of_data
-from keras_squeezenet.compression.bridge import kernels
 from keras_squeezenet.compression.saving import load_compressed
+from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.locks import LOCK_FILE, FolderLock
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training.locks import LOCK_FILE, FolderLock
+from keras_squeezenet.training.recipe import load_recipe
 from tests.launching import greetings, horovodrun, needs_horovod
 from tests.scripts import run_script
 from tests.test_compression_report import exported

@@ -6,18 +6,18 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet import Architecture, FireFilters
-from keras_squeezenet.compression import post_training, sqz
-from keras_squeezenet.compression.post_training import fit_to_size, share_weights
+from keras_squeezenet import Architecture, FireFilters, sqz
 from keras_squeezenet.compression.saving import (
     NotASqueezeNetError,
     load_compressed,
     model_of,
     network_of,
 )
+from keras_squeezenet.compression.without_training import post_training
+from keras_squeezenet.compression.without_training.post_training import fit_to_size, share_weights
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.layers import Fire
-from keras_squeezenet.pretrained import convolutions_of
+from keras_squeezenet.network.layers import Fire
+from keras_squeezenet.network.pretrained import convolutions_of
 from tests.compression_digits import TRAINING, digits, tiny_net, trained_net
 
 IMAGES = digits()[0][:32]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from keras_squeezenet.preprocessing import PREPROCESSINGS, fold, unfold
+from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold, unfold
 
 MODES = list(PREPROCESSINGS)
 numbers = st.floats(-4, 4, width=32)

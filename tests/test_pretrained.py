@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet import SqueezeNet, imagenet, pretrained
-from keras_squeezenet.imagenet import FOLDER_VARIABLE, preprocess_input
-from keras_squeezenet.weight_files import WeightFileError
+from keras_squeezenet import SqueezeNet
+from keras_squeezenet.network import imagenet, pretrained
+from keras_squeezenet.network.imagenet import FOLDER_VARIABLE, preprocess_input
+from keras_squeezenet.network.weight_files import WeightFileError
 from tests.weight_file_writers import (
     CLASSES,
     TINY,

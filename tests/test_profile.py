@@ -3,9 +3,9 @@ import json
 import keras
 import pytest
 
-from keras_squeezenet.layers import Fire
-from keras_squeezenet.models import SqueezeNet
-from keras_squeezenet.profile import profile_model
+from keras_squeezenet.network.layers import Fire
+from keras_squeezenet.network.models import SqueezeNet
+from keras_squeezenet.network.profile import profile_model
 
 layers = keras.layers
 

@@ -6,17 +6,17 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet.architecture import preset
-from keras_squeezenet.compression.bridge import copy_of, kernels
-from keras_squeezenet.compression.pruning import (
+from keras_squeezenet.compression.with_training.bridge import copy_of, kernels
+from keras_squeezenet.compression.with_training.pruning import (
     ConstantSparsity,
     PolynomialDecay,
     deep_compression_sparsity,
     layer_sparsities,
     prune,
 )
-from keras_squeezenet.compression.retraining import Retraining, RetrainingError
-from keras_squeezenet.weight_files import read_weights
+from keras_squeezenet.compression.with_training.retraining import Retraining, RetrainingError
+from keras_squeezenet.network.architecture import preset
+from keras_squeezenet.network.weight_files import read_weights
 from tests.compression_digits import (
     accuracy,
     tiny_net,
@@ -159,7 +159,7 @@ def test_a_schedule_that_would_not_prune_in_the_run_is_refused(trained, schedule
 
 def test_the_sparsity_grows_along_the_cubic_of_the_paper(trained, monkeypatch):
     """arXiv 1710.01878, equation 1, at every step of a run that hardly moves the weights."""
-    from keras_squeezenet.compression import pruning
+    from keras_squeezenet.compression.with_training import pruning
 
     seen = {}
 

@@ -6,15 +6,15 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
-from keras_squeezenet.compression import activation_ranges, quantization_aware
-from keras_squeezenet.compression.bridge import copy_of, kernels
-from keras_squeezenet.compression.clustering import cluster
-from keras_squeezenet.compression.pruning import ConstantSparsity, prune
-from keras_squeezenet.compression.quantization_aware import quantize_aware
-from keras_squeezenet.compression.retraining import Retraining, RetrainingError
-from keras_squeezenet.export import ExportError
-from keras_squeezenet.litert import LiteRTModel, read_class_names, read_resize
-from keras_squeezenet.ranges import LATE_ROOM, expected_extreme
+from keras_squeezenet.compression.with_training import activation_ranges, quantization_aware
+from keras_squeezenet.compression.with_training.bridge import copy_of, kernels
+from keras_squeezenet.compression.with_training.clustering import cluster
+from keras_squeezenet.compression.with_training.pruning import ConstantSparsity, prune
+from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
+from keras_squeezenet.compression.with_training.retraining import Retraining, RetrainingError
+from keras_squeezenet.litert.export import ExportError
+from keras_squeezenet.litert.model import LiteRTModel, read_class_names, read_resize
+from keras_squeezenet.litert.ranges import LATE_ROOM, expected_extreme
 from tests.compression_digits import (
     TRAINING,
     accuracy,
@@ -284,8 +284,8 @@ def test_the_first_convolution_moves_as_with_its_preprocessing_before_it(trained
     """Steepest descent in folded coordinates would throw it off: same loss, other step."""
     import tensorflow as tf
 
-    from keras_squeezenet.export import for_inference
-    from keras_squeezenet.preprocessing import PREPROCESSINGS, fold
+    from keras_squeezenet.litert.export import for_inference
+    from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold
 
     images, labels = (array[:32] for array in digits())
     rate = 0.01

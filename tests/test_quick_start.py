@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from keras_squeezenet.quick_start import NOT_NEEDED
+from keras_squeezenet.startup.quick_start import NOT_NEEDED
 
 
 def printed(program):
@@ -20,7 +20,7 @@ def printed(program):
 def test_keras_does_not_import_them_and_others_do(first):
     program = f"""
 import sys
-import keras_squeezenet.quick_start
+import keras_squeezenet.startup.quick_start
 import {first}
 print("keras" in sys.modules, *[name in sys.modules for name in {NOT_NEEDED}])
 import sklearn.linear_model, matplotlib.pyplot
@@ -35,7 +35,7 @@ def test_what_is_imported_already_stays():
     program = """
 import matplotlib
 before = matplotlib
-import keras_squeezenet.quick_start
+import keras_squeezenet.startup.quick_start
 import keras, sys
 print(sys.modules["matplotlib"] is before, "sklearn" in sys.modules)
 """
@@ -45,7 +45,7 @@ print(sys.modules["matplotlib"] is before, "sklearn" in sys.modules)
 def test_an_import_that_fails_leaves_the_others_importable():
     program = """
 import sys
-import keras_squeezenet.quick_start
+import keras_squeezenet.startup.quick_start
 sys.modules["absl"] = None  # which Keras does need
 try:
     import keras

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_squeezenet.quiet import is_greeting
+from keras_squeezenet.startup.quiet import is_greeting
 
 PROJECT = Path(__file__).parents[1]
 NOT_INITIALIZED = (
@@ -91,7 +91,7 @@ def pretended(tmp_path):
 
 IMPORT = """
 import sys
-import keras_squeezenet.quiet
+import keras_squeezenet.startup.quiet
 sys.stderr.write("before\\n")
 import tensorflow
 sys.stderr.write("after\\n")
@@ -134,14 +134,14 @@ def test_a_service_without_standard_error_imports_too(tmp_path):
     (tmp_path / "tensorflow.py").write_text(
         "class config:\n    list_physical_devices = print  # the kind\n"
     )
-    code = "import os; os.close(2)\nimport keras_squeezenet.quiet, tensorflow"
+    code = "import os; os.close(2)\nimport keras_squeezenet.startup.quiet, tensorflow"
     assert run(code, tmp_path).stdout == b"GPU\n"
 
 
 def test_tensorflow_itself_says_nothing():
     done = run(
         """
-        import keras_squeezenet.quiet
+        import keras_squeezenet.startup.quiet
         import keras
         import tensorflow as tf
         tf.config.list_physical_devices()
@@ -169,12 +169,18 @@ def test_every_script_is_quiet_before_it_imports_anything_else(script):
     ]
     names = [line.split()[1] for line in imports]
     others = [name for name in names if name.partition(".")[0] not in sys.stdlib_module_names]
-    settings = {"keras_squeezenet.onednn", "keras_squeezenet.quick_start"}  # they import neither
-    assert next(name for name in others if name not in settings) == "keras_squeezenet.quiet"
+    settings = {
+        "keras_squeezenet.startup.onednn",
+        "keras_squeezenet.startup.quick_start",
+    }  # they import neither
+    assert next(name for name in others if name not in settings) == "keras_squeezenet.startup.quiet"
 
 
 def test_training_asks_for_onednn_before_tensorflow_is_there():
-    code = "import keras_squeezenet.onednn, os, sys; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    code = (
+        "import keras_squeezenet.startup.onednn, os, sys; "
+        "print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    )
     for given, expected in ((None, b"1\n"), ("0", b"0\n")):
         variables = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": given}
         variables = {name: value for name, value in variables.items() if value is not None}
@@ -185,5 +191,7 @@ def test_training_asks_for_onednn_before_tensorflow_is_there():
         assert done.stdout == expected
     for script in ("train", "optimize"):
         text = (PROJECT / "train" / f"{script}.py").read_text(encoding="utf-8")
-        assert text.index("keras_squeezenet.onednn") < text.index("keras_squeezenet.quiet")
-        assert text.index("keras_squeezenet.quick_start") < text.index("import keras\n")
+        assert text.index("keras_squeezenet.startup.onednn") < text.index(
+            "keras_squeezenet.startup.quiet"
+        )
+        assert text.index("keras_squeezenet.startup.quick_start") < text.index("import keras\n")

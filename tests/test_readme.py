@@ -15,7 +15,7 @@ from PIL import Image
 
 from keras_squeezenet.cli import app
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.training.recipe import load_recipe
 from tests.launching import needs_horovod
 
 PROJECT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from keras_squeezenet.recipe import (
+from keras_squeezenet.training.recipe import (
     Recipe,
     RecipeError,
     has_retired_keys,

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from keras_squeezenet.compression import reconstruction
-from keras_squeezenet.compression.reconstruction import Layer, Moments, entropy_bits
+from keras_squeezenet.compression.without_training import reconstruction
+from keras_squeezenet.compression.without_training.reconstruction import (
+    Layer,
+    Moments,
+    entropy_bits,
+)
 
 POSITIONS, INPUTS, FILTERS = 500, 12, 5
 STEP = 0.5

@@ -12,11 +12,11 @@ from keras import layers
 from keras.optimizers import schedules
 
 import keras_squeezenet
-from keras_squeezenet.baselines import GroupedConv2D, LocalResponseNormalization
-from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
-from keras_squeezenet.losses import SmoothedCrossentropy
-from keras_squeezenet.registration import MODULES
-from keras_squeezenet.schedules import WarmUp
+from keras_squeezenet.network.baselines import GroupedConv2D, LocalResponseNormalization
+from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+from keras_squeezenet.startup.registration import MODULES
+from keras_squeezenet.training.losses import SmoothedCrossentropy
+from keras_squeezenet.training.schedules import WarmUp
 
 PACKAGE = Path(keras_squeezenet.__file__).parent
 

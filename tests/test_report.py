@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_squeezenet import figures, report
+from keras_squeezenet.reports import figures, report
 from tests.evaluation_samples import (
     HOSTILE_NAMES,
     PNG_SIGNATURE,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_squeezenet.compression.bridge import copy_weights_back, to_tf_keras
-from keras_squeezenet.compression.retraining import (
+from keras_squeezenet.compression.with_training.bridge import copy_weights_back, to_tf_keras
+from keras_squeezenet.compression.with_training.retraining import (
     Compressed,
     LayerStatistics,
     Retraining,

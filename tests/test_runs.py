@@ -3,8 +3,8 @@
 import pytest
 
 from keras_squeezenet.errors import RunError
-from keras_squeezenet.recipe import Recipe, load_recipe
-from keras_squeezenet.runs import Run
+from keras_squeezenet.training.recipe import Recipe, load_recipe
+from keras_squeezenet.training.runs import Run
 
 CLASSES = ["a", "b"]
 TUNING = {"depth_decay": 0.5}

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_squeezenet import Architecture, FireFilters, SqueezeNet
-from keras_squeezenet.architecture import preset
-from keras_squeezenet.compression import sqz
+from keras_squeezenet import Architecture, FireFilters, SqueezeNet, sqz
 from keras_squeezenet.compression.saving import (
     NotASqueezeNetError,
     load_compressed,
@@ -18,10 +16,11 @@ from keras_squeezenet.compression.saving import (
     save_compressed,
     settings_of,
 )
-from keras_squeezenet.compression.sqz_files import read_network
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.layers import CeilMaxPooling2D, Fire
-from keras_squeezenet.pretrained import convolutions_of
+from keras_squeezenet.network.architecture import preset
+from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire
+from keras_squeezenet.network.pretrained import convolutions_of
+from keras_squeezenet.sqz.files import read_network
 from tests.compression_digits import TINY, tiny_net
 
 SIDE = 33

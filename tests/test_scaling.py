@@ -1,4 +1,4 @@
-"""train/scaling.py: its arithmetic against sums by hand, and two real ranks against one."""
+"""studies/scaling.py: its arithmetic against sums by hand, and two real ranks against one."""
 
 import csv
 import importlib
@@ -17,7 +17,7 @@ from keras_squeezenet import distributed
 from tests.launching import needs_horovod
 from tests.test_train_script import RECIPE
 
-SCALING = Path(__file__).parents[1] / "train" / "scaling.py"
+SCALING = Path(__file__).parents[1] / "studies" / "scaling.py"
 sys.path.append(str(SCALING.parent))
 scaling = importlib.import_module("scaling")
 

@@ -10,19 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_squeezenet.architecture import PRESETS, Architecture, FireFilters
-from keras_squeezenet.compression import sqz
-from keras_squeezenet.compression.network import SharedValues
-from keras_squeezenet.compression.sqz import (
-    SqzError,
-    container,
-    context_model,
-    huffman,
-    numbers,
-    reading,
-)
-from keras_squeezenet.compression.sqz.reading import pack_bits, unpack_bits
+from keras_squeezenet import sqz
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.network.architecture import PRESETS, Architecture, FireFilters
+from keras_squeezenet.sqz import SqzError, container, context_model, huffman, numbers, reading
+from keras_squeezenet.sqz.network import SharedValues
+from keras_squeezenet.sqz.reading import pack_bits, unpack_bits
 from tests.sqz_networks import (
     TINY,
     alike,

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_squeezenet.compression import sqz
-from keras_squeezenet.compression.network import SharedValues
-from keras_squeezenet.compression.sqz import SqzError
+from keras_squeezenet import sqz
+from keras_squeezenet.sqz import SqzError
+from keras_squeezenet.sqz.network import SharedValues
 from tests.sqz_networks import another_encoder, assert_same, counted, published
 from tests.test_sqz import networks
 

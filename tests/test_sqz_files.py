@@ -4,10 +4,11 @@ import hashlib
 
 import pytest
 
-from keras_squeezenet.compression import sqz, sqz_files
-from keras_squeezenet.compression.sqz import SqzError, container
-from keras_squeezenet.compression.sqz_files import apply_update, read_network, write_network
+from keras_squeezenet import sqz
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.sqz import SqzError, container
+from keras_squeezenet.sqz import files as sqz_files
+from keras_squeezenet.sqz.files import apply_update, read_network, write_network
 from tests.sqz_networks import assert_same, counted
 
 

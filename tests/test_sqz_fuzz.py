@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_squeezenet.architecture import Architecture, FireFilters
-from keras_squeezenet.compression import sqz
-from keras_squeezenet.compression.network import CompressedNetwork
-from keras_squeezenet.compression.sqz import SqzError, container, huffman
-from keras_squeezenet.compression.sqz.coding import SECTIONS
-from keras_squeezenet.compression.sqz.reading import unpack_bits
+from keras_squeezenet import sqz
+from keras_squeezenet.network.architecture import Architecture, FireFilters
+from keras_squeezenet.sqz import SqzError, container, huffman
+from keras_squeezenet.sqz.coding import SECTIONS
+from keras_squeezenet.sqz.network import CompressedNetwork
+from keras_squeezenet.sqz.reading import unpack_bits
 from tests.sqz_networks import counted, made_by
 from tests.test_weight_files_fuzz import IN_PLACE, RESIZING, mutate, random_changes
 

@@ -13,8 +13,8 @@ from constriction import stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_squeezenet.architecture import Architecture, FireFilters
-from keras_squeezenet.compression import sqz
+from keras_squeezenet import sqz
+from keras_squeezenet.network.architecture import Architecture, FireFilters
 from tests import sqz_second_reader
 from tests.sqz_networks import TINY, alike, counted
 from tests.sqz_second_reader import RangeDecoder, division, weights_in

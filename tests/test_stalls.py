@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from keras_squeezenet import training
 from keras_squeezenet.distributed import stalls
-from keras_squeezenet.locks import LOCK_FILE
-from keras_squeezenet.recipe import load_recipe
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training.locks import LOCK_FILE
+from keras_squeezenet.training.recipe import load_recipe
 from tests.interrupted_runs import TRAIN, history, launcher, started, write_recipe
 from tests.launching import needs_horovod
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_squeezenet import export_litert
-from keras_squeezenet.architecture import Architecture
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.layers import Fire
-from keras_squeezenet.models import SqueezeNet
-from keras_squeezenet.tensor_arena import Buffer, aligned, estimate_arena, plan_greedily
+from keras_squeezenet.litert.tensor_arena import Buffer, aligned, estimate_arena, plan_greedily
+from keras_squeezenet.network.architecture import Architecture
+from keras_squeezenet.network.layers import Fire
+from keras_squeezenet.network.models import SqueezeNet
 
 
 def write_int8(model, path, **options):

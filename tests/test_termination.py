@@ -199,7 +199,7 @@ class TestOneProcess:
 
 WAITS = """
 import os, sys, time
-from keras_squeezenet.termination import TerminationRequest
+from keras_squeezenet.distributed.termination import TerminationRequest
 with TerminationRequest(seconds_to_agree=float(sys.argv[1])) as request:
     print("ready", flush=True)
     end = time.monotonic() + 20

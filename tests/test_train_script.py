@@ -20,10 +20,10 @@ from keras_squeezenet.cli import app
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.locks import FolderLock
-from keras_squeezenet.recipe import Recipe, load_recipe
-from keras_squeezenet.runs import Run, RunError
-from keras_squeezenet.training import build_model
+from keras_squeezenet.training.building import build_model
+from keras_squeezenet.training.locks import FolderLock
+from keras_squeezenet.training.recipe import Recipe, load_recipe
+from keras_squeezenet.training.runs import Run, RunError
 from tests.disks import fill
 from tests.interrupted_runs import TINY, TRAIN
 from tests.launching import greetings, horovodrun, needs_horovod

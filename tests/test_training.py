@@ -10,8 +10,12 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from keras_squeezenet import distributed, training
-from keras_squeezenet.callbacks import (
+from keras_squeezenet import distributed
+from keras_squeezenet.data import Augmentation
+from keras_squeezenet.network.folding import folded_weights
+from keras_squeezenet.network.layers import Fire
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training.callbacks import (
     DivergedError,
     History,
     LossWatch,
@@ -19,12 +23,9 @@ from keras_squeezenet.callbacks import (
     StopEarly,
     best_epoch,
 )
-from keras_squeezenet.data import Augmentation
-from keras_squeezenet.diagnosis import Diagnosis, Observer
-from keras_squeezenet.folding import folded_weights
-from keras_squeezenet.layers import Fire
-from keras_squeezenet.recipe import ModelSection, Recipe, load_recipe
-from keras_squeezenet.runs import Checkpoint, Run
+from keras_squeezenet.training.diagnosis import Diagnosis, Observer
+from keras_squeezenet.training.recipe import ModelSection, Recipe, load_recipe
+from keras_squeezenet.training.runs import Checkpoint, Run
 
 RECIPES = Path(__file__).parents[1] / "train" / "recipes"
 TINY = {

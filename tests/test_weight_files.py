@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import Architecture, FireFilters
-from keras_squeezenet.architecture import PRESETS
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.weight_files import (
+from keras_squeezenet.network.architecture import PRESETS
+from keras_squeezenet.network.weight_files import (
     FORMATS,
     WeightFile,
     WeightFileError,
@@ -686,7 +686,7 @@ class TestReadWeights:
 
     def test_no_framework_is_needed(self):
         code = (
-            "import sys, keras_squeezenet.weight_files\n"
+            "import sys, keras_squeezenet.network.weight_files\n"
             "print(sorted({'keras', 'tensorflow', 'torch'} & sys.modules.keys()))"
         )
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keras_squeezenet.architecture import PRESETS
-from keras_squeezenet.weight_files import (
+from keras_squeezenet.network.architecture import PRESETS
+from keras_squeezenet.network.weight_files import (
     WeightFileError,
     caffe,
     deep_compression,

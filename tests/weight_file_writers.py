@@ -9,7 +9,7 @@ import struct
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from keras_squeezenet.architecture import Architecture
+from keras_squeezenet.network.architecture import Architecture
 
 CLASSES = 7
 # One Fire each without a 1×1 and without a 3×3 expand; names as of any other network.

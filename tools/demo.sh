@@ -9,7 +9,7 @@ bin=.venv/bin
 
 # horovodrun imports TensorFlow itself, and would let it greet.
 horovodrun() {
-  "$bin/python" -c 'import keras_squeezenet.quiet, sys, horovod.runner.launch as launch
+  "$bin/python" -c 'import keras_squeezenet.startup.quiet, sys, horovod.runner.launch as launch
 sys.exit(launch.run_commandline())' "$@"
 }
 

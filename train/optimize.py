@@ -16,33 +16,35 @@ from pathlib import Path
 
 # First of all: which kernels TensorFlow takes, what Keras does without, and that TensorFlow's
 # greetings are not for the reader of the progress.
-import keras_squeezenet.onednn
-import keras_squeezenet.quick_start
-import keras_squeezenet.quiet  # noqa: F401
+import keras_squeezenet.startup.onednn
+import keras_squeezenet.startup.quick_start
+import keras_squeezenet.startup.quiet  # noqa: F401
 
 # isort: split
 import keras
 import numpy as np
 
-from keras_squeezenet import classifiers, distributed, evaluation, files, machine, runs, training
-from keras_squeezenet.compression import sqz
-from keras_squeezenet.compression.bridge import kernels
-from keras_squeezenet.compression.clustering import cluster
-from keras_squeezenet.compression.page import write_compression_report
-from keras_squeezenet.compression.pruning import prune
-from keras_squeezenet.compression.quantization_aware import quantize_aware
-from keras_squeezenet.compression.recipe import CompressionRecipe
-from keras_squeezenet.compression.retraining import Retraining
+from keras_squeezenet import distributed, files, machine, sqz
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.compression.stages import Stage
+from keras_squeezenet.compression.with_training.bridge import kernels
+from keras_squeezenet.compression.with_training.clustering import cluster
+from keras_squeezenet.compression.with_training.pruning import prune
+from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
+from keras_squeezenet.compression.with_training.retraining import Retraining
 from keras_squeezenet.data import Augmentation
 from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.export import ExportError
-from keras_squeezenet.locks import FolderLock
+from keras_squeezenet.inference import classifiers, evaluation
+from keras_squeezenet.litert.export import ExportError
 from keras_squeezenet.printing import log_lines, printable
-from keras_squeezenet.recipe import RecipeError, load_recipe_of_run
+from keras_squeezenet.reports.compression_page import write_compression_report
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training import runs
+from keras_squeezenet.training.compression_recipe import CompressionRecipe
+from keras_squeezenet.training.locks import FolderLock
+from keras_squeezenet.training.recipe import RecipeError, load_recipe_of_run
 
 STAGES = ("prune", "cluster", "pack", "quantize")
 

@@ -7,7 +7,7 @@
         python train/train.py --elastic --recipe train/recipes/digits.yaml
 
 Every rank runs this script from top to bottom. Rank 0 alone shows progress and writes the run's
-folder: model.keras, metrics.json, history.csv, report.html (see keras_squeezenet/runs.py).
+folder: model.keras, metrics.json, history.csv, report.html (see keras_squeezenet/training/runs.py).
 
 SIGTERM, or the end of the launcher, makes all ranks save where they are, within an epoch too, and
 end with status 143. With --resume the same command goes on from there, on any number of ranks.
@@ -20,17 +20,25 @@ from pathlib import Path
 
 # First of all: which kernels TensorFlow takes, what Keras does without, and that TensorFlow's
 # greetings are not for the reader of the progress.
-import keras_squeezenet.onednn
-import keras_squeezenet.quick_start
-import keras_squeezenet.quiet  # noqa: F401
+import keras_squeezenet.startup.onednn
+import keras_squeezenet.startup.quick_start
+import keras_squeezenet.startup.quiet  # noqa: F401
 
 # isort: split
 import keras
 
-from keras_squeezenet import distributed, evaluation, fine_tuning, runs, training
-from keras_squeezenet.averaging import kept_weights
-from keras_squeezenet.backtracking import Backtracking
-from keras_squeezenet.callbacks import (
+from keras_squeezenet import distributed
+from keras_squeezenet.data import Augmentation
+from keras_squeezenet.distributed import stalls
+from keras_squeezenet.distributed.termination import STATUS, Terminated, TerminationRequest
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.inference import evaluation
+from keras_squeezenet.printing import log_lines, printable
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training import fine_tuning, runs
+from keras_squeezenet.training.averaging import kept_weights
+from keras_squeezenet.training.backtracking import Backtracking
+from keras_squeezenet.training.callbacks import (
     BrokenPictures,
     DivergedError,
     History,
@@ -38,14 +46,9 @@ from keras_squeezenet.callbacks import (
     ShardedValidation,
     StopEarly,
 )
-from keras_squeezenet.data import Augmentation
-from keras_squeezenet.distributed import stalls
-from keras_squeezenet.errors import InputError
-from keras_squeezenet.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
-from keras_squeezenet.loop import Loop
-from keras_squeezenet.printing import log_lines, printable
-from keras_squeezenet.recipe import load_recipe
-from keras_squeezenet.termination import STATUS, Terminated, TerminationRequest
+from keras_squeezenet.training.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
+from keras_squeezenet.training.loop import Loop
+from keras_squeezenet.training.recipe import load_recipe
 
 
 def main():
@@ -163,7 +166,9 @@ def main():
     verbose = 1 if sys.stdout.isatty() else 2
     with TerminationRequest() as request, lock:
         if asked.elastic:
-            from keras_squeezenet import elastic  # Horovod is a matter of such runs alone
+            from keras_squeezenet.distributed import (
+                elastic,  # Horovod is a matter of such runs alone
+            )
 
             elastic.run(
                 open_run, train, lambda run: run.save_within_epoch(model), request, look_out

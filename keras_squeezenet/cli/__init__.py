@@ -36,8 +36,8 @@ for command in (
 
 def main():
     # Before a command imports Keras. TensorFlow's greetings are not for the reader of a table.
-    import keras_squeezenet.quick_start
-    import keras_squeezenet.quiet  # noqa: F401
+    import keras_squeezenet.startup.quick_start
+    import keras_squeezenet.startup.quiet  # noqa: F401
 
     # Pillow's warning of a picture that is refused in a line of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")

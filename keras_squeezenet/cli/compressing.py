@@ -32,7 +32,7 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import print_compressed, print_json, printable, thousands
 
 if TYPE_CHECKING:
-    from keras_squeezenet.compression.network import CompressedNetwork
+    from keras_squeezenet.sqz.network import CompressedNetwork
 
 KILOBYTE = 1000
 DEFAULT_BITS = 6  # Deep Compression's SqueezeNet of 0.47 MB
@@ -109,7 +109,7 @@ def compress(
     A network that is clustered already, or comes from a .sqz file, is packed as it is unless an
     option says otherwise.
     """
-    from keras_squeezenet.compression.sqz_files import read_network
+    from keras_squeezenet.sqz.files import read_network
 
     path = keras_model_path(model)
     check_output(out, (".sqz",), path, *([base] if base else []))
@@ -123,7 +123,7 @@ def compress(
     classifier = open_model(model)
     check_resize(resize, classifier.image_size)
     from keras_squeezenet.compression.saving import model_of
-    from keras_squeezenet.compression.sqz_files import write_network
+    from keras_squeezenet.sqz.files import write_network
 
     network = None if aim.is_given else _as_it_is(path, classifier.model)
     needs_images = calibration or (network is None and base is None)
@@ -162,7 +162,7 @@ def decompress(
 ):
     """Turn a .sqz file into a .keras file of the same weights."""
     check_output(out, (".keras",), sqz)
-    from keras_squeezenet.compression.sqz_files import read_network
+    from keras_squeezenet.sqz.files import read_network
 
     network = read_network(sqz)
     from keras_squeezenet.compression.saving import model_of
@@ -195,7 +195,7 @@ def diff(
     It fits every file of the old network, whichever version of this package wrote it.
     """
     check_output(out, (".sqzdelta",), old, new)
-    from keras_squeezenet.compression.sqz_files import write_update
+    from keras_squeezenet.sqz.files import write_update
 
     size, whole = write_update(old, new, out), new.stat().st_size
     if as_json:
@@ -212,7 +212,7 @@ def patch(
 ):
     """Apply an update to a .sqz file of the network that it was made for."""
     check_output(out, (".sqz",), old, delta)
-    from keras_squeezenet.compression.sqz_files import apply_update
+    from keras_squeezenet.sqz.files import apply_update
 
     size = apply_update(old, delta, out)
     if as_json:
@@ -260,8 +260,11 @@ class _Aim:
 
     def reach(self, classifier, samples):
         """The `CompressedNetwork` that was asked for, without class names."""
-        from keras_squeezenet.compression.drop_search import fit_to_drop
-        from keras_squeezenet.compression.post_training import fit_to_size, share_weights
+        from keras_squeezenet.compression.without_training.drop_search import fit_to_drop
+        from keras_squeezenet.compression.without_training.post_training import (
+            fit_to_size,
+            share_weights,
+        )
 
         if self.base is not None:
             from keras_squeezenet.compression.saving import network_of
@@ -283,7 +286,7 @@ def _drop_measure(classifier, held_out):
     """A function: what a `CompressedNetwork` of the classifier's loses on images held out."""
     import keras
 
-    from keras_squeezenet.pretrained import convolutions_of
+    from keras_squeezenet.network.pretrained import convolutions_of
 
     before = held_out.decisions(classifier.predict)
     # One for all that are tried: a new one would compile its graph anew.
@@ -307,8 +310,8 @@ def _as_it_is(path, model):
     import numpy as np
 
     from keras_squeezenet.compression.saving import network_of, settings_of
-    from keras_squeezenet.compression.sqz_files import read_network
-    from keras_squeezenet.pretrained import convolutions_of
+    from keras_squeezenet.network.pretrained import convolutions_of
+    from keras_squeezenet.sqz.files import read_network
 
     if path and path.suffix == ".sqz":
         return read_network(path)
@@ -345,7 +348,7 @@ def _samples(classifier, count, held_out, **asked):
 
 def _size_without_names(target_size, class_names):
     """Bytes for all but the class names and the framing, of kilobytes for the whole file."""
-    from keras_squeezenet.compression.sqz.container import encode_class_names
+    from keras_squeezenet.sqz.container import encode_class_names
 
     names = len(encode_class_names(class_names))
     size = int(KILOBYTE * target_size) - names - HEADER_CHANGE
@@ -357,7 +360,7 @@ def _size_without_names(target_size, class_names):
 
 
 def _weighed(out, model, compressed):
-    from keras_squeezenet.compression.sqz_files import bytes_spent
+    from keras_squeezenet.sqz.files import bytes_spent
 
     size, float32 = out.stat().st_size, 4 * model.count_params()
     pairs = zip(model.get_weights(), compressed.get_weights(), strict=True)

@@ -19,10 +19,10 @@ def report(
 ):
     """Measure every model file in a run's folder and renew its report.html.
 
-    Of the table of train/communication.py, or a folder with one: its page.
+    Of the table of studies/communication.py, or a folder with one: its page.
     """
     from keras_squeezenet.files import write_csv
-    from keras_squeezenet.runs import renew_report
+    from keras_squeezenet.training.runs import renew_report
 
     table = communication_table(run)
     if table:
@@ -46,7 +46,7 @@ def communication_table(path):
 
 
 def report_communication(table, csv, as_json):
-    from keras_squeezenet.communication.page import write_communication_report
+    from keras_squeezenet.reports.communication_page import write_communication_report
 
     if csv:
         raise InputError(f"--csv goes with a run's folder. Received: --csv {csv} with {table}")
@@ -63,8 +63,8 @@ def compare(
     as_json: AsJson = False,
 ):
     """What several runs reached and what they cost, a line each."""
-    from keras_squeezenet.comparison import compare_runs
     from keras_squeezenet.files import write_csv
+    from keras_squeezenet.training.comparison import compare_runs
 
     rows = compare_runs(runs)
     if csv:

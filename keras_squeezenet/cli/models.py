@@ -82,12 +82,12 @@ def summary(
     as_json: AsJson = False,
 ):
     """The table of layers: output size, parameters, multiply-adds and activation bytes."""
-    from keras_squeezenet.classifiers import open_classifier
+    from keras_squeezenet.inference.classifiers import open_classifier
 
     # A file that cannot be read is refused before Keras is imported.
     network = None if model is None else open_classifier(model).model
-    from keras_squeezenet.models import SqueezeNet
-    from keras_squeezenet.profile import profile_model
+    from keras_squeezenet.network.models import SqueezeNet
+    from keras_squeezenet.network.profile import profile_model
 
     if model is None:
         shape = (input_size, input_size, 3) if input_size else None
@@ -142,10 +142,10 @@ def classify(
     as_json: AsJson = False,
 ):
     """What images show: the most probable classes of each."""
-    from keras_squeezenet import classifiers
+    from keras_squeezenet.cli.explaining import check_explainable, draw_explanations
     from keras_squeezenet.data.folders import find_pictures
     from keras_squeezenet.data.images import Framing, check_still, read_square
-    from keras_squeezenet.explain import check_explainable, draw_explanations
+    from keras_squeezenet.inference import classifiers
 
     # All that can be refused is refused before Keras is imported, which takes seconds.
     path = model_path(model)
@@ -201,8 +201,9 @@ def evaluate(
     path = model_path(model)
     asked = asked_of_data(path, data, resize, max_broken_share)
     classifier = open_model(model)
-    from keras_squeezenet import evaluation, figures
     from keras_squeezenet.data import load_labelled
+    from keras_squeezenet.inference import evaluation
+    from keras_squeezenet.reports import figures
 
     held_out = asked["held_out"]
     images = load_labelled(
@@ -288,7 +289,7 @@ def export(
 
     Or write its bytes as C source, for programs on microcontrollers that have no files.
     """
-    from keras_squeezenet.c_array import SOURCE_SUFFIXES
+    from keras_squeezenet.litert.c_array import SOURCE_SUFFIXES
 
     path = keras_model_path(model)
     as_c = format is Format.c or (format is None and out.suffix in SOURCE_SUFFIXES)
@@ -340,7 +341,7 @@ def _kind_of_images(images_from):
 
 
 def _export_c(name, model, out, options, images_from, as_json):
-    from keras_squeezenet.c_array import write_c_array
+    from keras_squeezenet.litert.c_array import write_c_array
 
     with tempfile.TemporaryDirectory() as folder:
         litert = Path(folder) / f"{out.stem}.tflite"
@@ -399,7 +400,7 @@ def _made_images(classifier, count, quantize):
 
 
 def _litert_file(model, path, options):
-    from keras_squeezenet.export import ExportError, export_litert
+    from keras_squeezenet.litert.export import ExportError, export_litert
 
     with bad_input(ExportError):
         return export_litert(model, path, **options)

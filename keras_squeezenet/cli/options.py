@@ -49,7 +49,7 @@ def bad_input(*kinds):
 
 def model_path(model):
     """The path of a model file, which is there; None of a published network."""
-    from keras_squeezenet.classifiers import PUBLISHED_VERSIONS, check_model_path
+    from keras_squeezenet.inference.classifiers import PUBLISHED_VERSIONS, check_model_path
 
     return None if model in PUBLISHED_VERSIONS else check_model_path(model)
 
@@ -63,7 +63,7 @@ def keras_model_path(model):
 
 
 def open_model(model):
-    from keras_squeezenet.classifiers import open_classifier, open_published
+    from keras_squeezenet.inference.classifiers import open_classifier, open_published
 
     path = model_path(model)
     if path:
@@ -74,7 +74,7 @@ def open_model(model):
 
 def run_recipe(model):
     """The recipe beside a model; None where the model is of no run."""
-    from keras_squeezenet.recipe import load_recipe_of_run
+    from keras_squeezenet.training.recipe import load_recipe_of_run
 
     recipe_path = _recipe_path(model)
     return load_recipe_of_run(recipe_path) if recipe_path else None
@@ -129,12 +129,12 @@ def resize_of(model):
 
 def _resize_inside(model):
     if model.suffix == ".tflite":
-        from keras_squeezenet.litert import read_resize
+        from keras_squeezenet.litert.model import read_resize
 
         with bad_input():
             return read_resize(model)
     if model.suffix == ".sqz":
-        from keras_squeezenet.compression.sqz_files import read_network
+        from keras_squeezenet.sqz.files import read_network
 
         return read_network(model).resize
     return None
@@ -266,7 +266,7 @@ def check_names_beside(path, class_names):
     Raises:
         InputError: one line that names both.
     """
-    from keras_squeezenet.classifiers import CLASS_NAMES_FILE, read_class_names
+    from keras_squeezenet.inference.classifiers import CLASS_NAMES_FILE, read_class_names
 
     names_path = path.with_name(CLASS_NAMES_FILE)
     if names_path.exists() and read_class_names(names_path) != class_names:
@@ -286,7 +286,7 @@ def save_keras(model, path, class_names):
     import keras
     import numpy as np
 
-    from keras_squeezenet.classifiers import CLASS_NAMES_FILE
+    from keras_squeezenet.inference.classifiers import CLASS_NAMES_FILE
 
     check_names_beside(path, class_names)
     with replacing(path) as temporary:

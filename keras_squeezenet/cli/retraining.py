@@ -28,7 +28,7 @@ from keras_squeezenet.cli.options import (
     run_recipe,
     save_keras,
 )
-from keras_squeezenet.compression.tfmot import require_tfmot
+from keras_squeezenet.compression.with_training.tfmot import require_tfmot
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import print_json, print_retrained
 
@@ -93,7 +93,7 @@ def prune(
     as_json: AsJson = False,
 ):
     """Prune a network's kernels while it trains on; the zeros stay zeros."""
-    from keras_squeezenet.compression.recipe import PruneSection
+    from keras_squeezenet.training.compression_recipe import PruneSection
 
     asked = _section(
         PruneSection, "prune", epochs=epochs, learning_rate=learning_rate, sparsity=sparsity
@@ -101,7 +101,7 @@ def prune(
     if structure and sparsity:
         raise InputError(f"--structure fixes the sparsity. Received: --sparsity {sparsity}")
     with _prepared(model, out, ".keras", data, batch_size, resize, max_broken_share) as prepared:
-        from keras_squeezenet.compression.pruning import prune as prune_model
+        from keras_squeezenet.compression.with_training.pruning import prune as prune_model
 
         result = prune_model(
             prepared.classifier.model,
@@ -135,13 +135,13 @@ def cluster(
     as_json: AsJson = False,
 ):
     """Let the weights of each kernel share a few values, and train those."""
-    from keras_squeezenet.compression.recipe import ClusterSection
+    from keras_squeezenet.training.compression_recipe import ClusterSection
 
     asked = _section(
         ClusterSection, "cluster", epochs=epochs, learning_rate=learning_rate, bits=bits
     )
     with _prepared(model, out, ".keras", data, batch_size, resize, max_broken_share) as prepared:
-        from keras_squeezenet.compression.clustering import cluster as cluster_model
+        from keras_squeezenet.compression.with_training.clustering import cluster as cluster_model
 
         result = cluster_model(
             prepared.classifier.model,
@@ -179,12 +179,12 @@ def quantize(
 
     Its accuracy is that of the file, which is run on the validation images.
     """
-    from keras_squeezenet.compression.recipe import QuantizeSection
+    from keras_squeezenet.training.compression_recipe import QuantizeSection
 
     asked = _section(QuantizeSection, "quantize", epochs=epochs, learning_rate=learning_rate)
     with _prepared(model, out, ".tflite", data, batch_size, resize, max_broken_share) as prepared:
-        from keras_squeezenet.compression.quantization_aware import quantize_aware
-        from keras_squeezenet.export import ExportError
+        from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
+        from keras_squeezenet.litert.export import ExportError
 
         result = quantize_aware(
             prepared.classifier.model,
@@ -240,7 +240,7 @@ class _Prepared:
         return self.dataset.val.val_batches(MEASURED_BATCH, rank=self.rank, ranks=self.ranks)
 
     def retraining(self, section, momentum):
-        from keras_squeezenet.compression.retraining import Retraining
+        from keras_squeezenet.compression.with_training.retraining import Retraining
 
         return Retraining(
             epochs=section.epochs,
@@ -250,8 +250,8 @@ class _Prepared:
         )
 
     def top1_of_file(self, path):
-        from keras_squeezenet import evaluation
-        from keras_squeezenet.classifiers import open_classifier
+        from keras_squeezenet.inference import evaluation
+        from keras_squeezenet.inference.classifiers import open_classifier
 
         predictions = evaluation.predict_batches(
             open_classifier(path).predict, self.dataset.val.indexed_val_batches(MEASURED_BATCH)
@@ -350,7 +350,7 @@ def _dataset(classifier, asked):
 
 def _section(kind, command, **options):
     """The options that were given, checked, and the defaults of the others."""
-    from keras_squeezenet.recipe import check_recipe
+    from keras_squeezenet.training.recipe import check_recipe
 
     given = {name: value for name, value in options.items() if value is not None}
     return check_recipe(kind, given, source=command)

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import keras_squeezenet.quick_start  # noqa: F401
+import keras_squeezenet.startup.quick_start  # noqa: F401
 
 # isort: split
 import keras
@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_squeezenet import distributed
-from keras_squeezenet.baselines import AlexNet
 from keras_squeezenet.communication.measuring import (
     WORKLOADS,
     Exchange,
@@ -26,7 +25,8 @@ from keras_squeezenet.communication.measuring import (
     allreduce_seconds,
     sent_bytes,
 )
-from keras_squeezenet.models import SqueezeNet
+from keras_squeezenet.network.baselines import AlexNet
+from keras_squeezenet.network.models import SqueezeNet
 
 BUILDERS = {
     "SqueezeNet 1.0": lambda shape: SqueezeNet(weights=None, version="1.0", input_shape=shape),

@@ -116,7 +116,7 @@ def read_rows(path: str | Path) -> list[Row]:
         rows = [_row(cells) for cells in read_table(path)]
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: expected the table of train/communication.py. Received: {error!r}"
+            f"{path}: expected the table of studies/communication.py. Received: {error!r}"
         ) from None
     if not rows:
         raise InputError(f"{path}: expected measured rows. Received: none")

@@ -1,5 +1,4 @@
-"""A network in a few hundred kilobytes: pruning, shared values, entropy coding, the .sqz file.
+"""A network in a few hundred kilobytes: pruning, shared values, and files of them.
 
-`network.py` and `sqz` know numpy only. What trains a network knows TensorFlow, and is imported when
-it is needed.
+What trains a network further needs tensorflow-model-optimization, and is imported when it is used.
 """

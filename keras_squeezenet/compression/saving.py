@@ -6,14 +6,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_squeezenet.architecture import FIRST_FIRE, Architecture, FireFilters
-from keras_squeezenet.compression.codebooks import nearest_values, share_values
-from keras_squeezenet.compression.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
-from keras_squeezenet.compression.sqz_files import read_network, write_network
+from keras_squeezenet.compression.without_training.codebooks import nearest_values, share_values
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
-from keras_squeezenet.models import SqueezeNet
-from keras_squeezenet.pretrained import convolutions_of, padding_name
+from keras_squeezenet.network.architecture import FIRST_FIRE, Architecture, FireFilters
+from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
+from keras_squeezenet.network.models import SqueezeNet
+from keras_squeezenet.network.pretrained import convolutions_of, padding_name
+from keras_squeezenet.sqz.files import read_network, write_network
+from keras_squeezenet.sqz.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
 
 # Of a kernel's norm, that taking the values of a base may change. Codebooks of 4 bits change 0.10
 # to 0.17 of the published 1.1's; a network that was trained on from its base starts on the values.
@@ -157,7 +157,7 @@ def settings_of(model):
     if "conv1_normalization" in layers:
         raise NotASqueezeNetError(
             "`model` must have its batch normalization folded away: "
-            f"keras_squeezenet.folding.folded_weights. Received: {model.name} with it"
+            f"keras_squeezenet.network.folding.folded_weights. Received: {model.name} with it"
         )
     fires = [layer for layer in model.layers if isinstance(layer, Fire)]
     last_number = FIRST_FIRE + len(fires)

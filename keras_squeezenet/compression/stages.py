@@ -10,7 +10,7 @@ import numpy as np
 from keras_squeezenet.errors import InputError
 
 if TYPE_CHECKING:  # it imports Keras
-    from keras_squeezenet.export import ExportResult
+    from keras_squeezenet.litert.export import ExportResult
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ whatever else sets PMIX_RANK.
 
 from keras_squeezenet.distributed.callbacks import AverageMetrics as AverageMetrics
 from keras_squeezenet.distributed.callbacks import BroadcastState as BroadcastState
+from keras_squeezenet.distributed.launchers import LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
 from keras_squeezenet.distributed.optimizer import COMPRESSIONS as COMPRESSIONS
 from keras_squeezenet.distributed.optimizer import DistributedOptimizer as DistributedOptimizer
-from keras_squeezenet.distributed.optimizer import (
-    apply_incomplete_group as apply_incomplete_group,
-)
+from keras_squeezenet.distributed.optimizer import apply_incomplete_group as apply_incomplete_group
 from keras_squeezenet.distributed.ranks import LauncherError as LauncherError
 from keras_squeezenet.distributed.ranks import RankError as RankError
 from keras_squeezenet.distributed.ranks import broadcast as broadcast
@@ -32,4 +31,3 @@ from keras_squeezenet.distributed.weights import average_statistics as average_s
 from keras_squeezenet.distributed.weights import broadcast_variables as broadcast_variables
 from keras_squeezenet.distributed.weights import broadcast_weights as broadcast_weights
 from keras_squeezenet.distributed.weights import equal_ranks as equal_ranks
-from keras_squeezenet.launchers import LAUNCHER_VARIABLES as LAUNCHER_VARIABLES

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_squeezenet.distributed.connections import noticing_dead_peers
+from keras_squeezenet.distributed.launchers import launch
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.launchers import launch
 from keras_squeezenet.machine import keep_to_own_cores, own_cores, schedulable_cores, told_threads
 
 # How long ranks wait for one that is starting, TensorFlow's import on a cold disk included. Gloo
@@ -140,7 +140,7 @@ def communicates():
     """
     if _waiting:
         raise LauncherError(
-            "A rank of an elastic run trains within keras_squeezenet.elastic.run. "
+            "A rank of an elastic run trains within keras_squeezenet.distributed.elastic.run. "
             "Received: gradients of a rank that has not met the others"
         )
     return size() > 1 or (_place is not None and _ranks_may_change())

@@ -6,7 +6,7 @@ python averaging.py FOLDER  writes FOLDER/rank0.npz, FOLDER/rank1.npz, …
 import sys
 from pathlib import Path
 
-import keras_squeezenet.quick_start  # noqa: F401
+import keras_squeezenet.startup.quick_start  # noqa: F401
 
 # isort: split
 import keras

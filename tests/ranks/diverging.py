@@ -12,8 +12,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from keras_squeezenet import distributed
-from keras_squeezenet.compression.bridge import to_tf_keras
-from keras_squeezenet.compression.retraining import Retraining, RetrainingError, retrain
+from keras_squeezenet.compression.with_training.bridge import to_tf_keras
+from keras_squeezenet.compression.with_training.retraining import (
+    Retraining,
+    RetrainingError,
+    retrain,
+)
 from tests.compression_digits import tiny_net, training_batches
 
 STEPS = 3

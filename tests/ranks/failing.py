@@ -1,6 +1,6 @@
 """Started by horovodrun: rank 1 fails in the middle of an epoch."""
 
-import keras_squeezenet.quick_start  # noqa: F401
+import keras_squeezenet.startup.quick_start  # noqa: F401
 
 # isort: split
 import keras

@@ -10,14 +10,15 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-import keras_squeezenet.quick_start  # noqa: F401
+import keras_squeezenet.startup.quick_start  # noqa: F401
 
 # isort: split
 import keras
 import numpy as np
 
-from keras_squeezenet import distributed, training
-from keras_squeezenet.recipe import Recipe, TrainingSection
+from keras_squeezenet import distributed
+from keras_squeezenet.training import building as training
+from keras_squeezenet.training.recipe import Recipe, TrainingSection
 
 STEPS, BATCH, CLASSES = 6, 4, 3
 OVERFLOWS_AT = 1

@@ -6,14 +6,14 @@ python statistics.py FOLDER  writes FOLDER/rank0.npz, FOLDER/rank1.npz, …
 import sys
 from pathlib import Path
 
-import keras_squeezenet.quick_start  # noqa: F401
+import keras_squeezenet.startup.quick_start  # noqa: F401
 
 # isort: split
 import keras
 import numpy as np
 
 from keras_squeezenet import distributed
-from keras_squeezenet.layers import Fire
+from keras_squeezenet.network.layers import Fire
 
 
 def make_model():

@@ -1,0 +1,1 @@
+"""Compression that trains on: pruning, clustering, quantization-aware training, distillation."""

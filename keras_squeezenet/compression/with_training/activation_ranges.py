@@ -1,0 +1,169 @@
+"""The ranges of activations in a network that tfmot quantizes in training: found from images.
+
+`keras_squeezenet.litert.ranges` does the same for a file that is calibrated after training, and
+says how much room a range needs.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from keras_squeezenet.litert.ranges import first_late, range_with_room
+
+KERNEL_ATTRIBUTES = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
+
+_MOVING_AVERAGE_STEP = 1e-3  # what tfmot's ranges of activations move towards those of a batch
+_SETTLING_IMAGES = 32
+
+# Names of tf_keras's layers and functions, see `ranges` for the same in a file.
+_PASSING = {
+    "AveragePooling2D",
+    "Concatenate",
+    "Cropping2D",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "MaxPooling2D",
+    "Permute",
+    "Reshape",
+    "SpatialDropout2D",
+    "ZeroPadding2D",
+}
+_ACTIVATIONS = {"Activation", "Softmax"}
+_BOUNDING = {"hard_sigmoid", "log_softmax", "relu6", "sigmoid", "softmax", "tanh"}
+
+
+def set_input_range(quantized, least, greatest):
+    for layer in quantized.layers:
+        if type(layer).__name__ == "QuantizeLayer":
+            for variable in layer.weights:
+                if variable.name.endswith("_min:0"):
+                    variable.assign(least)
+                elif variable.name.endswith("_max:0"):
+                    variable.assign(greatest)
+
+
+def calibrate(quantized, images):
+    """Set the ranges of all activations to what the images need, as `export_litert` does.
+
+    A tensor's range is right only once those before it are, so some images go through until
+    nothing moves. Then each goes through alone: the range of what decides has room for more than
+    was seen, and how much tell the extremes of single images. Meanwhile ranges are twice as wide,
+    so that none cuts off what a later one has to be found for.
+    """
+    import tensorflow as tf
+
+    ranges = _activation_ranges(quantized)
+    variables = [variable for pair in ranges for variable in pair]
+    with _as_in_use(quantized):
+        forward = tf.function(lambda images: quantized(images, training=True))
+        for _ in range(len(ranges)):
+            found = 2 * _observed(forward, images[:_SETTLING_IMAGES], variables)
+            settled = np.allclose(found, [v.numpy() for v in variables], rtol=0.02, atol=1e-3)
+            _assign(variables, found)
+            if settled:
+                break
+        each = np.array(
+            [_observed(forward, images[i : i + 1], variables) for i in range(len(images))]
+        )
+    deciding = {id(least) for least, _ in _deciding_ranges(quantized)}
+    late = {id(least) for least, _ in _late_ranges(quantized)}
+    for pair, least, greatest in zip(ranges, each.T[::2], each.T[1::2], strict=True):
+        places = {"decides": id(pair[0]) in deciding, "late": id(pair[0]) in late}
+        _assign(pair, range_with_room(least, greatest, **places))
+
+
+def _activation_ranges(quantized):
+    """The variables min and max of every activation, but for the model's input."""
+    return [
+        pair
+        for layer in quantized.layers
+        if type(layer).__name__ == "QuantizeWrapperV2"
+        for pair in ranges_of(layer).values()
+    ]
+
+
+def ranges_of(wrapper):
+    """Of a layer's activations: "pre_activation", "post_activation" or "output" -> (min, max)."""
+    named = {variable.name.split("/")[-1]: variable for variable in wrapper.weights}
+    return {
+        name.removesuffix("_min:0"): (least, named[name.replace("_min:0", "_max:0")])
+        for name, least in named.items()
+        if name.endswith("_min:0") and "kernel_" not in name
+    }
+
+
+def _deciding_ranges(quantized):
+    """Those that nothing bounds of outputs, and of what passing and bounding layers make them of.
+
+    The same of a file finds `ranges`.
+    """
+    wanted = {id(layer) for layer in quantized.layers if not layer.outbound_nodes}
+    for layer in reversed(quantized.layers):
+        if id(layer) not in wanted or type(layer).__name__ != "QuantizeWrapperV2":
+            continue
+        yield from _unbounded_ranges(layer)
+        kind = type(layer.layer).__name__
+        if kind in _PASSING or (kind in _ACTIVATIONS and _is_bounded(layer.layer)):
+            wanted |= {id(node.layer) for node in layer.inbound_nodes[0].parent_nodes}
+
+
+def _late_ranges(quantized):
+    """Those that nothing bounds of the late layers and of all that follow them."""
+    wrappers = [layer for layer in quantized.layers if hasattr(layer, "layer")]
+    has_kernel = [type(wrapper.layer).__name__ in KERNEL_ATTRIBUTES for wrapper in wrappers]
+    first = first_late(sum(has_kernel))
+    for wrapper, kernels_so_far in zip(wrappers, np.cumsum(has_kernel), strict=True):
+        if kernels_so_far > first:
+            yield from _unbounded_ranges(wrapper)
+
+
+def _unbounded_ranges(wrapper):
+    bounded = _is_bounded(wrapper.layer)
+    for name, pair in ranges_of(wrapper).items():
+        if name == "pre_activation" or not bounded:
+            yield pair
+
+
+def _is_bounded(layer):
+    if getattr(layer, "max_value", None) is not None:  # a ReLU's
+        return True
+    activation = getattr(layer, "activation", None)
+    activation = getattr(activation, "activation", activation)  # inside of tfmot's
+    return type(layer).__name__ == "Softmax" or getattr(activation, "__name__", "") in _BOUNDING
+
+
+@contextmanager
+def _as_in_use(quantized):
+    """Only the ranges are in training while it lasts: no dropout, no new statistics."""
+    inner = [layer.layer for layer in quantized.layers if hasattr(layer, "layer")]
+    rates = [(layer, layer.rate) for layer in inner if "Dropout" in type(layer).__name__]
+    trainable = [
+        (layer, layer.trainable) for layer in inner if type(layer).__name__ == "BatchNormalization"
+    ]
+    for layer, _ in rates:
+        layer.rate = 0.0
+    for layer, _ in trainable:
+        layer.trainable = False
+    try:
+        yield
+    finally:
+        for layer, rate in rates:
+            layer.rate = rate
+        for layer, was in trainable:
+            layer.trainable = was
+
+
+def _observed(forward, images, ranges):
+    """The batch's own minima and maxima, from how far they moved the averages."""
+    before = np.array([variable.numpy() for variable in ranges], np.float64)
+    forward(images)
+    after = np.array([variable.numpy() for variable in ranges], np.float64)
+    _assign(ranges, before)
+    return before + (after - before) / _MOVING_AVERAGE_STEP
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,149 @@
+"""Trained codebooks: every kernel keeps few different values, and those are trained.
+
+Deep Compression (Han et al., arXiv 1510.00149, section 3): the weights of a kernel are grouped by
+k-means, each group shares one value, and the gradient of a shared value is that of its weights
+together. With tfmot's sparsity-preserving clustering, zeros of a pruned kernel stay zeros.
+"""
+
+import numpy as np
+
+from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
+from keras_squeezenet.compression.with_training.pruning import by_layer
+from keras_squeezenet.compression.with_training.retraining import (
+    Compressed,
+    RetrainingError,
+    check_classifier,
+    retrain,
+    top1,
+)
+from keras_squeezenet.compression.with_training.tfmot import load_tfmot
+from keras_squeezenet.compression.without_training.codebooks import k_means
+
+# tfmot compares every weight with every shared value in every step: 256 of them take 1 KB a weight.
+MIN_BITS, MAX_BITS = 2, 8
+
+
+def cluster(
+    model,
+    train_data,
+    *,
+    retraining,
+    bits=5,
+    preserve_sparsity=True,
+    validation_data=None,
+):
+    """Let the weights of each kernel share at most 2**bits values, and train those values.
+
+    The kernels of Conv2D and Dense layers are clustered; those of depthwise convolutions, and
+    biases, never. A kernel that has no more weights than values is left. Under horovodrun every
+    rank calls this with its own shard, and all get the same model.
+
+    Args:
+        model: a Keras 3 classifier; see `bridge.to_tf_keras`. It is not changed.
+        train_data: iterable of (images, integer labels), as the model takes them; endless or not.
+        retraining: a `Retraining`.
+        bits: from 2 to 8, of every kernel; a dict of that by layer names (of
+            `Architecture.kernel_shapes`), other layers are left; or a function of name and kernel
+            shape that gives that.
+        preserve_sparsity: whether zeros of a kernel stay zeros; 0 then is one of its values.
+        validation_data: finite iterable of (images, integer labels) to measure top-1 on.
+
+    Returns:
+        A `Compressed`. A clustered kernel of its model has at most 2**bits different float32
+        values, -0.0 not among them.
+
+    Raises:
+        RetrainingError: for arguments that do not go together.
+        BridgeError: the model cannot be carried to tf_keras.
+    """
+    check_classifier(model)
+    kernel_by_name = kernels(model)
+    counts = {name: 2**b for name, b in layer_bits(bits, kernel_by_name).items()}
+    twin = to_tf_keras(model)
+    before = top1(model, validation_data)
+    clustered = _wrapped(twin, counts, kernel_by_name, preserve_sparsity)
+    retrain(clustered, train_data, retraining)
+    stripped = load_tfmot().clustering.keras.strip_clustering(clustered)
+    return Compressed.from_twin(stripped, model, before, validation_data)
+
+
+def layer_bits(bits, kernel_by_name):
+    """How many bits choose a kernel's shared values, by name; see `cluster`.
+
+    Raises:
+        RetrainingError: a number is outside 2 to 8, a name is no kernel's, or none is clustered.
+    """
+    shapes = {name: kernel.shape for name, kernel in kernel_by_name.items()}
+    found = by_layer("bits", bits, shapes)
+    for name, value in found.items():
+        if type(value) is not int or not MIN_BITS <= value <= MAX_BITS:
+            raise RetrainingError(
+                f"`bits` must be integers from {MIN_BITS} to {MAX_BITS}. "
+                f"Received: bits={value} for {name}"
+            )
+    if not found:
+        raise RetrainingError(f"`bits` must be given for some kernel. Received: bits={bits}")
+    return found
+
+
+def initial_codebook(values, count):
+    """`count` values that many stand for with little error: k-means, the last one repeated.
+
+    Args:
+        values: float32 `[n]`, n ≥ 1.
+        count: ≥ 1.
+
+    Returns:
+        float32 `[count]`, ascending. k-means may find fewer different ones.
+    """
+    centroids = k_means(values, min(count, len(np.unique(values))), np.ones(len(values)))
+    return np.pad(centroids, (0, count - len(centroids)), "edge").astype(np.float32)
+
+
+def _wrapped(twin, counts, kernel_by_name, preserve_sparsity):
+    """The twin with tfmot's clustering around the layers that are to be clustered."""
+    import tf_keras
+
+    load_tfmot()
+    from tensorflow_model_optimization.python.core.clustering.keras.cluster_config import (
+        CentroidInitialization,
+    )
+    from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import (
+        cluster_weights,
+    )
+
+    keeps_zeros = {
+        name: preserve_sparsity and not kernel.all() for name, kernel in kernel_by_name.items()
+    }
+
+    def wrap(layer):
+        kernel = kernel_by_name.get(layer.name)
+        if layer.name not in counts or kernel.size <= counts[layer.name] or not kernel.any():
+            return layer
+        return cluster_weights(
+            layer,
+            number_of_clusters=counts[layer.name],
+            cluster_centroids_init=CentroidInitialization.LINEAR,
+            preserve_sparsity=keeps_zeros[layer.name],
+        )
+
+    wrapped = tf_keras.models.clone_model(twin, clone_function=wrap)
+    for layer in wrapped.layers:
+        if hasattr(layer, "cluster_centroids"):
+            _set_codebook(layer, kernel_by_name[layer.layer.name])
+    return wrapped
+
+
+def _set_codebook(layer, kernel):
+    """k-means in place of tfmot's evenly spaced or random first values, and its masks with it."""
+    import tensorflow as tf
+
+    (centroids,) = layer.cluster_centroids.values()
+    if not layer.preserve_sparsity:
+        centroids.assign(initial_codebook(kernel.ravel(), centroids.shape[0]))
+        return
+    codebook = initial_codebook(kernel[kernel != 0], centroids.shape[0] - 1)
+    centroids.assign(np.insert(codebook, 0, np.float32(0)))
+    (name,) = layer.cluster_centroids
+    layer.zero_idx[name] = tf.constant(0, tf.int64)
+    layer.sparsity_masks[name] = tf.constant((kernel != 0).astype(np.float32))

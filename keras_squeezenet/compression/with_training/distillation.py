@@ -1,0 +1,211 @@
+"""Distillation: a network learns what a larger one says (Hinton et al., arXiv 1503.02531).
+
+The training is `keras.distillation.Distiller`. Here is what goes around it: logits of models that
+end in a softmax, a teacher of another image size, ranks that stay equal, and both models left as
+they were.
+"""
+
+import logging
+import math
+
+import keras
+from keras import layers, ops
+
+from keras_squeezenet import distributed
+from keras_squeezenet.compression.with_training.bridge import copy_of, kernels
+from keras_squeezenet.compression.with_training.retraining import (
+    Compressed,
+    LayerStatistics,
+    RetrainingError,
+    top1,
+)
+from keras_squeezenet.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# Of a softmax without logits before it: 0 has no logarithm.
+_LEAST_PROBABILITY = 1e-30
+
+
+def distill(
+    model,
+    teacher,
+    train_data,
+    *,
+    retraining,
+    temperature=4.0,
+    student_weight=0.1,
+    teacher_preprocessing=None,
+    validation_data=None,
+):
+    """Train a copy of `model` towards what `teacher` says, and towards the labels.
+
+    The loss is student_weight · cross-entropy + (1 − student_weight) · temperature² ·
+    KL(teacher ‖ student), the latter between softmaxes of logits / temperature (section 2).
+
+    Args:
+        model: an image classifier with one input `(batch, height, width, channels)` and one output
+            `(batch, classes)`, a softmax or logits.
+        teacher: another one, of the same classes. Where its height and width differ from the
+            model's, images are resized for it (bilinear).
+        train_data: iterable of (images, integer labels), or of images alone where `student_weight`
+            is 0; images as `model` takes them. On several ranks each has its shard. One that ends
+            is started again.
+        retraining: a `Retraining`.
+        temperature: above 0.
+        student_weight: from 0 to 1; with 0 labels are not looked at.
+        teacher_preprocessing: function of a batch of images as `model` takes them, returns them as
+            `teacher` does: `keras.applications.resnet.preprocess_input` for RGB 0…255, for example.
+            None: both take the same.
+        validation_data: finite iterable of (images, labels), to measure before and after.
+
+    Returns:
+        `Compressed`, with the trained copy; all ranks have the same.
+
+    Raises:
+        InputError: the models do not fit each other, a number is out of its range, or labels are
+            missing; the text names it.
+        RetrainingError: the loss is no longer a number.
+    """
+    _check_numbers(temperature, student_weight)
+    _check_classifier("model", model)
+    _check_classifier("teacher", teacher)
+    if model.output_shape[-1] != teacher.output_shape[-1]:
+        raise InputError(
+            f"`teacher` must have the classes of the model, {model.output_shape[-1]}. "
+            f"Received: {teacher.output_shape[-1]}"
+        )
+    student = copy_of(model)
+    distiller = keras.distillation.Distiller(
+        # A copy: the distiller freezes its teacher for good.
+        teacher=_fed_like(student, copy_of(teacher), teacher_preprocessing),
+        student=_logits_of(student),
+        # An instance: Keras 3.15.1 takes its own default, "kl_divergence", for a loss that wants
+        # the logits as they are, and uses no softmax and no temperature².
+        distillation_losses=keras.distillation.LogitsDistillation(
+            temperature, loss=keras.losses.KLDivergence()
+        ),
+        student_loss_weight=student_weight,
+    )
+    rate = keras.optimizers.schedules.CosineDecay(retraining.learning_rate, retraining.steps)
+    distiller.compile(
+        optimizer=distributed.DistributedOptimizer(
+            keras.optimizers.SGD(rate, momentum=retraining.momentum)
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        # Horovod's operations do not compile with XLA, and on CPUs it is slower.
+        jit_compile=False,
+    )
+    distiller.fit(
+        _batches(train_data, labelled=student_weight > 0),
+        epochs=retraining.epochs,
+        steps_per_epoch=retraining.steps_per_epoch,
+        callbacks=[
+            distributed.BroadcastState(),
+            distributed.AverageMetrics(),
+            _Progress(retraining),
+        ],
+        shuffle=False,
+        verbose=0,
+    )
+    statistics = tuple(LayerStatistics.of(*item) for item in kernels(student).items())
+    return Compressed(
+        student, statistics, top1(model, validation_data), top1(student, validation_data)
+    )
+
+
+class _Progress(keras.callbacks.Callback):
+    def __init__(self, retraining):
+        super().__init__()
+        self.retraining = retraining
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = logs["total_loss"]
+        if not math.isfinite(loss):
+            raise RetrainingError(
+                f"The loss must stay finite; a lower learning rate helps. Received: {loss} in "
+                f"epoch {epoch + 1} with learning_rate={self.retraining.learning_rate}"
+            )
+        log.info("epoch %d of %d: loss %.4f", epoch + 1, self.retraining.epochs, loss)
+
+
+def _check_numbers(temperature, student_weight):
+    # A NaN fails the comparisons.
+    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+        raise InputError(
+            f"`temperature` must be a number above 0. Received: temperature={temperature}"
+        )
+    if type(student_weight) not in (int, float) or not 0 <= student_weight <= 1:
+        raise InputError(
+            "`student_weight` must be a number from 0 to 1. "
+            f"Received: student_weight={student_weight}"
+        )
+
+
+def _check_classifier(name, model):
+    outputs = getattr(model, "outputs", None)
+    if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
+        raise InputError(
+            f"`{name}` must be a functional or Sequential model from one input to one output "
+            f"(batch, classes). Received: {name}={model!r}"
+        )
+    if len(model.input_shape) != 4:
+        raise InputError(
+            f"`{name}` must take images (batch, height, width, channels). "
+            f"Received: {name}.input_shape={model.input_shape}"
+        )
+    activation = _final_activation(model)
+    if activation not in ("softmax", "linear"):
+        raise InputError(
+            f"`{name}` must end in a softmax or in logits. "
+            f"Received: {model.layers[-1].name} with {activation}"
+        )
+
+
+def _final_activation(model):
+    last = model.layers[-1]
+    if isinstance(last, layers.Softmax):
+        return "softmax"
+    return keras.activations.serialize(keras.activations.get(getattr(last, "activation", None)))
+
+
+def _logits_of(model):
+    """A model with the same layers that ends before the softmax, in float32."""
+    logits = model.outputs[0]
+    if _final_activation(model) == "softmax":
+        last = model.layers[-1]
+        if isinstance(last, layers.Softmax | layers.Activation):
+            logits = last.input
+        else:
+            # Logits but for a constant, which a softmax does not see.
+            logits = ops.log(ops.maximum(logits, _LEAST_PROBABILITY))
+    return keras.Model(model.inputs, layers.Identity(dtype="float32")(logits))
+
+
+def _fed_like(student, teacher, preprocessing):
+    """The teacher's logits as a model of the student's input."""
+    images = keras.Input(student.input_shape[1:], dtype=student.inputs[0].dtype)
+    x = images
+    height_and_width = teacher.input_shape[1:3]
+    if None not in height_and_width and height_and_width != student.input_shape[1:3]:
+        x = layers.Resizing(*height_and_width)(x)
+    if preprocessing is not None:
+        x = layers.Lambda(preprocessing)(x)
+    return keras.Model(images, _logits_of(teacher)(x))
+
+
+def _batches(train_data, *, labelled):
+    """(images, labels), or images alone, again and again."""
+    while True:
+        count = 0
+        for batch in train_data:
+            alone = not isinstance(batch, tuple | list)
+            if labelled and (alone or len(batch) != 2):
+                raise InputError(
+                    "`train_data` must hold (images, labels); without labels `student_weight` "
+                    "must be 0. Received: images alone"
+                )
+            count += 1
+            yield tuple(batch) if labelled else (batch if alone else batch[0],)
+        if not count:
+            raise InputError("`train_data` must hold batches. Received: none")

@@ -1,0 +1,108 @@
+"""The smallest file of a network that answers nearly as well: a search over the price of a bit."""
+
+import math
+from dataclasses import dataclass
+
+from keras_squeezenet import sqz
+from keras_squeezenet.compression.without_training.post_training import PRICES, Rounding
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.sqz.network import CompressedNetwork
+
+START, FINEST = 1.5, 8  # bits per weight with which the search begins, and ends in vain
+STEP = math.log(2)  # of the price's logarithm, doubled with each step: about 12 % of the size
+PRECISION = STEP / 2  # to which the last step is halved
+LEAST_GAIN = 0.98  # a coarser network's share of the size, above which the next is not tried
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    logarithm: float  # of the price
+    network: CompressedNetwork
+    size: int
+    drop: float
+    fits: bool
+
+
+def fit_to_drop(model, images, drop_of, max_drop, *, progress=None):
+    """Round a trained network as coarsely as its answers allow.
+
+    The search goes on from 1.5 bits a weight, in growing steps, to where the answer changes, and
+    halves the last step. What a few hundred images say of an accuracy goes up and down by chance:
+    halving all that is possible would often end far from there.
+
+    Args:
+        model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
+        images: float32 array, as the model takes them; a few hundred. They need no labels, and
+            `drop_of` should look at others.
+        drop_of: what a `CompressedNetwork` loses, a number.
+        max_drop: how much it may lose.
+        progress: called with a line about each step.
+
+    Returns:
+        The `CompressedNetwork` with the smallest file among those tried that lose no more.
+
+    Raises:
+        InputError: every one that was tried loses more, up to 8 bits a weight.
+    """
+    say = progress or _silent
+    rounding = Rounding(model, images, progress)
+    bytes_per_bit = model.count_params() / 8
+    start = math.log(rounding.price_for(START * bytes_per_bit))
+    finest = math.log(rounding.price_for(FINEST * bytes_per_bit))
+
+    def attempt(logarithm):
+        price = math.exp(logarithm)
+        network = rounding.network(price)
+        size, drop = len(sqz.encode(network)), drop_of(network)
+        say(f"price {price:.3g} nats a bit: {size} bytes, {drop:.2f} of {max_drop:g} points lost")
+        return _Tried(logarithm, network, size, drop, drop <= max_drop)
+
+    tried = [attempt(start)]
+    if tried[0].fits:
+        _coarser_while_it_fits(tried, attempt, math.log(PRICES[1]))
+    else:
+        _finer_until_it_fits(tried, attempt, finest)
+    fitting = [found for found in tried if found.fits]
+    if not fitting:
+        least = min(tried, key=lambda found: found.drop)
+        raise InputError(
+            "`max_drop` must be a loss that can be kept to; where images are few, a few close "
+            f"calls exceed it, and more images help. Received: max_drop={max_drop:g}, where a file "
+            f"of {least.size} bytes loses {least.drop:.2f}"
+        )
+    if len(fitting) < len(tried):
+        fitting += _halving_the_last_step(tried, attempt)
+    return min(fitting, key=lambda found: found.size).network
+
+
+def _coarser_while_it_fits(tried, attempt, coarsest):
+    step = STEP
+    while tried[-1].logarithm < coarsest:
+        tried.append(attempt(min(tried[-1].logarithm + step, coarsest)))
+        step *= 2
+        if not tried[-1].fits or tried[-1].size > LEAST_GAIN * tried[-2].size:
+            return
+
+
+def _finer_until_it_fits(tried, attempt, finest):
+    step = STEP
+    while not tried[-1].fits and tried[-1].logarithm > finest:
+        tried.append(attempt(max(tried[-1].logarithm - step, finest)))
+        step *= 2
+
+
+def _halving_the_last_step(tried, attempt):
+    """Those that fit between the coarsest that fits and the next, which does not."""
+    fine = max(found.logarithm for found in tried if found.fits)
+    coarse = min(found.logarithm for found in tried if found.logarithm > fine)
+    while coarse - fine > PRECISION:
+        found = attempt((fine + coarse) / 2)
+        if found.fits:
+            fine = found.logarithm
+            yield found
+        else:
+            coarse = found.logarithm
+
+
+def _silent(line):
+    pass

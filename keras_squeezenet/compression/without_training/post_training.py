@@ -1,0 +1,275 @@
+"""Compression without training: from a trained network and a few hundred images to few bits.
+
+The images need no labels. Every layer gets a codebook and codes that leave its outputs as they
+were (`reconstruction`), bits go to the layers where they count (`allocation`), and layers are
+rounded in the order in which an image meets them, so that each makes up for what those before it
+have changed.
+"""
+
+import keras
+import numpy as np
+
+from keras_squeezenet import sqz
+from keras_squeezenet.compression.saving import settings_of
+from keras_squeezenet.compression.without_training.allocation import (
+    allocate,
+    grid,
+    measure_layers,
+    rate_weight,
+)
+from keras_squeezenet.compression.without_training.calibration import sites
+from keras_squeezenet.compression.without_training.codebooks import MAX_BITS, share_values
+from keras_squeezenet.compression.without_training.reconstruction import Layer
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
+
+MEASURED_IMAGES = 48  # on which layers are measured one by one
+PRICES = (1e-10, 1e-3)  # nats per bit, between which any useful one is
+PRICE_PRECISION = 0.01  # of its logarithm: about 0.2 % of the size
+FINEST_PRICE = 2 * PRICES[0]  # at or below which layers are as fine as they were measured
+SIZE_ATTEMPTS = 6
+AIMED_SHARE_OF_TARGET = 0.992
+LEAST_SHARE_OF_TARGET = 0.975  # below which another attempt may fill what is left
+BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
+FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanish, theory asks more
+
+
+def share_weights(model, images, *, bits, density=None, progress=None):
+    """Prune a trained network and share the rest of its weights, as in Deep Compression.
+
+    Args:
+        model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
+        images: float32 array, as the model takes them; a hundred or more.
+        bits: of the codebook of each kernel: 2**bits values, 1 to 16; an integer or a dict by the
+            names of `Architecture.kernel_shapes`.
+        density: share of the weights of each kernel that are kept, those that are hardest to do
+            without; a number, a dict by name, or None for those that are not 0 already.
+        progress: called with a line about each layer.
+
+    Returns:
+        A `CompressedNetwork`.
+
+    Raises:
+        InputError: an argument is none of these.
+    """
+    say = progress or _silent
+    settings = settings_of(model)
+    names = settings["architecture"].kernel_shapes(settings["classes"])
+    bits_of = {name: _checked_bits(_of_layer("bits", bits, name)) for name in names}
+    density_of = {name: _checked_density(_of_layer("density", density, name)) for name in names}
+    images = _checked_images(model, images)
+
+    def quantize(name, layer):
+        kept = _kept(layer, density_of[name])
+        kernel, _ = layer.pruned(kept)
+        codebook = share_values(kernel, bits_of[name]).codebook
+        if 0 not in codebook:
+            codebook[np.abs(codebook).argmin()] = 0
+        codes, bias = layer.assign(codebook, kept=kept)
+        say(f"{name}: {kept.mean():.0%} of the weights, {codebook.size} values")
+        return SharedValues.of(codebook[codes]), SharedValues.of(bias.astype(np.float16))
+
+    return _in_order(model, images, quantize)
+
+
+def fit_to_size(model, images, target_size, *, progress=None):
+    """Round a trained network to a file of a wanted size, as accurately as is known here.
+
+    Args:
+        model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
+        images: float32 array, as the model takes them; a few hundred. They need no labels.
+        target_size: bytes of the .sqz file in its best mode, without class names.
+        progress: called with a line about each step.
+
+    Returns:
+        A `CompressedNetwork` whose file is not larger.
+
+    Raises:
+        InputError: the size cannot be reached.
+    """
+    return Rounding(model, images, progress).fit_to_size(target_size)
+
+
+class Rounding:
+    """A network, what its layers take, and how sensitive it is to the rounding of each.
+
+    Args:
+        model, images, progress: see `fit_to_size`.
+    """
+
+    def __init__(self, model, images, progress=None):
+        self._say = say = progress or _silent
+        self._settings = settings_of(model)
+        self._model, self._images = model, (images := _checked_images(model, images))
+        self._quick_sizes = {}  # by the logarithm of the price
+        self._layers = {}
+        for site in sites(model, model, images):
+            kernel, bias = _arrays(site.original)
+            self._layers[site.name] = Layer(kernel, bias, site.moments())
+            say(f"{site.name}: seen on {len(images)} images")
+        self._curves = measure_layers(
+            model,
+            self._layers,
+            images[:MEASURED_IMAGES],
+            lambda name: say(f"{name}: how sensitive it is"),
+        )
+
+    def fit_to_size(self, target_size):
+        """The network whose file is nearly as large as asked for, and not larger.
+
+        Raises:
+            InputError: the size cannot be reached.
+        """
+        aimed, seen = target_size, []
+        for _ in range(SIZE_ATTEMPTS):
+            price = self.price_for(aimed)
+            network = self.network(price)
+            size = len(sqz.encode(network))
+            self._say(f"price {price:.3g} nats a bit: {size} bytes of {target_size}")
+            seen.append((size, network))
+            nothing_is_finer = size <= target_size and price <= FINEST_PRICE
+            if nothing_is_finer or LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
+                break
+            aimed *= AIMED_SHARE_OF_TARGET * target_size / size
+        fitting = [found for found in seen if found[0] <= target_size]
+        if not fitting:
+            raise InputError(
+                f"`target_size` must be a size that can be reached. Received: {target_size} bytes, "
+                f"where {min(size for size, _ in seen)} were reached"
+            )
+        return max(fitting, key=lambda found: found[0])[1]
+
+    def price_for(self, target_size):
+        """The lowest price per bit at which a file has about this size or less."""
+        low, high = np.log(PRICES)
+        for known, size in self._quick_sizes.items():
+            if size > target_size:
+                low = max(low, known)
+            else:
+                high = min(high, known)
+        while high - low > PRICE_PRECISION:
+            middle = (low + high) / 2
+            self._quick_sizes[middle] = self._quick_size(np.exp(middle))
+            if self._quick_sizes[middle] > target_size:
+                low = middle
+            else:
+                high = middle
+        return float(np.exp(high))
+
+    def network(self, price):
+        """The network rounded at a price per bit, each layer after those before it."""
+        steps = allocate(self._curves, price)
+
+        return _in_order(
+            self._model, self._images, lambda name, layer: _rounded(layer, steps[name])
+        )
+
+    def _quick_size(self, price):
+        """As `network`, but each layer as if all others were the original: ten times faster."""
+        steps = allocate(self._curves, price)
+        kernels, biases = {}, {}
+        for name, layer in self._layers.items():
+            kernels[name], biases[name] = _rounded(layer, steps[name])
+        return len(sqz.encode(_network(self._settings, kernels, biases)))
+
+
+def _rounded(layer, step):
+    """A layer's kernel and bias as `SharedValues`, the kernel in multiples of a step."""
+    step = float(np.float32(step))  # as it stands in the file
+    codebook = grid(layer, step)
+    codes, bias = layer.assign(codebook, rate_weight(layer, step))
+    bias_step = _bias_step(layer, step)
+    levels = np.rint(bias / bias_step).astype(int)
+    return _uniform(codes - len(codebook) // 2, step), _uniform(levels, bias_step)
+
+
+def _uniform(levels, step):
+    """Multiples of a step: the codebook holds all of them from the lowest to the highest."""
+    lowest, highest = int(levels.min()), int(levels.max())
+    codebook = np.float32(step) * np.arange(lowest, highest + 1, dtype=np.float32)
+    return SharedValues((levels - lowest).astype(np.uint16), codebook + np.float32(0))
+
+
+def _bias_step(layer, step):
+    """Biases as fine as the weights, by what an error costs."""
+    ratio = np.sqrt(layer.stiffness / layer.bias_stiffness)
+    finest = FINEST_BIAS * np.abs(layer.bias).max()
+    return float(np.float32(max(BIAS_PRECISION * step * ratio, finest)))
+
+
+def _in_order(model, images, quantize):
+    """Quantize every layer after those before it; a `CompressedNetwork`."""
+    settings = settings_of(model)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    kernels, biases = {}, {}
+    for site in sites(model, copy, images):
+        layer = Layer(*_arrays(site.original), site.moments())
+        kernel, bias = quantize(site.name, layer)
+        site.copy.kernel.assign(kernel.values)
+        site.copy.bias.assign(bias.values)
+        kernels[site.name], biases[site.name] = kernel, bias
+    return _network(settings, kernels, biases)
+
+
+def _network(settings, kernels, biases):
+    names = settings["architecture"].kernel_shapes(settings["classes"])
+    return CompressedNetwork(
+        **settings,
+        class_names=None,
+        resize=None,
+        kernels={name: kernels[name] for name in names},
+        biases={name: biases[name] for name in names},
+    )
+
+
+def _arrays(convolution):
+    return convolution.kernel.numpy(), convolution.bias.numpy()
+
+
+def _kept(layer, density):
+    if density is None:
+        return layer.nonzero
+    saliency = layer.saliency
+    count = max(1, round(density * saliency.size))
+    threshold = np.partition(saliency.ravel(), saliency.size - count)[saliency.size - count]
+    return saliency >= threshold
+
+
+def _checked_images(model, images):
+    images = np.asarray(images)
+    expected = tuple(model.input_shape[1:])
+    if images.dtype.kind not in "fiu" or images.shape[1:] != expected:
+        raise InputError(
+            f"`images` must be numbers of shape [n, {', '.join(map(str, expected))}]. "
+            f"Received: {images.dtype} of shape {images.shape}"
+        )
+    return images.astype(np.float32, copy=False)
+
+
+def _checked_bits(bits):
+    if type(bits) is not int or not 1 <= bits <= MAX_BITS:
+        raise InputError(f"`bits` must be an integer from 1 to {MAX_BITS}. Received: bits={bits}")
+    return bits
+
+
+def _checked_density(density):
+    is_number = isinstance(density, int | float) and not isinstance(density, bool)
+    if density is not None and not (is_number and 0 < density <= 1):
+        raise InputError(
+            "`density` must be a number above 0 and at most 1, or None. "
+            f"Received: density={density}"
+        )
+    return density
+
+
+def _of_layer(name, value, layer):
+    if not isinstance(value, dict):
+        return value
+    if layer not in value:
+        raise InputError(f"`{name}` must name every kernel. Received: none for {layer}")
+    return value[layer]
+
+
+def _silent(line):
+    pass

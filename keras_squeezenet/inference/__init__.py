@@ -1,0 +1,1 @@
+"""A trained network at work: a classifier whatever its file, its evaluation, where it looked."""

@@ -1,0 +1,314 @@
+"""A classifier, published or in a file, .keras, .sqz or .tflite, asked the same way.
+
+Keras is imported when a model is opened, so that a wrong file name is answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.files import find_beside
+from keras_squeezenet.litert.model import LiteRTModel
+from keras_squeezenet.network.architecture import PRESETS
+from keras_squeezenet.sqz import SqzError
+from keras_squeezenet.sqz.files import read_network
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+CLASS_NAMES_FILE = "class_names.json"
+MAX_LABELS_BYTES = 1 << 20
+
+PUBLISHED_VERSIONS = tuple(PRESETS)
+
+_BATCH_SIZE = 32
+# Room for the rounding of a softmax, in whichever precision it was computed.
+_PROBABILITY_SLACK = 1e-3
+
+
+class ModelFileError(InputError):
+    """A model file that cannot be used; the text is one line and names the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """What a model can do.
+
+    Attributes:
+        path: the file; of a published network, that of its weights.
+        image_size: side in pixels of the square RGB images it takes.
+        classes: number of classes.
+        class_names: in the order of the outputs; None where the file came without.
+        predict: images float32 `[n, image_size, image_size, 3]`, RGB 0…255, to probabilities
+            float32 `[n, classes]`.
+        model: the `keras.Model`, except of a .tflite file.
+    """
+
+    path: Path
+    image_size: int
+    classes: int
+    class_names: tuple[str, ...] | None
+    predict: Callable[[np.ndarray], np.ndarray]
+    model: keras.Model | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One of the classes that a picture may show.
+
+    Attributes:
+        index: of the class in the classifier's outputs.
+        name: its name; "class 17" where the classifier came without names.
+        probability: 0 to 1.
+    """
+
+    index: int
+    name: str
+    probability: float
+
+    def to_dict(self):
+        return {"class": self.index, "name": self.name, "probability": self.probability}
+
+
+def check_model_path(path: str | Path) -> Path:
+    """What can be said of a model file before it is read.
+
+    Raises:
+        ModelFileError: it does not exist, is no file, or is called like none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"A model is a file, {_endings()}. Received: {path}, a folder")
+    if not path.is_file():
+        raise ModelFileError(
+            f"Expected {', '.join(PUBLISHED_VERSIONS)} or an existing model file. Received: {path}"
+        )
+    if path.suffix not in _READERS:
+        raise ModelFileError(f"A model file ends in {_endings()}. Received: {path}")
+    return path
+
+
+def open_classifier(path: str | Path) -> Classifier:
+    """Read a .keras file, with class_names.json beside it, or a .sqz or .tflite file.
+
+    Of a .keras file that is a link, class_names.json may be beside the file that it leads to.
+
+    Raises:
+        ModelFileError: one line: the file is missing, broken, or no image classifier.
+    """
+    path = check_model_path(path)
+    try:
+        return _READERS[path.suffix](path)
+    except ModelFileError:
+        raise
+    except Exception as error:  # both libraries raise nearly anything for hostile bytes
+        text = " ".join(str(error).split())
+        raise ModelFileError(f"The model file cannot be read: {path}: {text[:300]}") from error
+
+
+def open_published(version: str) -> Classifier:
+    """The published ImageNet network, "1.0" or "1.1", at the size that it was designed for.
+
+    Raises:
+        ValueError: its weights cannot be had; the text says what to do.
+    """
+    from keras_squeezenet.network import imagenet
+    from keras_squeezenet.network.models import SqueezeNet
+
+    model = SqueezeNet(weights="imagenet", version=version, include_preprocessing=True)
+    path = Path(imagenet.weights_path(version))
+    image_size, classes = _sizes(path, model.input_shape, model.output_shape)
+    names = tuple(imagenet.class_names())
+    return Classifier(path, image_size, classes, names, model.predict_on_batch, model)
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """Class names of a file: a JSON list of strings, or text with a name in each line.
+
+    Raises:
+        InputError: the file cannot be read, is larger than 1 MiB, or holds something else.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_LABELS_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"The class names cannot be read: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"Expected class names as text in UTF-8 in {path}: {error}") from error
+    if len(content) > MAX_LABELS_BYTES:
+        raise InputError(f"Expected at most {MAX_LABELS_BYTES} bytes of class names in {path}")
+    names = _names_in_json(path, text) if text.lstrip().startswith("[") else text.splitlines()
+    names = tuple(name.strip() for name in names if name.strip())
+    if not names:
+        raise InputError(f"Expected class names in {path}. Received: none")
+    return names
+
+
+def name_classes(
+    classifier: Classifier, class_names: tuple[str, ...], path: str | Path
+) -> Classifier:
+    """The same classifier with the class names that `read_class_names` read from `path`.
+
+    Raises:
+        ModelFileError: the names are not as many as the classes.
+    """
+    _check_count(class_names, classifier.classes, path)
+    return replace(classifier, class_names=class_names)
+
+
+def classify(
+    classifier: Classifier, images: Iterable[np.ndarray], top: int = 5
+) -> Iterator[tuple[Prediction, ...]]:
+    """The most probable classes of each image.
+
+    Args:
+        classifier: as `open_classifier` or `open_published` gives it.
+        images: `[image_size, image_size, 3]` each, RGB 0…255. They are taken in batches, as they
+            are needed.
+        top: how many classes; where there are fewer, all of them.
+
+    Yields:
+        `Prediction`s of one image, the most probable first and of equals the lower index.
+
+    Raises:
+        ModelFileError: an output is no probability.
+    """
+    names = classifier.class_names or [f"class {index}" for index in range(classifier.classes)]
+    for batch in _batches(images):
+        for probabilities in _probabilities(classifier, batch):
+            best = np.argsort(-probabilities, kind="stable")[:top]
+            yield tuple(Prediction(int(i), names[i], float(probabilities[i])) for i in best)
+
+
+def _open_keras(path):
+    import keras
+
+    from keras_squeezenet.network import layers
+
+    if not zipfile.is_zipfile(path):
+        raise ModelFileError(f"Expected an archive that Keras saved. Received: {path}")
+    model = keras.saving.load_model(path, compile=False)
+    prepares = (layers.ImagePreprocessing, keras.layers.Rescaling, keras.layers.Normalization)
+    if not any(isinstance(layer, prepares) for layer in layers.every_layer(model)):
+        _warn_of_pixels(path)
+    image_size, classes = _sizes(path, model.input_shape, model.output_shape)
+    names = _names_beside(path, classes)
+    return Classifier(path, image_size, classes, names, model.predict_on_batch, model)
+
+
+def _open_sqz(path):
+    try:
+        network = read_network(path)
+    except SqzError as error:
+        raise ModelFileError(str(error)) from error
+    # Only of a file that holds a network.
+    from keras_squeezenet.compression.saving import model_of
+
+    if network.preprocessing is None:
+        _warn_of_pixels(path)
+    model = model_of(network)
+    return Classifier(
+        path,
+        network.input_size,
+        network.classes,
+        network.class_names,
+        model.predict_on_batch,
+        model,
+    )
+
+
+def _open_litert(path):
+    model = LiteRTModel(path)
+    image_size, classes = _sizes(path, model.input.shape, model.output.shape)
+    return Classifier(path, image_size, classes, model.class_names, model.predict)
+
+
+_READERS = {".keras": _open_keras, ".sqz": _open_sqz, ".tflite": _open_litert}
+
+
+def _endings():
+    *others, last = _READERS
+    return f"{', '.join(others)} or {last}"
+
+
+def _warn_of_pixels(path):
+    log.warning(
+        "%s has no layer that prepares images, and is given RGB 0…255 as they are. If it was "
+        "trained on others, build it with include_preprocessing",
+        path,
+    )
+
+
+def _sizes(path, input_shape, output_shape):
+    if not (
+        len(input_shape) == 4
+        and input_shape[1] == input_shape[2]
+        and input_shape[1]
+        and input_shape[3] == 3
+        and len(output_shape) == 2
+    ):
+        raise ModelFileError(
+            "Expected a model from square RGB images (n, side, side, 3) to (n, classes). "
+            f"Received: {tuple(input_shape)} to {tuple(output_shape)} in {path}"
+        )
+    return int(input_shape[1]), int(output_shape[1])
+
+
+def _names_beside(path, classes):
+    names_path = find_beside(path, CLASS_NAMES_FILE)
+    if names_path is None:
+        return None
+    names = _names_in_json(names_path, names_path.read_text(encoding="utf-8"))
+    _check_count(names, classes, names_path)
+    return tuple(names)
+
+
+def _check_count(names, classes, path):
+    if len(names) != classes:
+        raise ModelFileError(
+            f"Expected {classes} class names, as many as the model has classes. "
+            f"Received: {len(names)} in {path}"
+        )
+
+
+def _names_in_json(path, text):
+    try:
+        names = json.loads(text)
+    # RecursionError: ten thousand opening brackets.
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"Expected a JSON list of class names in {path}: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelFileError(f"Expected a list of class names in {path}")
+    return names
+
+
+def _batches(images):
+    images = iter(images)
+    while batch := list(islice(images, _BATCH_SIZE)):
+        yield np.stack(batch).astype(np.float32)
+
+
+def _probabilities(classifier, batch):
+    probabilities = np.asarray(classifier.predict(batch)).astype(np.float32)
+    # A NaN fails both comparisons.
+    fine = (probabilities >= -_PROBABILITY_SLACK) & (probabilities <= 1 + _PROBABILITY_SLACK)
+    if not fine.all():
+        raise ModelFileError(
+            "Expected a model whose outputs are probabilities, from 0 to 1. "
+            f"Received: {probabilities[~fine][0]} from {classifier.path}"
+        )
+    return probabilities

@@ -1,0 +1,1 @@
+"""LiteRT (TFLite) files: running, writing, ranges of integers, memory, a C array."""

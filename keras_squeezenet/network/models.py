@@ -1,0 +1,372 @@
+"""SqueezeNet models: an `Architecture` becomes a functional `keras.Model`.
+
+The constructors keep the contract of `keras.applications`. Layers have the names of the paper's
+Table 1: conv1, pool1, fire2, …, conv10.
+"""
+
+import logging
+import os
+from dataclasses import replace
+
+import keras
+from keras import layers
+
+from keras_squeezenet.network.architecture import Architecture, preset
+from keras_squeezenet.network.layers import (
+    NORMALIZATION_MOMENTUM,
+    BatchNormalization,
+    CeilMaxPooling2D,
+    Fire,
+    ImagePreprocessing,
+    fresh_initializer,
+)
+from keras_squeezenet.network.pretrained import (
+    WITHOUT_PREPROCESSING,
+    assign_pretrained,
+    classes_of,
+    load_unnamed,
+    padding_name,
+    padding_of_unnamed,
+    read_pretrained,
+)
+
+log = logging.getLogger(__name__)
+
+# In the authors' network definition the last convolution starts from a narrow Gaussian, so that
+# training starts near equal probabilities, and the others from Caffe's "xavier".
+AUTHORS_INITIALIZER = "glorot_uniform"
+AUTHORS_LAST_DEVIATION = 0.01
+
+
+def SqueezeNet(
+    include_top=True,
+    weights="imagenet",
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    version="1.1",
+    bypass=None,
+    architecture=None,
+    dropout_rate=0.5,
+    include_preprocessing=False,
+    kernel_initializer=None,
+    last_activation="relu",
+    batch_normalization=False,
+):
+    """A SqueezeNet (Iandola et al., arXiv 1602.07360).
+
+    Args:
+        include_top: whether dropout, the last convolution and the classifier are included.
+        weights: "imagenet", the published weights of versions 1.0 and 1.1, downloaded once; None,
+            random values; or the path of a file: .weights.h5 of the same network; or .keras (a
+            saved model with these layers), .npz, .net, .bin (ncnn), .caffemodel or .pth
+            (torchvision), see `weight_files`. With `include_top=False` or another number of
+            classes than the file's (1000), the last convolution is left out or new and the rest
+            is loaded.
+        input_tensor: output of `keras.layers.Input()` or of other layers, to be the input.
+        input_shape: `(height, width, channels)`, or `(channels, height, width)` with
+            "channels_first". Default: 227×227 pixels for version 1.0, 224×224 for 1.1, three
+            channels; without top any number of pixels.
+        pooling: without top: None, the last feature map is the output; "avg" or "max", its
+            global average or maximum.
+        classes: number of classes, with top.
+        classifier_activation: of the top: "softmax"; or None, the output is the logits.
+        name: the model's name. Default: the architecture's.
+        version: "1.0", the paper's Table 1; or "1.1", the authors' own with 2.4 times less
+            computation.
+        bypass: None, "simple" or "complex" (section 6).
+        architecture: an `Architecture` instead of `version` and `bypass`.
+        dropout_rate: before the last convolution, with top.
+        include_preprocessing: whether the model takes RGB 0…255, as image files hold it. True
+            prepares it as the weights want it ("caffe" without any); or a mode of
+            `ImagePreprocessing`. Without, a model with loaded weights takes the output of
+            `preprocess_input`. Weights that were trained with another mode than the model's have
+            their first convolution rewritten, so that every combination is right. A .weights.h5
+            file does not say its mode: give the one that it was saved with.
+        kernel_initializer: of every convolution. None: the authors' own, Glorot uniform and, for
+            the last convolution, a Gaussian with deviation 0.01. With that one, training from
+            nothing easily gets stuck behind the ReLU after it; "he_normal" does better.
+        last_activation: of the last convolution, "relu" in the paper. A class whose filter is
+            negative everywhere gets no gradient through it and is lost for good, which happens
+            in training from nothing; None leaves the ReLU out and no class dies.
+        batch_normalization: whether each convolution but the last is followed by one, before its
+            activation, and has no bias. The paper has none; training from nothing learns faster
+            with it, at higher rates. `folding.folded_weights` gives the weights of the network
+            without it that computes the same. For `weights=None`.
+
+    Returns:
+        A `keras.Model`. With top its output is `(batch, classes)`.
+
+    Raises:
+        ValueError: for arguments that do not go together; the text names them. Its subclasses
+            `imagenet.PublishedFileError` (the published file cannot be had) and
+            `weight_files.WeightFileError` (a file that holds no such weights).
+
+    Example:
+
+    >>> SqueezeNet(weights=None).count_params()
+    1235496
+    """
+    architecture = _architecture_of(version, bypass, architecture)
+    _check_weights(weights, include_top, classifier_activation)
+    if batch_normalization and weights is not None:
+        raise ValueError(
+            "`batch_normalization` must be False with `weights`: their network has none. "
+            f"Received: batch_normalization={batch_normalization}, weights={weights}"
+        )
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling}")
+    image = _image_input(input_tensor, input_shape, include_top, architecture)
+    unnamed = weights is not None and str(weights).endswith(".h5")
+    pretrained = None
+    if weights is not None and not unnamed:
+        _check_three_channels(image.shape[1:])
+        pretrained = read_pretrained(weights, architecture)
+    loads_top = (
+        include_top and pretrained is not None and classes_of(pretrained, architecture) == classes
+    )
+    if loads_top:
+        _check_last_activation(last_activation, pretrained)
+        architecture = replace(architecture, last_conv_padding=pretrained.last_conv_padding)
+    elif include_top and pretrained is not None:
+        log.warning("%s: the last convolution is new, for %d classes", weights, classes)
+    elif include_top and unnamed:
+        architecture = replace(architecture, last_conv_padding=padding_of_unnamed(weights))
+    mode = _preprocessing_mode(include_preprocessing, pretrained)
+
+    x = ImagePreprocessing(mode, name="preprocessing")(image) if mode else image
+    x = _features(x, architecture, kernel_initializer or AUTHORS_INITIALIZER, batch_normalization)
+    if include_top:
+        last_initializer = kernel_initializer or keras.initializers.RandomNormal(
+            stddev=AUTHORS_LAST_DEVIATION
+        )
+        x = _dropout_and_last_conv(
+            x, architecture, classes, dropout_rate, last_initializer, last_activation
+        )
+        x = _classifier(x, architecture, classifier_activation)
+    elif pooling == "avg":
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = layers.GlobalMaxPooling2D(name="max_pool")(x)
+
+    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, x, name=name or architecture.name)
+    if pretrained is not None:
+        names = set(architecture.kernel_shapes(classes))
+        if not loads_top:
+            names.remove(architecture.last_conv_name)
+        assign_pretrained(model, pretrained, names, mode or WITHOUT_PREPROCESSING)
+    elif unnamed:
+        load_unnamed(model, weights)
+    return model
+
+
+def SqueezeNet1_0(
+    include_top=True,
+    weights="imagenet",
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    bypass=None,
+    dropout_rate=0.5,
+    include_preprocessing=False,
+    kernel_initializer=None,
+    last_activation="relu",
+    batch_normalization=False,
+):
+    """SqueezeNet 1.0, the network of the paper's Table 1. Arguments: see `SqueezeNet`."""
+    return SqueezeNet(**locals(), version="1.0")
+
+
+def SqueezeNet1_1(
+    include_top=True,
+    weights="imagenet",
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    bypass=None,
+    dropout_rate=0.5,
+    include_preprocessing=False,
+    kernel_initializer=None,
+    last_activation="relu",
+    batch_normalization=False,
+):
+    """SqueezeNet 1.1: as accurate, 2.4 times less computation. Arguments: see `SqueezeNet`."""
+    return SqueezeNet(**locals(), version="1.1")
+
+
+def _preprocessing_mode(include_preprocessing, pretrained):
+    if include_preprocessing is True:
+        return getattr(pretrained, "preprocessing", None) or "caffe"
+    return include_preprocessing or None
+
+
+def _features(x, architecture, kernel_initializer, batch_normalization):
+    """Everything up to the last Fire."""
+
+    def pooled(x, number):
+        if number not in architecture.pool_after:
+            return x
+        return CeilMaxPooling2D(name=f"pool{number}")(x)
+
+    x = layers.Conv2D(
+        architecture.conv1_filters,
+        architecture.conv1_kernel_size,
+        strides=2,
+        activation=None if batch_normalization else "relu",
+        use_bias=not batch_normalization,
+        kernel_initializer=fresh_initializer(kernel_initializer),
+        name="conv1",
+    )(x)
+    if batch_normalization:
+        x = BatchNormalization(
+            axis=1 if keras.config.image_data_format() == "channels_first" else -1,
+            momentum=NORMALIZATION_MOMENTUM,
+            name="conv1_normalization",
+        )(x)
+        x = layers.Activation("relu", name="conv1_relu")(x)
+    x = pooled(x, 1)
+    for number, fire in zip(architecture.fire_numbers, architecture.fires, strict=True):
+        x = Fire(
+            fire.squeeze,
+            fire.expand1x1,
+            fire.expand3x3,
+            fire.bypass,
+            kernel_initializer=kernel_initializer,
+            batch_normalization=batch_normalization,
+            name=f"fire{number}",
+        )(x)
+        x = pooled(x, number)
+    return x
+
+
+def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initializer, activation):
+    """Dropout after the last Fire (section 3.3), then one filter per class."""
+    last_fire, last_conv = architecture.fire_numbers[-1], architecture.last_conv_number
+    x = layers.Dropout(dropout_rate, name=f"drop{last_fire}")(x)
+    if architecture.last_conv_padding:
+        x = layers.ZeroPadding2D(architecture.last_conv_padding, name=padding_name(architecture))(x)
+    return layers.Conv2D(
+        classes,
+        1,
+        activation=activation,
+        kernel_initializer=fresh_initializer(kernel_initializer),
+        name=f"conv{last_conv}",
+    )(x)
+
+
+def _classifier(x, architecture, classifier_activation):
+    """Global average and activation (Table 1)."""
+    # float32 whatever the policy: a softmax in half precision loses small probabilities.
+    x = layers.GlobalAveragePooling2D(name=f"pool{architecture.last_conv_number}", dtype="float32")(
+        x
+    )
+    return layers.Activation(classifier_activation, name="predictions", dtype="float32")(x)
+
+
+def _architecture_of(version, bypass, architecture):
+    if architecture is None:
+        return preset(version).with_bypass(bypass)
+    if not isinstance(architecture, Architecture):
+        raise ValueError(
+            "`architecture` must be an `Architecture` or None. "
+            f"Received: architecture={architecture}"
+        )
+    if bypass is not None:
+        raise ValueError(
+            "With `architecture`, `bypass` belongs to it: `architecture.with_bypass(…)`. "
+            f"Received: bypass={bypass}"
+        )
+    return architecture
+
+
+def _check_weights(weights, include_top, classifier_activation):
+    if weights is None:
+        return
+    if weights != "imagenet" and not os.path.exists(weights):
+        raise ValueError(
+            "The `weights` argument should be either `None` (random initialization), `imagenet` "
+            "(pre-training on ImageNet), or the path to the weights file to be loaded. "
+            f"Received: weights={weights}"
+        )
+    activation = keras.activations.get(classifier_activation)
+    allowed = (keras.activations.get(None), keras.activations.get("softmax"))
+    if include_top and activation not in allowed:
+        raise ValueError(
+            "Only `None` and `softmax` activations are allowed for the `classifier_activation` "
+            "argument when using pretrained weights, with `include_top=True`. "
+            f"Received: classifier_activation={classifier_activation}"
+        )
+
+
+def _check_last_activation(last_activation, pretrained):
+    asked = keras.activations.serialize(keras.activations.get(last_activation))
+    if asked != pretrained.last_activation:
+        raise ValueError(
+            "`last_activation` must be that of the weights whose last convolution is loaded, "
+            f"{pretrained.last_activation}. Received: last_activation={last_activation}"
+        )
+
+
+def _check_three_channels(input_shape):
+    axis = 0 if keras.config.image_data_format() == "channels_first" else -1
+    if input_shape[axis] != 3:
+        raise ValueError(
+            "`input_shape` must have three channels, with weights of networks for RGB images. "
+            f"Received: input_shape={tuple(input_shape)}"
+        )
+
+
+def _image_input(input_tensor, input_shape, include_top, architecture):
+    if input_tensor is None:
+        shape = _checked_shape(input_shape, include_top, architecture)
+        return layers.Input(shape=shape)
+    if not keras.utils.is_keras_tensor(input_tensor):
+        raise ValueError(
+            "`input_tensor` must be a Keras tensor, the output of `keras.layers.Input()` or of "
+            f"other layers. Received: input_tensor={input_tensor} of type {type(input_tensor)}"
+        )
+    tensor_shape = tuple(input_tensor.shape[1:])
+    if input_shape is not None and tensor_shape != tuple(input_shape):
+        raise ValueError(
+            "`input_shape` must equal the shape of `input_tensor` without its batch. "
+            f"Received: input_shape={input_shape}, input_tensor.shape={input_tensor.shape}"
+        )
+    _checked_shape(tensor_shape, include_top, architecture)
+    return input_tensor
+
+
+def _checked_shape(input_shape, include_top, architecture):
+    channels_first = keras.config.image_data_format() == "channels_first"
+    if input_shape is None:
+        side = architecture.input_size if include_top else None
+        return (3, side, side) if channels_first else (side, side, 3)
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+        raise ValueError(
+            f"`input_shape` must be a tuple of three integers. Received: input_shape={input_shape}"
+        )
+    sides = input_shape[1:] if channels_first else input_shape[:2]
+    if include_top and None in sides:
+        raise ValueError(
+            "If `include_top` is True, you should specify a static `input_shape`. "
+            f"Received: input_shape={input_shape}"
+        )
+    least = architecture.min_input_size
+    if any(side is not None and side < least for side in sides):
+        raise ValueError(
+            f"Input size must be at least {least}x{least} for {architecture.name}. "
+            f"Received: input_shape={input_shape}"
+        )
+    return tuple(input_shape)

@@ -1,0 +1,205 @@
+"""The frame of a .sqz file: magic, version, mode, sections, checksum; and its header.
+
+`docs/sqz.md` says the same field by field.
+"""
+
+import json
+import zlib
+from dataclasses import dataclass
+from math import prod
+
+from keras_squeezenet.network.architecture import Architecture, FireFilters
+from keras_squeezenet.sqz.reading import Reader, SqzError, varint
+
+MAGIC = b"\x89SQZ"
+UPDATE_MAGIC = b"\x89SQZDELTA"
+VERSION = 1
+UPDATE_VERSION = 2
+UPDATE_VERSIONS = (1, UPDATE_VERSION)  # that are read
+MODES = ("faithful", "best")
+CHECKSUM_BYTES = 4
+
+MAX_HEADER = 2**16  # bytes, inflated
+MAX_CLASS_NAMES = 2**22  # bytes, inflated
+MAX_FIRES = 256
+MAX_WEIGHTS = 2**24
+MAX_DIGITS = 10  # of an integer in JSON, with its sign
+MAX_BIASES = 2**18
+MAX_SIDE = 2**16  # of an input, of pictures and of padding, in pixels
+
+# What most headers are made of: raw deflate takes it as having come before.
+DICTIONARY = (
+    b'"torch","tf",null,"stretch",256,["squeezenet_custom",96,7,[[16,64,64,"simple"],[1,4,8],'
+    b'227,1],10,227,"caffe","relu","softmax",null,0.5]]["squeezenet1_1",64,3,[[16,64,64],'
+    b"[16,64,64],[32,128,128],[32,128,128],[48,192,192],[48,192,192],[64,256,256],[64,256,256]],"
+    b'[1,3,5],224,0],1000,224,null,"relu","softmax",null,0.5]'
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """All of a `CompressedNetwork` but its class names and its arrays, in the file's order."""
+
+    architecture: Architecture
+    classes: int
+    input_size: int
+    preprocessing: str | None
+    last_activation: str | None
+    classifier_activation: str | None
+    resize: int | str | None
+    dropout_rate: float
+
+    def __post_init__(self):
+        shapes = self.architecture.kernel_shapes(self.classes).values()
+        for name, value, limit in (
+            ("fires", len(self.architecture.fires), MAX_FIRES),
+            ("weights", sum(map(prod, shapes)), MAX_WEIGHTS),
+            ("biases", sum(shape[-1] for shape in shapes), MAX_BIASES),
+            ("pixels on a side", self.input_size, MAX_SIDE),
+            ("pixels on the architecture's side", self.architecture.input_size, MAX_SIDE),
+            ("pixels of padding", self.architecture.last_conv_padding, MAX_SIDE),
+            ("pixels to resize to", self.resize if isinstance(self.resize, int) else 0, MAX_SIDE),
+        ):
+            if value > limit:
+                raise SqzError(f"a .sqz file holds at most {limit} {name}. Received: {value}")
+
+    @classmethod
+    def of(cls, network):
+        return cls(*(getattr(network, name) for name in cls.__dataclass_fields__))
+
+    def encode(self):
+        fields = [getattr(self, name) for name in self.__dataclass_fields__]
+        return _deflate_json([architecture_list(self.architecture), *fields[1:]], DICTIONARY)
+
+    @classmethod
+    def decode(cls, data):
+        fields = _json_list(_inflate(data, MAX_HEADER, "header", DICTIONARY), "header")
+        if len(fields) != len(cls.__dataclass_fields__):
+            raise SqzError(f"the header must have 8 fields. Received: {len(fields)}")
+        if type(fields[1]) is not int or not 1 <= fields[1] <= MAX_WEIGHTS:
+            raise SqzError("the header must have a number of classes")
+        if type(fields[2]) is not int:
+            raise SqzError("the header must have an input size")
+        return cls(_architecture(fields[0]), *fields[1:])
+
+
+def encode_class_names(names):
+    return b"" if names is None else _deflate_json(list(names), b"")
+
+
+def decode_class_names(data):
+    if not data:
+        return None
+    names = _json_list(_inflate(data, MAX_CLASS_NAMES, "class names", b""), "class names")
+    return tuple(names)
+
+
+def write_file(mode, sections):
+    return with_checksum(MAGIC + bytes([VERSION, MODES.index(mode)]) + joined(sections))
+
+
+def joined(sections):
+    """The lengths of all sections, then the sections."""
+    return b"".join([*(varint(len(section)) for section in sections), *sections])
+
+
+def with_checksum(data):
+    return data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def checked(data, magic, kind, versions):
+    """The version, and a reader of what stands between it and the checksum, all of them checked."""
+    data = memoryview(data)
+    start = bytes(data[: len(UPDATE_MAGIC)])
+    if not start.startswith(magic):
+        raise SqzError(f"a {kind} starts with {magic!r}. Received: {start[: len(magic)]!r}")
+    if start == UPDATE_MAGIC != magic:
+        raise SqzError(f"expected a {kind}. Received: an update from one to another")
+    if len(data) < len(magic) + 1 + CHECKSUM_BYTES:
+        raise SqzError(f"the {kind} ends early. Received: {len(data)} bytes")
+    body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    if zlib.crc32(body) != int.from_bytes(checksum, "little"):
+        raise SqzError(f"the {kind} is damaged: its checksum is wrong")
+    reader = Reader(body, kind)
+    reader.take(len(magic))
+    version = reader.take(1)[0]
+    if version not in versions:
+        raise SqzError(
+            f"the {kind} must be of version {' or '.join(map(str, versions))}. "
+            f"Received: version {version}"
+        )
+    return version, reader
+
+
+def read_file(data, section_names):
+    """The mode and the sections by name; `section_names` has the names by mode."""
+    _, reader = checked(data, MAGIC, ".sqz file", (VERSION,))
+    mode = MODES[reader.varint(len(MODES) - 1)]
+    return mode, reader.sections(section_names[mode])
+
+
+def architecture_list(architecture):
+    fires = [
+        [f.squeeze, f.expand1x1, f.expand3x3, *([f.bypass] if f.bypass else [])]
+        for f in architecture.fires
+    ]
+    return [
+        architecture.name,
+        architecture.conv1_filters,
+        architecture.conv1_kernel_size,
+        fires,
+        list(architecture.pool_after),
+        architecture.input_size,
+        architecture.last_conv_padding,
+    ]
+
+
+def _architecture(fields):
+    try:
+        name, filters, kernel_size, fires, pool_after, input_size, padding = fields
+        if not isinstance(name, str) or len(fires) > MAX_FIRES:
+            raise SqzError("the architecture in the header is none that a .sqz file holds")
+        fires = tuple(FireFilters(*fire) for fire in fires)
+        return Architecture(
+            name, filters, kernel_size, fires, tuple(pool_after), input_size, padding
+        )
+    except (TypeError, ValueError) as error:
+        raise SqzError(f"the header has no architecture: {one_line(error)}") from error
+
+
+def _json_list(data, what):
+    try:
+        fields = json.loads(data.decode(errors="surrogatepass"), parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise SqzError(f"the {what} must be JSON: {one_line(error)}") from None
+    if not isinstance(fields, list):
+        raise SqzError(f"the {what} must be a JSON list. Received: {type(fields).__name__}")
+    return fields
+
+
+def _integer(digits):
+    # No number in a header is larger; thousands of digits would be slow, or an error, elsewhere.
+    if len(digits) > MAX_DIGITS or int(digits) > MAX_WEIGHTS:
+        raise SqzError(f"a number must be at most {MAX_WEIGHTS}. Received: {digits[:20]}")
+    return int(digits)
+
+
+def _deflate_json(fields, dictionary):
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, dictionary)
+    return compressor.compress(text.encode(errors="surrogatepass")) + compressor.flush()
+
+
+def _inflate(data, maximum, what, dictionary):
+    inflater = zlib.decompressobj(-15, dictionary)
+    try:
+        inflated = inflater.decompress(data, maximum)
+    except zlib.error as error:
+        raise SqzError(f"the {what} cannot be inflated: {one_line(error)}") from None
+    if not inflater.eof or inflater.unused_data:
+        raise SqzError(f"the {what} must be one deflated stream of at most {maximum} bytes")
+    return inflated
+
+
+def one_line(error):
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,46 @@
+"""What a .sqz file means, apart from its bytes: a digest of the network, for updates to name it by.
+
+Two files have the same digest if and only if they hold the same network, whichever encoder wrote
+them, in whichever mode, with whatever codebooks. `docs/sqz.md` has the bytes that are hashed.
+"""
+
+import hashlib
+import struct
+
+from keras_squeezenet.sqz.container import architecture_list
+
+DIGEST_BYTES = 32
+
+
+def digest(network):
+    """SHA-256 of all that a `CompressedNetwork` is: its description and every value, in order."""
+    description = [
+        architecture_list(network.architecture),
+        network.classes,
+        network.input_size,
+        network.preprocessing,
+        network.last_activation,
+        network.classifier_activation,
+        network.resize,
+        float(network.dropout_rate) + 0.0,  # no -0.0
+        network.class_names,
+    ]
+    hashed = hashlib.sha256(_tagged(description))
+    for name, kernel in network.kernels.items():
+        for shared in (kernel, network.biases[name]):
+            hashed.update(shared.values.astype("<f4").tobytes())
+    return hashed.digest()
+
+
+def _tagged(value):
+    """A value as bytes that no other value has: type, length where that varies, content."""
+    if value is None:
+        return b"n"
+    if isinstance(value, float):
+        return b"f" + struct.pack("<d", value)
+    if isinstance(value, int):
+        return b"i" + struct.pack("<q", value)
+    if isinstance(value, str):
+        text = value.encode(errors="surrogatepass")
+        return b"s" + struct.pack("<q", len(text)) + text
+    return b"l" + struct.pack("<q", len(value)) + b"".join(map(_tagged, value))

@@ -1,0 +1,1 @@
+"""A training run: recipe, optimizer, loop, callbacks, checkpoints, the folder of results."""

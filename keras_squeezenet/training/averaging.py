@@ -1,0 +1,57 @@
+"""What a training run judges and keeps of the weights of the model that it trains."""
+
+import keras
+
+from keras_squeezenet.network.folding import folded_weights
+
+
+def kept_weights(model):
+    """The weights that a model in training is judged by and will be kept with.
+
+    Args:
+        model: compiled, as `training.build_model` made it of a recipe's `model` section.
+
+    Returns:
+        Arrays in the order of the `get_weights` of the network of `section.kept`: the
+        `averaged_weights`, with batch normalization folded into them.
+    """
+    return folded_weights(model, averaged_weights(model))
+
+
+def averaged_weights(model):
+    """The moving average of a model's weights that its optimizer keeps, if it does.
+
+    Args:
+        model: compiled, perhaps with an optimizer of `use_ema=True`.
+
+    Returns:
+        Arrays in the order of `model.get_weights()`: of what learns, the optimizer's average; the
+        weights as they are before its first update, or if it keeps no average. What does not learn,
+        such as the statistics of batch normalization, is as it is: they are averages already.
+    """
+    averages = _averages(model)
+    return [
+        keras.ops.convert_to_numpy(averages.get(id(variable), variable))
+        for variable in model.weights
+    ]
+
+
+def average_from_here(model):
+    """Have the moving average begin anew with the weights as they are, if there is one.
+
+    Args:
+        model: as `averaged_weights` takes it.
+    """
+    averages = _averages(model)
+    for variable in model.trainable_variables:
+        if id(variable) in averages:
+            averages[id(variable)].assign(variable)
+
+
+def _averages(model):
+    """The average of each variable that has one, by the variable's id."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer is None or not optimizer.use_ema or int(optimizer.iterations) == 0:
+        return {}
+    averages = optimizer._model_variables_moving_average
+    return dict(zip(map(id, model.trainable_variables), averages, strict=True))

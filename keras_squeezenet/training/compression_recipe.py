@@ -1,0 +1,52 @@
+"""What `train/optimize.py` is asked to do: checked once, never changed. No framework."""
+
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field
+
+from keras_squeezenet.training.recipe import Positive, Section, check_recipe
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class PruneSection(Section):
+    """`sparsity` as `prune` takes it: a share of every kernel, or "deep_compression"."""
+
+    epochs: Positive = 10
+    learning_rate: Rate = 0.003
+    sparsity: Annotated[float, Field(gt=0, lt=1)] | Literal["deep_compression"] = 0.67
+
+
+class ClusterSection(Section):
+    """`bits` choose among the values that the weights of a kernel share."""
+
+    epochs: Positive = 3
+    learning_rate: Rate = 0.0003
+    bits: Annotated[int, Field(ge=2, le=8)] = 5
+
+
+class QuantizeSection(Section):
+    epochs: Positive = 3
+    learning_rate: Rate = 0.0003
+
+
+class CompressionRecipe(Section):
+    """The stages of a compression, one after the other, each with its own retraining.
+
+    `batch_size` is per rank; null takes that of the run.
+    """
+
+    batch_size: Positive | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    prune: PruneSection = PruneSection()
+    cluster: ClusterSection = ClusterSection()
+    quantize: QuantizeSection = QuantizeSection()
+
+    @classmethod
+    def of(cls, settings=()):
+        """The defaults, but for strings `section.key=value`; raises RecipeError."""
+        return check_recipe(cls, {}, settings)
+
+    def to_yaml(self):
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)

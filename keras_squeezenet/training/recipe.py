@@ -1,0 +1,381 @@
+"""What a training run is asked to do: read from YAML, checked once, never changed. No Keras."""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from keras_squeezenet.errors import InputError
+
+LEAST_EPOCHS = 10  # that `max_images` leaves
+LEAST_STEPS = 8  # of an epoch, that a global batch size leaves
+# Keys that earlier releases had, in sections that mean something else without them.
+RETIRED_KEYS = {"fine_tuning": {"frozen_epochs", "learning_rate"}}
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be followed; the text is one line and names the key."""
+
+
+class Section(BaseModel):
+    """Keys with checked values; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """What to train on. `source`, `augmentation` and the rest are those of `load_dataset`.
+
+    `split_seed` is apart from the run's seed: repeating a run with another seed must not move
+    validation images into the training set.
+    """
+
+    source: str
+    image_size: Positive
+    train_image_size: Positive | None = None
+    resize: Positive | Literal["stretch"] | None = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    max_broken_share: Share = 0.05
+    augmentation: dict[str, Any] = {}
+
+
+class ModelSection(Section):
+    """Which network. `metaparameters` are those of `Architecture.from_metaparameters`.
+
+    `batch_normalization` is in the network that trains. What is validated and kept has none: it is
+    folded into kernels and biases.
+    """
+
+    version: Literal["1.0", "1.1"] = "1.1"
+    bypass: Literal["simple", "complex"] | None = None
+    metaparameters: dict[str, Any] | None = None
+    preprocessing: Literal["caffe", "tf", "torch"] = "tf"
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    kernel_initializer: str | None = None
+    last_activation: Literal["relu"] | None = "relu"
+    weights: str | None = None
+    batch_normalization: bool = False
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_as_text(cls, value):
+        # YAML reads 1.0 without quotes as a number.
+        return str(value) if isinstance(value, float) else value
+
+    @model_validator(mode="after")
+    def _one_architecture(self):
+        # By value: a recipe that a run wrote down names every default.
+        if self.metaparameters is not None and (self.version, self.bypass) != ("1.1", None):
+            raise ValueError("give either metaparameters or version and bypass")
+        return self
+
+    @model_validator(mode="after")
+    def _normalization_from_nothing(self):
+        if self.batch_normalization and self.weights is not None:
+            raise ValueError("batch_normalization goes with weights: null")
+        return self
+
+    @property
+    def kept(self):
+        """The network that a run leaves, where this is the one that it trains."""
+        return self.model_copy(update={"batch_normalization": False})
+
+
+class OptimizerSection(Section):
+    """How weights change. Epochs may be fractions of an epoch.
+
+    `weight_decay` is Keras's decoupled one, on kernels only: each update also takes
+    learning_rate · weight_decay · kernel away. The L2 penalty of SGD with momentum m in papers
+    has the effect of this one divided by (1 - m).
+
+    `averaging` keeps an exponential moving average of the weights beside them, whose memory is this
+    share of all updates. It is what is validated, and what is kept.
+
+    `scale_by_ranks` is how the rate follows the number of ranks, where their batches make a larger
+    one together; with `global_batch_size` they do not.
+    """
+
+    name: Literal["sgd", "rmsprop", "adam", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: NotNegative = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    schedule: Literal["constant", "polynomial", "cosine", "step"] = "polynomial"
+    power: Annotated[float, Field(gt=0)] = 1.0
+    step_epochs: list[Annotated[float, Field(gt=0)]] = []
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    warmup_epochs: NotNegative = 0.0
+    scale_by_ranks: Literal["linear", "sqrt"] | None = "linear"
+    averaging: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _fitting_keys(self):
+        if self.nesterov and self.name != "sgd":
+            raise ValueError("nesterov goes with name: sgd")
+        if (self.schedule == "step") != bool(self.step_epochs):
+            raise ValueError("step_epochs goes with schedule: step, and is needed there")
+        return self
+
+
+class FineTuningSection(Section):
+    """Training from loaded weights; see `keras_squeezenet.training.fine_tuning`.
+
+    A new last layer is noise, and its gradients would spoil the features below it. So the first
+    epoch fits it to the features as they are. In the other epochs all layers learn as the optimizer
+    section says, each layer with `depth_decay` times the rate of the one above it.
+    """
+
+    depth_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class TrainingSection(Section):
+    """How long and how.
+
+    `max_images` bounds the length for large data sets: there are `epochs`, or as many as train on
+    so many images in all, if those are fewer, but ten at least.
+
+    `batch_size` is per rank; `global_batch_size`, in place of it, that of all ranks together, and
+    not more than an eighth of the images, with a rate that is lower by as much.
+
+    `keep` says whether the result has the weights of the epoch with the best validation accuracy,
+    or of the last one; by default the best if there is early stopping or fine-tuning.
+    """
+
+    epochs: Positive
+    max_images: Positive | None = None
+    batch_size: Positive | None = None
+    global_batch_size: Positive | None = None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    early_stopping: Positive | None = None
+    keep: Literal["best", "last"] | None = None
+    accumulation_steps: Positive = 1
+    compression: Literal["fp16"] | None = None
+    jit_compile: bool = False
+
+    @model_validator(mode="after")
+    def _one_batch_size(self):
+        if (self.batch_size is None) == (self.global_batch_size is None):
+            raise ValueError("give either batch_size or global_batch_size")
+        return self
+
+    def local_batch_size(self, ranks):
+        """Images in a step of each of so many ranks."""
+        return self.batch_size or max(1, self.global_batch_size // ranks)
+
+
+class Recipe(Section):
+    """A whole training run."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataSection
+    model: ModelSection = ModelSection()
+    optimizer: OptimizerSection
+    fine_tuning: FineTuningSection | None = None
+    training: TrainingSection
+
+    @model_validator(mode="after")
+    def _fine_tuning_fits(self):
+        if self.fine_tuning is None:
+            return self
+        if self.model.weights is None:
+            raise ValueError("fine_tuning needs model.weights: frozen noise learns nothing")
+        if self.model.last_activation is not None:
+            raise ValueError("fine_tuning needs model.last_activation: null")
+        if self.training.epochs < 2:
+            raise ValueError("fine_tuning needs training.epochs of 2 or more")
+        return self
+
+    @property
+    def keeps_best(self):
+        """Whether the result has the weights of the best epoch."""
+        if self.training.keep is None:
+            return bool(self.training.early_stopping or self.fine_tuning)
+        return self.training.keep == "best"
+
+    def for_images(self, count):
+        """This recipe for a training set of so many images.
+
+        `epochs` are as `max_images` says. A `global_batch_size` is such that an epoch has some
+        steps, and the rate is lower by as much as the batch is smaller (Goyal et al., arXiv
+        1706.02677, section 2.1).
+        """
+        training, optimizer = self.training, self.optimizer
+        update = {}
+        if training.max_images is not None:
+            fewest = min(training.epochs, LEAST_EPOCHS)
+            update["epochs"] = min(training.epochs, max(fewest, training.max_images // count))
+        if training.global_batch_size is not None:
+            size = max(1, min(training.global_batch_size, count // LEAST_STEPS))
+            update["global_batch_size"] = size
+            rate = optimizer.learning_rate * size / training.global_batch_size
+            optimizer = optimizer.model_copy(update={"learning_rate": rate})
+        training = training.model_copy(update=update)
+        return self.model_copy(update={"training": training, "optimizer": optimizer})
+
+    def to_yaml(self):
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+    @property
+    def digest(self):
+        """Eight characters that other settings change; not another name, seed or place of data.
+
+        Tables of results have it, so that rows are known to be of a recipe as it is now.
+        """
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        said = {key: value for key, value in said.items() if key not in ("name", "seed")}
+        said["data"].pop("source")
+        text = json.dumps(said, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def load_recipe(path, settings=()):
+    """Read a recipe.
+
+    Args:
+        path: a YAML file. Its comments say what it costs and what it reaches.
+        settings: strings `section.key=value` that replace values of the file; the value is YAML.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        RecipeError: one line that names the file or the key, what is expected and what came.
+    """
+    return check_recipe(Recipe, _read(path), settings, path)
+
+
+def load_recipe_of_run(path):
+    """Read the recipe that a run wrote down, be it with an earlier release.
+
+    A section with `RETIRED_KEYS` is left out: what the run was trained on, and its network, are
+    known without it. Only training goes no further; see `has_retired_keys`.
+
+    Args:
+        path: the run's recipe.yaml.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    values = _read(path)
+    for section in _retired_sections(values):
+        values[section] = None
+    return check_recipe(Recipe, values, source=path)
+
+
+def has_retired_keys(path):
+    """Whether a recipe asks for something that no longer is."""
+    return bool(_retired_sections(_read(path)))
+
+
+def _retired_sections(values):
+    return [
+        section
+        for section, keys in RETIRED_KEYS.items()
+        if isinstance(values.get(section), dict) and keys & set(values[section])
+    ]
+
+
+def _read(path):
+    """The recipe's values, not checked yet."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"The recipe cannot be read: {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe is not YAML: {path}: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"The recipe must hold keys with values. Received: {path}")
+    return values
+
+
+def check_recipe(kind, values, settings=(), source="--set"):
+    """Values as a recipe of a kind.
+
+    Args:
+        kind: `Recipe` or another `Section`.
+        values: a dict of keys and sections; it is changed.
+        settings: as in `load_recipe`.
+        source: where the values come from, for errors.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    for setting in settings:
+        _set(values, setting)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_first_problem(error, kind)}") from None
+
+
+def _set(values, setting):
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise RecipeError(f"--set takes section.key=value. Received: {setting}")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {key}: {_one_line(error)}. Received: {text}") from None
+
+
+def _first_problem(error, kind):
+    problem = error.errors(include_url=False)[0]
+    location = problem["loc"]
+    key = ".".join(_key_parts(location, kind))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key}{_similar(location, kind)}"
+    if problem["type"] == "missing":
+        return f"the key {key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    received = problem["input"]
+    if isinstance(received, dict):  # a rule between keys: the message names them
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message}. Received: {key}={received}"
+
+
+def _key_parts(location, section):
+    """The part of pydantic's location that a reader of the YAML knows: sections and keys."""
+    for part in location:
+        yield str(part)
+        field = section.model_fields.get(part)
+        section = field and _section_of(field)
+        if section is None:
+            return
+
+
+def _section_of(field):
+    """The section that a field holds, be it optional or not."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+
+
+def _similar(location, section):
+    for part in location[:-1]:
+        section = _section_of(section.model_fields[part])
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"
+
+
+def _one_line(error):
+    return " ".join(str(error).split())

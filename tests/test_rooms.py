@@ -1,0 +1,120 @@
+"""The rooms of the package: imports point one way, and the plain modules need no framework."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "keras_squeezenet"
+
+# A module imports from its own room and from those above it.
+ROOMS = (
+    "_version checks errors files machine numerals printing settings",
+    "startup",
+    "network",
+    "data",
+    "distributed",
+    "sqz",
+    "litert",
+    "compression",
+    "inference",
+    "communication",
+    "reports",
+    "training",
+    "cli",
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(ROOMS) for name in names.split()}
+
+# They read and write without Keras and TensorFlow, on a device as well.
+PLAIN = (
+    "keras_squeezenet",
+    "keras_squeezenet.cli",
+    "keras_squeezenet.communication.cost_model",
+    "keras_squeezenet.compression.stages",
+    "keras_squeezenet.files",
+    "keras_squeezenet.litert.tensor_arena",
+    "keras_squeezenet.machine",
+    "keras_squeezenet.network.architecture",
+    "keras_squeezenet.network.weight_files",
+    "keras_squeezenet.printing",
+    "keras_squeezenet.sqz",
+    "keras_squeezenet.sqz.files",
+    "keras_squeezenet.training.recipe",
+)
+
+
+def imported(tree, modules):
+    """(line, name of a module of the package) of each import, those within functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("keras_squeezenet."):
+                    yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if node.module.startswith("keras_squeezenet.") or name in modules:
+                    yield node.lineno, name if name in modules else node.module
+
+
+def module_name(path, package):
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def arrows_up(package):
+    """A line for each import that points up, or leads nowhere."""
+    paths = {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
+    found = []
+    for module, path in paths.items():
+        if module == "keras_squeezenet":
+            continue
+        room = module.split(".")[1]
+        for line, name in imported(ast.parse(path.read_text()), paths):
+            there = name.split(".")[1]
+            if there not in FLOOR_OF or FLOOR_OF[there] > FLOOR_OF[room]:
+                found.append(
+                    f"{path.relative_to(package.parent)}:{line}: {room} imports from {there}"
+                )
+    return found
+
+
+def test_every_module_has_its_room():
+    names = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert names - {"__init__", "__pycache__"} == set(FLOOR_OF)
+
+
+def test_imports_point_one_way():
+    assert arrows_up(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from keras_squeezenet.training.recipe import load_recipe",
+        "import keras_squeezenet.training.recipe",
+        "from keras_squeezenet import training",
+        "def later():\n    from keras_squeezenet.training import recipe",
+    ],
+)
+def test_an_import_that_points_up_is_named(tmp_path, line):
+    package = tmp_path / "keras_squeezenet"
+    for name, text in (("training", ""), ("sqz", f"import json\n{line}\n")):
+        (package / name).mkdir(parents=True)
+        (package / name / "__init__.py").write_text(text)
+    (package / "training" / "recipe.py").write_text("")
+    (found,) = arrows_up(package)
+    lines = 2 + line.count("\n")
+    assert found == f"keras_squeezenet/sqz/__init__.py:{lines}: sqz imports from training"
+
+
+@pytest.mark.parametrize("module", PLAIN)
+def test_a_plain_module_needs_no_framework(module):
+    code = (
+        f"import sys, {module}; "
+        "print(*sorted({'keras', 'tensorflow', 'horovod', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
