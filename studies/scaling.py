@@ -266,22 +266,23 @@ def train(asked):
 
     from keras_squeezenet import distributed
     from keras_squeezenet.data import Augmentation
-    from keras_squeezenet.training import building as training
+    from keras_squeezenet.training.building import build_model, load_data
     from keras_squeezenet.training.loop import Meetings
+    from keras_squeezenet.training.stages import compile_model, stages_of
 
     recipe = load_recipe(asked.recipe, asked.set)
     distributed.start()
     rank, ranks = distributed.rank(), distributed.size()
     keras.utils.set_random_seed(recipe.seed + rank)
-    dataset = training.load_data(recipe)
+    dataset = load_data(recipe)
     batch_size = recipe.training.local_batch_size(1)
     steps_per_epoch = dataset.train.steps_per_epoch(batch_size, ranks)
 
     keras.config.set_dtype_policy(recipe.training.precision)
     image_size = dataset.train.framing.image_size
-    model = training.build_model(recipe.model, image_size, len(dataset.class_names))
+    model = build_model(recipe.model, image_size, len(dataset.class_names))
     keras.config.set_dtype_policy("float32")
-    training.compile_model(model, training.stages(recipe)[-1], steps_per_epoch)
+    compile_model(model, stages_of(recipe)[-1], steps_per_epoch)
     distributed.broadcast_weights(model)
 
     batches = dataset.train.train_batches(

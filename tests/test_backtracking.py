@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed.termination import Terminated
-from keras_squeezenet.training import building as training
 from keras_squeezenet.training import fine_tuning, loop
 from keras_squeezenet.training.averaging import averaged_weights
 from keras_squeezenet.training.backtracking import Backtracking, falls
+from keras_squeezenet.training.building import build_model
 from keras_squeezenet.training.callbacks import History
+from keras_squeezenet.training.folder_callbacks import Checkpoint
 from keras_squeezenet.training.loop import Loop
 from keras_squeezenet.training.recipe import Recipe
-from keras_squeezenet.training.runs import Checkpoint, Run
+from keras_squeezenet.training.runs import Run
+from keras_squeezenet.training.stages import stages_of
 from tests.interrupted_runs import Request
 
 
@@ -96,7 +98,7 @@ def network(recipe):
     keras.utils.set_random_seed(1)
     keras.config.set_dtype_policy(recipe.training.precision)
     try:
-        return training.build_model(recipe.model.model_copy(update={"weights": None}), 16, 10)
+        return build_model(recipe.model.model_copy(update={"weights": None}), 16, 10)
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -113,7 +115,7 @@ def tune(folder, recipe, digits, accuracies, end_after=math.inf, seen=None, resu
     """
     model = network(recipe)
     keras.utils.set_random_seed(2)
-    twin = training.build_model(recipe.model.model_copy(update={"weights": None}), 16, 10)
+    twin = build_model(recipe.model.model_copy(update={"weights": None}), 16, 10)
     run = Run(folder, recipe, digits.class_names, resume)
     run.begin(model, digits.train.count)
     history = History(folder / "history.csv", run.state.history)
@@ -135,7 +137,7 @@ def tune(folder, recipe, digits, accuracies, end_after=math.inf, seen=None, resu
         ),
     ]
     try:
-        for stage in training.stages(recipe):
+        for stage in stages_of(recipe):
             if run.state.epoch < stage.end:
                 training_loop.train(stage, callbacks)
     except Terminated:

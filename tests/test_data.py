@@ -23,14 +23,9 @@ from sklearn.datasets import load_digits
 
 from keras_squeezenet.data import Augmentation, DataError, Framing, load_dataset, load_labelled
 from keras_squeezenet.data import cifar as cifar_module
+from keras_squeezenet.data.augmentation import translate
 from keras_squeezenet.data.examples import FileExamples, stratified_split
-from keras_squeezenet.data.images import (
-    decode_rgb,
-    decode_square,
-    open_image,
-    read_thumbnail,
-    translate,
-)
+from keras_squeezenet.data.images import decode_rgb, decode_square, open_image, read_thumbnail
 from keras_squeezenet.data.sources import is_at_hand
 from keras_squeezenet.training.callbacks import BrokenPictures
 

@@ -11,9 +11,10 @@ import pytest
 from keras_squeezenet.errors import RunError
 from keras_squeezenet.training import checkpoints
 from keras_squeezenet.training.callbacks import History
+from keras_squeezenet.training.folder_callbacks import Checkpoint, FolderWatch
 from keras_squeezenet.training.locks import FolderLock
 from keras_squeezenet.training.recipe import Recipe
-from keras_squeezenet.training.runs import Checkpoint, FolderWatch, Run
+from keras_squeezenet.training.runs import Run
 from keras_squeezenet.training.state import TrainingState
 from tests.disks import fill, mount, unmount
 

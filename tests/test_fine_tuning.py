@@ -11,10 +11,10 @@ from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import preset
 from keras_squeezenet.network.models import SqueezeNet
-from keras_squeezenet.training import building as training
 from keras_squeezenet.training import fine_tuning
 from keras_squeezenet.training.averaging import averaged_weights
 from keras_squeezenet.training.losses import SmoothedCrossentropy
+from keras_squeezenet.training.optimizers import build_optimizer
 from keras_squeezenet.training.recipe import Recipe
 
 RNG = np.random.default_rng(0)
@@ -246,7 +246,7 @@ class TestAveragedWeights:
         recipe = Recipe.model_validate(
             {**RECIPE, "optimizer": {**RECIPE["optimizer"], "averaging": share}}
         )
-        optimizer = training.build_optimizer(recipe, steps_per_epoch=10, ranks=1)
+        optimizer = build_optimizer(recipe, steps_per_epoch=10, ranks=1)
         assert optimizer.use_ema
         assert optimizer.ema_momentum == pytest.approx(momentum)
 
@@ -280,7 +280,7 @@ class TestRecipeForImages:
             1,
         ]
         for ranks in (1, 4):
-            rate = training.build_optimizer(recipe, 10, ranks)._learning_rate
+            rate = build_optimizer(recipe, 10, ranks)._learning_rate
             assert float(rate(0)) == pytest.approx(0.01)
 
     @pytest.mark.parametrize(

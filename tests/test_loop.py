@@ -17,8 +17,8 @@ from PIL import Image
 from keras_squeezenet import distributed
 from keras_squeezenet.data import DataError, load_dataset
 from keras_squeezenet.distributed.termination import Terminated
-from keras_squeezenet.training import building as training
 from keras_squeezenet.training import loop
+from keras_squeezenet.training.building import build_model
 from keras_squeezenet.training.callbacks import (
     DivergedError,
     History,
@@ -26,9 +26,17 @@ from keras_squeezenet.training.callbacks import (
     ShardedValidation,
     StopEarly,
 )
+from keras_squeezenet.training.folder_callbacks import Checkpoint
 from keras_squeezenet.training.loop import Loop, Meetings
+from keras_squeezenet.training.losses import SmoothedCrossentropy
 from keras_squeezenet.training.recipe import Recipe
-from keras_squeezenet.training.runs import RESULTS, Checkpoint, Run, RunError
+from keras_squeezenet.training.runs import RESULTS, Run, RunError
+from keras_squeezenet.training.stages import (
+    compile_for_validation,
+    compile_model,
+    restore_state,
+    stages_of,
+)
 from keras_squeezenet.training.state import TrainingState
 from tests.interrupted_runs import Request
 
@@ -214,17 +222,17 @@ class TestLearningRate:
     RECIPE = recipe_with(epochs=4, batch_size=5)
 
     def rate(self, state, ranks):
-        [stage] = training.stages(self.RECIPE)
-        model = training.build_model(self.RECIPE.model, 8, 2)
+        [stage] = stages_of(self.RECIPE)
+        model = build_model(self.RECIPE.model, 8, 2)
         steps = 100 // (5 * ranks)
-        training.compile_model(model, stage, steps)
-        training.restore_state(model, state, stage, steps, 5 * ranks)
+        compile_model(model, stage, steps)
+        restore_state(model, state, stage, steps, 5 * ranks)
         return float(model.optimizer.learning_rate)
 
     def state(self, ranks, updates):
-        model = training.build_model(self.RECIPE.model, 8, 2)
-        [stage] = training.stages(self.RECIPE)
-        training.compile_model(model, stage, 1)
+        model = build_model(self.RECIPE.model, 8, 2)
+        [stage] = stages_of(self.RECIPE)
+        compile_model(model, stage, 1)
         model.optimizer.build(model.trainable_variables)
         optimizer = [np.zeros_like(variable.numpy()) for variable in model.optimizer.variables]
         optimizer[0] += updates  # Keras keeps the count of updates first
@@ -269,7 +277,7 @@ def train(run, model, dataset, request, callbacks=(), accuracies=(0.5, 0.5)):
     add = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: logs.update(val_accuracy=accuracies[epoch])
     )
-    [stage] = training.stages(run.recipe)
+    [stage] = stages_of(run.recipe)
     saves = [
         *([StopEarly(history, stop)] if (stop := run.recipe.training.early_stopping) else []),
         Checkpoint(run.checkpoints, history, dataset.class_names, run.warnings),
@@ -288,7 +296,7 @@ class TestLoop:
     @pytest.fixture
     def model(self):
         keras.utils.set_random_seed(1)
-        return training.build_model(recipe_with().model, 8, 2)
+        return build_model(recipe_with().model, 8, 2)
 
     def test_it_does_what_fit_does(self, model, pictures, tmp_path):
         reference = keras.models.clone_model(model)
@@ -296,9 +304,9 @@ class TestLoop:
         recipe = recipe_with()
         run = begin(tmp_path / "run", recipe, model, pictures)
         rows = train(run, model, pictures, never())
-        [stage] = training.stages(recipe)
+        [stage] = stages_of(recipe)
         steps = pictures.train.steps_per_epoch(4)
-        training.compile_model(reference, stage, steps)
+        compile_model(reference, stage, steps)
         fitted = reference.fit(
             pictures.train.train_batches(4),
             epochs=2,
@@ -335,7 +343,7 @@ class TestLoop:
             batch_normalization=batch_normalization,
         )
         keras.utils.set_random_seed(1)
-        model = training.build_model(recipe.model, 8, 2)
+        model = build_model(recipe.model, 8, 2)
         start = model.get_weights()
         whole = begin(tmp_path / "whole", recipe, model, pictures)
         expected_rows = train(whole, model, pictures, never())
@@ -348,7 +356,7 @@ class TestLoop:
         assert left.state.examples == (looks + 1) * accumulation_steps * 4
         assert int(model.optimizer.iterations) == looks + 1
         keras.utils.set_random_seed(99)  # a process of its own
-        model = training.build_model(recipe.model, 8, 2)
+        model = build_model(recipe.model, 8, 2)
         again = begin(tmp_path / "left", recipe, model, pictures, resume=True)
         assert again.resumed_from_epoch == 0
         for name in ("examples", "metric_sums", "ranks", "seconds"):
@@ -378,7 +386,7 @@ class TestLoop:
 
         def train_until(epoch, folder, process):
             keras.utils.set_random_seed(process)
-            model = training.build_model(recipe.model, 8, 2)
+            model = build_model(recipe.model, 8, 2)
             if process == 0:
                 model.set_weights(start)
             run = begin(folder, recipe, model, pictures, resume=True)
@@ -393,7 +401,7 @@ class TestLoop:
             return model.get_weights()
 
         keras.utils.set_random_seed(1)
-        start = training.build_model(recipe.model, 8, 2).get_weights()
+        start = build_model(recipe.model, 8, 2).get_weights()
         expected = train_until(3, tmp_path / "whole", process=0)
         assert not all(map(np.array_equal, start, expected)), "training must have moved it"
         for process, epoch in enumerate((1, 2, 3)):
@@ -410,11 +418,11 @@ class TestLoop:
         steps = COUNT // 4
         training_loop = Loop(run, model, pictures.train, None, history, Request(after=steps))
         twin = keras.models.clone_model(model)
-        training.compile_for_validation(twin, run.recipe)
+        compile_for_validation(twin, run.recipe)
         validation = ShardedValidation(
             twin, pictures.val.val_batches(1), after_batch=training_loop.meet_when_due, steps=2
         )
-        [stage] = training.stages(run.recipe)
+        [stage] = stages_of(run.recipe)
         with pytest.raises(Terminated):
             training_loop.train(stage, [validation, history])
         weights = model.get_weights()
@@ -611,7 +619,7 @@ class TestLoop:
     ):
         recipe = recipe_with(precision="mixed_float16", learning_rate=0.01)
         keras.config.set_dtype_policy("mixed_float16")
-        model = training.build_model(recipe.model, 8, 2)
+        model = build_model(recipe.model, 8, 2)
         keras.config.set_dtype_policy("float32")
         run = begin(tmp_path / "run", recipe, model, pictures)
         conv3 = model.get_layer("conv3")
@@ -630,7 +638,7 @@ class TestLoop:
         monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)
         recipe = recipe_with(precision="mixed_float16", epochs=5)
         keras.config.set_dtype_policy("mixed_float16")
-        model = training.build_model(recipe.model, 8, 2)
+        model = build_model(recipe.model, 8, 2)
         keras.config.set_dtype_policy("float32")
         conv3 = model.get_layer("conv3")
         conv3.bias.assign(keras.ops.full(conv3.bias.shape, 1e6))
@@ -707,7 +715,7 @@ class TestMeetings:
 
 def test_waiting_ranks_count_the_batches_that_only_others_have():
     twin = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
-    twin.compile(loss=training.SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False)
+    twin.compile(loss=SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False)
     features, labels = np.zeros((5, 3), "float32"), np.zeros(5, int)
     batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(2)
     calls = []

@@ -21,7 +21,7 @@ from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.training import building as training
+from keras_squeezenet.training.building import build_model, load_data
 from keras_squeezenet.training.locks import LOCK_FILE, FolderLock
 from keras_squeezenet.training.recipe import load_recipe
 from tests.launching import greetings, horovodrun, needs_horovod
@@ -55,9 +55,9 @@ def run(tmp_path_factory):
     folder.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     recipe = load_recipe(folder / "recipe.yaml")
-    dataset = training.load_data(recipe)
+    dataset = load_data(recipe)
     keras.utils.set_random_seed(0)
-    model = training.build_model(recipe.model, dataset.image_size, 10)
+    model = build_model(recipe.model, dataset.image_size, 10)
     model.compile(
         keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy", jit_compile=False
     )
@@ -221,7 +221,7 @@ class TestRanges:
         self, run, compressed, tmp_path, capsys
     ):
         of_the_run = load_recipe(run / "recipe.yaml")
-        stages = script.Stages(tmp_path, training.load_data(of_the_run), of_the_run)
+        stages = script.Stages(tmp_path, load_data(of_the_run), of_the_run)
         found = exported(0.5, images_at_end=0.31)
 
         def write_litert(path, **_):

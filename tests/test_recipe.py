@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from keras_squeezenet.settings import RecipeError
 from keras_squeezenet.training.recipe import (
     Recipe,
-    RecipeError,
     has_retired_keys,
     load_recipe,
     load_recipe_of_run,

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from keras_squeezenet.distributed import stalls
-from keras_squeezenet.training import building as training
+from keras_squeezenet.training.building import build_model
 from keras_squeezenet.training.locks import LOCK_FILE
 from keras_squeezenet.training.recipe import load_recipe
 from tests.interrupted_runs import TRAIN, history, launcher, started, write_recipe
@@ -219,7 +219,7 @@ class TestCompressing:
         folder = tmp_path / "run"
         folder.mkdir()
         recipe = load_recipe(write_recipe(folder))
-        training.build_model(recipe.model, recipe.data.image_size, 10).save(folder / "model.keras")
+        build_model(recipe.model, recipe.data.image_size, 10).save(folder / "model.keras")
         return folder
 
     def test_a_rank_that_stops_in_retraining_is_named_and_it_goes_on(self, run, tmp_path):

@@ -14,7 +14,7 @@ from keras_squeezenet import distributed
 from keras_squeezenet.data import Augmentation
 from keras_squeezenet.network.folding import folded_weights
 from keras_squeezenet.network.layers import Fire
-from keras_squeezenet.training import building as training
+from keras_squeezenet.training.building import build_model, load_data
 from keras_squeezenet.training.callbacks import (
     DivergedError,
     History,
@@ -24,8 +24,13 @@ from keras_squeezenet.training.callbacks import (
     best_epoch,
 )
 from keras_squeezenet.training.diagnosis import Diagnosis, Observer
+from keras_squeezenet.training.folder_callbacks import Checkpoint
+from keras_squeezenet.training.losses import SmoothedCrossentropy
+from keras_squeezenet.training.optimizers import build_optimizer
 from keras_squeezenet.training.recipe import ModelSection, Recipe, load_recipe
-from keras_squeezenet.training.runs import Checkpoint, Run
+from keras_squeezenet.training.runs import Run
+from keras_squeezenet.training.schedules import WarmUp
+from keras_squeezenet.training.stages import Stage, compile_model, restore_state, stages_of
 
 RECIPES = Path(__file__).parents[1] / "train" / "recipes"
 TINY = {
@@ -68,7 +73,7 @@ def striped_images():
 
 
 def rates(recipe, steps, ranks=1, steps_per_epoch=10):
-    optimizer = training.build_optimizer(recipe, steps_per_epoch, ranks)
+    optimizer = build_optimizer(recipe, steps_per_epoch, ranks)
     schedule = optimizer._learning_rate
     return [float(schedule(step)) for step in steps]
 
@@ -110,8 +115,8 @@ class TestLearningRate:
         assert rates(recipe, [0, 10, 20]) == pytest.approx([0.4, 0.2, 0.0])
 
     def test_a_schedule_survives_saving(self):
-        schedule = training.WarmUp(keras.optimizers.schedules.CosineDecay(0.3, 50), 7)
-        copy = training.WarmUp.from_config(schedule.get_config())
+        schedule = WarmUp(keras.optimizers.schedules.CosineDecay(0.3, 50), 7)
+        copy = WarmUp.from_config(schedule.get_config())
         assert [float(copy(s)) for s in (0, 6, 30)] == [float(schedule(s)) for s in (0, 6, 30)]
 
 
@@ -127,7 +132,7 @@ class TestOptimizers:
     )
     def test_weight_decay_shrinks_kernels_and_no_biases(self, name, kind):
         recipe = recipe_with(name=name, schedule="constant", weight_decay=0.5)
-        optimizer = training.build_optimizer(recipe, 10, 1)
+        optimizer = build_optimizer(recipe, 10, 1)
         assert type(optimizer) is kind
         layer = keras.layers.Dense(2)
         layer.build((None, 3))
@@ -139,7 +144,7 @@ class TestOptimizers:
         np.testing.assert_array_equal(layer.bias.numpy(), [1.0, 1.0])
 
     def test_weight_decay_leaves_batch_normalization_alone(self):
-        optimizer = training.build_optimizer(recipe_with(weight_decay=0.5), 10, 1)
+        optimizer = build_optimizer(recipe_with(weight_decay=0.5), 10, 1)
         fire = Fire(2, 2, 2, batch_normalization=True)
         fire.build((None, 4, 4, 3))
         before = {variable.path: variable.numpy() for variable in fire.trainable_variables}
@@ -154,13 +159,13 @@ class TestOptimizers:
 
     def test_gradients_are_clipped_by_their_common_norm(self):
         recipe = recipe_with(schedule="constant", momentum=0.0, clip_norm=1.0)
-        optimizer = training.build_optimizer(recipe, 10, 1)
+        optimizer = build_optimizer(recipe, 10, 1)
         variable = keras.Variable(np.zeros(2, "f"))
         optimizer.apply([np.array([30.0, 40.0], "f")], [variable])
         np.testing.assert_allclose(variable.numpy(), [-0.4 * 0.6, -0.4 * 0.8], rtol=1e-6)
 
     def test_momentum_and_nesterov_reach_the_optimizer(self):
-        optimizer = training.build_optimizer(recipe_with(momentum=0.7, nesterov=True), 10, 1)
+        optimizer = build_optimizer(recipe_with(momentum=0.7, nesterov=True), 10, 1)
         assert (optimizer.momentum, optimizer.nesterov) == (0.7, True)
 
 
@@ -172,27 +177,27 @@ class TestLoss:
         targets = np.full((2, 3), smooth / 3)
         targets[[0, 1], labels] += 1 - smooth
         expected = -(targets * np.log(probabilities)).sum(axis=1).mean()
-        loss = training.SmoothedCrossentropy(smooth)(labels, probabilities)
+        loss = SmoothedCrossentropy(smooth)(labels, probabilities)
         assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
 class TestBuildModel:
     def test_batch_normalization_is_in_the_network_that_trains_and_not_in_what_is_kept(self):
         section = ModelSection(metaparameters=TINY, batch_normalization=True)
-        model = training.build_model(section, 32, 4)
-        kept = training.build_model(section.kept, 32, 4)
+        model = build_model(section, 32, 4)
+        kept = build_model(section.kept, 32, 4)
         assert model.non_trainable_weights
         assert not kept.non_trainable_weights
         kept.set_weights(folded_weights(model))
 
     def test_the_network_for_cifar10_is_small(self):
         recipe = load_recipe(RECIPES / "cifar10.yaml")
-        kept = training.build_model(recipe.model.kept, recipe.data.image_size, 10)
+        kept = build_model(recipe.model.kept, recipe.data.image_size, 10)
         assert kept.count_params() <= 800_000
 
     def test_the_recipes_network_takes_raw_images(self):
         section = recipe_with().model
-        model = training.build_model(section, image_size=32, classes=4)
+        model = build_model(section, image_size=32, classes=4)
         assert model.input_shape == (None, 32, 32, 3)
         assert model.output_shape == (None, 4)
         assert model.get_layer("preprocessing").mode == "tf"
@@ -201,13 +206,13 @@ class TestBuildModel:
         section = recipe_with().model.model_copy(
             update={"metaparameters": {"base_e": 16, "incr_e": 16, "fires": 2, "pool_after": [1]}}
         )
-        model = training.build_model(section, image_size=32, classes=4)
+        model = build_model(section, image_size=32, classes=4)
         assert [layer.name for layer in model.layers if "fire" in layer.name] == ["fire2", "fire3"]
 
     def test_an_unknown_metaparameter_is_named(self):
         section = recipe_with().model.model_copy(update={"metaparameters": {"base": 16}})
         with pytest.raises(ValueError, match="'base'"):
-            training.build_model(section, image_size=32, classes=4)
+            build_model(section, image_size=32, classes=4)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenette", "imagenet"])
@@ -223,14 +228,14 @@ def test_long_recipes_load_a_small_folder_of_their_form(name, tmp_path):
     recipe = load_recipe(
         RECIPES / f"{name}.yaml", [f"data.source={tmp_path}", "training.batch_size=2"]
     )
-    dataset = training.load_data(recipe)
+    dataset = load_data(recipe)
     assert dataset.class_names == ("n01440764", "n03000684")
     augmentation = Augmentation.from_mapping(recipe.data.augmentation)
     images, labels = next(iter(dataset.train.train_batches(2, augmentation=augmentation)))
     side = dataset.train.framing.image_size
-    model = training.build_model(recipe.model, side, len(dataset.class_names))
-    [stage] = training.stages(recipe)
-    training.compile_model(model, stage, dataset.train.steps_per_epoch(2))
+    model = build_model(recipe.model, side, len(dataset.class_names))
+    [stage] = stages_of(recipe)
+    compile_model(model, stage, dataset.train.steps_per_epoch(2))
     loss, _ = model.evaluate(images, labels, verbose=0)
     assert np.isfinite(loss)
 
@@ -247,7 +252,7 @@ class TestStages:
         """One epoch of four for the last layer, from the weights of a network of 5 classes."""
         section = {"metaparameters": TINY, "kernel_initializer": "he_normal"}
         keras.utils.set_random_seed(1)  # of eight filters, one may be dead from the beginning
-        base = training.build_model(ModelSection(**section, last_activation=None), 32, 5)
+        base = build_model(ModelSection(**section, last_activation=None), 32, 5)
         base.save(tmp_path / "base.keras")
         return Recipe.model_validate(
             {
@@ -265,7 +270,7 @@ class TestStages:
         )
 
     def fit(self, model, stage, callbacks=()):
-        training.compile_model(model, stage, self.STEPS)
+        compile_model(model, stage, self.STEPS)
         model.fit(
             self.IMAGES,
             self.LABELS,
@@ -279,12 +284,12 @@ class TestStages:
 
     def test_without_fine_tuning_all_layers_learn_in_all_epochs(self):
         recipe = recipe_with(epochs=7)
-        assert training.stages(recipe) == [training.Stage(recipe, start=0, end=7)]
+        assert stages_of(recipe) == [Stage(recipe, start=0, end=7)]
 
     def test_the_base_keeps_the_loaded_weights_until_its_stage(self, recipe):
-        frozen, whole = training.stages(recipe)
+        frozen, whole = stages_of(recipe)
         assert [(stage.start, stage.end) for stage in (frozen, whole)] == [(0, 1), (1, 4)]
-        model = training.build_model(recipe.model, 32, 3)
+        model = build_model(recipe.model, 32, 3)
         loaded = model.get_weights()
         base = keras.saving.load_model(recipe.model.weights).get_weights()
         for ours, theirs in zip(loaded[:-2], base[:-2], strict=True):
@@ -300,8 +305,8 @@ class TestStages:
         assert all(changed[::2])  # every kernel
 
     def test_the_rate_falls_over_the_epochs_of_all_layers(self, recipe):
-        _, whole = training.stages(recipe)
-        of_all = training.build_optimizer(whole.recipe, self.STEPS, 1)._learning_rate
+        _, whole = stages_of(recipe)
+        of_all = build_optimizer(whole.recipe, self.STEPS, 1)._learning_rate
         assert [float(of_all(step)) for step in (0, 3, 6)] == pytest.approx([0.001, 0.0005, 0])
 
     @pytest.mark.parametrize(("epoch", "iterations"), [(1, 0), (2, 2), (3, 4)])
@@ -310,24 +315,24 @@ class TestStages:
     ):
         folder = tmp_path / "run"
         Run(folder, recipe, ["a", "b", "c"])
-        model = training.build_model(recipe.model, 32, 3)
+        model = build_model(recipe.model, 32, 3)
         history = History(folder / "history.csv")
         add_accuracy = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: logs.update(val_accuracy=0.5)
         )
         keeps = Checkpoint(folder / "checkpoints", history, ["a", "b", "c"])
-        for stage in training.stages(recipe):
+        for stage in stages_of(recipe):
             if stage.start < epoch:
                 stopped = replace(stage, end=min(stage.end, epoch))
                 weights = self.fit(model, stopped, [add_accuracy, history, keeps])
 
         run = Run(folder, recipe, ["a", "b", "c"], resume=True)
         assert run.epoch == epoch
-        stage = next(stage for stage in training.stages(recipe) if epoch < stage.end)
-        resumed = training.build_model(recipe.model, 32, 3)
-        training.compile_model(resumed, stage, self.STEPS)
+        stage = next(stage for stage in stages_of(recipe) if epoch < stage.end)
+        resumed = build_model(recipe.model, 32, 3)
+        compile_model(resumed, stage, self.STEPS)
         run.begin(resumed, examples=8)
-        training.restore_state(resumed, run.state, stage, self.STEPS, examples_per_step=4)
+        restore_state(resumed, run.state, stage, self.STEPS, examples_per_step=4)
         for ours, theirs in zip(weights, resumed.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         assert int(resumed.optimizer.iterations) == iterations
@@ -379,9 +384,9 @@ class TestLossWatch:
 
     def test_a_network_that_really_is_dead_is_noticed(self):
         # Every output of conv10 is negative, so its ReLU gives 0 and no gradient comes back.
-        model = training.build_model(recipe_with().model, image_size=32, classes=5)
+        model = build_model(recipe_with().model, image_size=32, classes=5)
         model.get_layer("conv10").bias.assign(np.full(5, -100.0))
-        model.compile("sgd", training.SmoothedCrossentropy(), jit_compile=False)
+        model.compile("sgd", SmoothedCrossentropy(), jit_compile=False)
         watch = LossWatch(classes=5, patience=2)
         images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("f")
         model.fit(images, np.arange(8) % 5, epochs=2, verbose=0, callbacks=[watch])
@@ -401,11 +406,11 @@ class TestLossWatch:
     def test_the_cause_is_named_after_the_first_epoch(self, model, optimizer, causes, caplog):
         keras.utils.set_random_seed(0)
         section = ModelSection(dropout_rate=0.0, **model)
-        network = training.build_model(section, image_size=32, classes=4)
+        network = build_model(section, image_size=32, classes=4)
         if optimizer == "bias of -100":
             network.get_layer("conv10").bias.assign([-100.0, 0.0, 0.0, 0.0])
             optimizer = "sgd"
-        network.compile(optimizer, training.SmoothedCrossentropy(), jit_compile=False)
+        network.compile(optimizer, SmoothedCrossentropy(), jit_compile=False)
         images, labels = striped_images()
         watch = LossWatch(classes=4, images=images[:16])
         network.fit(images, labels, batch_size=8, epochs=1, verbose=0, callbacks=[watch])
@@ -413,9 +418,9 @@ class TestLossWatch:
         assert bool(causes) == bool(watch.causes) == bool(watch.warnings) == bool(caplog.records)
 
     def test_what_was_seen_is_said_with_what_helps(self, caplog):
-        network = training.build_model(recipe_with().model, image_size=32, classes=4)
+        network = build_model(recipe_with().model, image_size=32, classes=4)
         network.get_layer("conv10").bias.assign([-100.0, 0.0, -100.0, -100.0])
-        network.compile("sgd", training.SmoothedCrossentropy(), jit_compile=False)
+        network.compile("sgd", SmoothedCrossentropy(), jit_compile=False)
         images, labels = striped_images()
         watch = LossWatch(classes=4, images=images[:16])
         network.fit(images, labels, batch_size=8, epochs=2, verbose=0, callbacks=[watch])
@@ -426,7 +431,7 @@ class TestLossWatch:
 
     def test_a_class_without_an_image_is_not_called_dead(self):
         """Its filter may be 0 on images of others, and is when a network has learned."""
-        network = training.build_model(recipe_with().model, image_size=32, classes=4)
+        network = build_model(recipe_with().model, image_size=32, classes=4)
         network.get_layer("conv10").bias.assign([10.0, 10.0, -100.0, -100.0])
         images, labels = striped_images()
         kept = np.isin(labels, [0, 1, 2])
@@ -441,8 +446,8 @@ class TestLossWatch:
         assert "1 of 3 classes looked at get no gradient" in finding.seen
 
     def test_in_the_warm_up_nothing_is_said_of_a_cause(self):
-        network = training.build_model(recipe_with().model, image_size=32, classes=4)
-        network.compile("sgd", training.SmoothedCrossentropy(), jit_compile=False)
+        network = build_model(recipe_with().model, image_size=32, classes=4)
+        network.compile("sgd", SmoothedCrossentropy(), jit_compile=False)
         images, labels = striped_images()
         watch = LossWatch(classes=4, warmup_epochs=2, images=images[:16])
         seen = []
@@ -472,9 +477,7 @@ class TestEpochCallbacks:
     @pytest.fixture
     def model(self):
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
-        model.compile(
-            "sgd", training.SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False
-        )
+        model.compile("sgd", SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False)
         return model
 
     def test_validation_counts_every_example_once_whatever_the_batches(self, model):
@@ -484,7 +487,7 @@ class TestEpochCallbacks:
         features, labels = rng.normal(size=(11, 3)).astype("f"), rng.integers(0, 2, 11)
         batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(4)
         twin = keras.models.clone_model(model)
-        twin.compile(loss=training.SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False)
+        twin.compile(loss=SmoothedCrossentropy(), metrics=["accuracy"], jit_compile=False)
         callback = ShardedValidation(twin, batches)
         callback.set_model(model)
         logs = {}

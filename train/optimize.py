@@ -25,6 +25,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import distributed, files, machine, sqz
+from keras_squeezenet.compression.recipe import CompressionRecipe
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.compression.with_training.bridge import kernels
@@ -40,11 +41,11 @@ from keras_squeezenet.inference import classifiers, evaluation
 from keras_squeezenet.litert.export import ExportError
 from keras_squeezenet.printing import log_lines, printable
 from keras_squeezenet.reports.compression_page import write_compression_report
-from keras_squeezenet.training import building as training
-from keras_squeezenet.training import runs
-from keras_squeezenet.training.compression_recipe import CompressionRecipe
+from keras_squeezenet.settings import RecipeError
+from keras_squeezenet.training import results, runs
+from keras_squeezenet.training.building import load_data
 from keras_squeezenet.training.locks import FolderLock
-from keras_squeezenet.training.recipe import RecipeError, load_recipe_of_run
+from keras_squeezenet.training.recipe import load_recipe_of_run
 
 STAGES = ("prune", "cluster", "pack", "quantize")
 
@@ -70,7 +71,7 @@ def main():
 
 def compress(run, of_the_run, output, wanted, recipe, look_out):
     with distributed.together():
-        dataset = training.load_data(of_the_run)
+        dataset = load_data(of_the_run)
         model = classifiers.open_classifier(run / runs.MODEL_FILE).model
     keras.utils.set_random_seed(of_the_run.seed + distributed.rank())
     data = Data(dataset, of_the_run, recipe, look_out)
@@ -251,7 +252,7 @@ class Stages:
                 ("Machine", machine.describe()),
             ],
             command=shlex.join(sys.argv),
-            versions=runs.versions(),
+            versions=results.versions(),
             recipe=recipe.to_yaml(),
         )
 

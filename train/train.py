@@ -34,10 +34,10 @@ from keras_squeezenet.distributed.termination import STATUS, Terminated, Termina
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.inference import evaluation
 from keras_squeezenet.printing import log_lines, printable
-from keras_squeezenet.training import building as training
-from keras_squeezenet.training import fine_tuning, runs
+from keras_squeezenet.training import fine_tuning, results, runs
 from keras_squeezenet.training.averaging import kept_weights
 from keras_squeezenet.training.backtracking import Backtracking
+from keras_squeezenet.training.building import build_model, load_data
 from keras_squeezenet.training.callbacks import (
     BrokenPictures,
     DivergedError,
@@ -46,9 +46,11 @@ from keras_squeezenet.training.callbacks import (
     ShardedValidation,
     StopEarly,
 )
+from keras_squeezenet.training.folder_callbacks import Checkpoint, FolderWatch
 from keras_squeezenet.training.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.training.loop import Loop
 from keras_squeezenet.training.recipe import load_recipe
+from keras_squeezenet.training.stages import compile_for_validation, stages_of
 
 
 def main():
@@ -63,7 +65,7 @@ def main():
 
     # Data: pictures of RGB 0…255.
     with distributed.together():
-        dataset = training.load_data(recipe)
+        dataset = load_data(recipe)
         augmentation = Augmentation.from_mapping(recipe.data.augmentation)
         recipe = recipe.for_images(dataset.train.count)
         look_out.step()  # this rank has come so far
@@ -73,10 +75,10 @@ def main():
     # normalization folded away.
     class_names = dataset.class_names
     keras.config.set_dtype_policy(recipe.training.precision)
-    model = training.build_model(recipe.model, dataset.train.framing.image_size, len(class_names))
+    model = build_model(recipe.model, dataset.train.framing.image_size, len(class_names))
     keras.config.set_dtype_policy("float32")
-    twin = training.build_model(recipe.model.kept, dataset.image_size, len(class_names))
-    training.compile_for_validation(twin, recipe)
+    twin = build_model(recipe.model.kept, dataset.image_size, len(class_names))
+    compile_for_validation(twin, recipe)
     with distributed.together(), dataset.clear_errors():
         some = dataset.train.train_batches(min(64, dataset.train.count), seed=recipe.seed)
         images, labels = next(iter(some))
@@ -107,7 +109,7 @@ def main():
         lock.hold()  # another rank may have become rank 0
         rank, ranks = distributed.rank(), distributed.size()
         batch_size = recipe.training.local_batch_size(ranks)
-        stages = training.stages(recipe)  # with fine_tuning the last layer alone, then all
+        stages = stages_of(recipe)  # with fine_tuning the last layer alone, then all
         history = History(run.folder / "history.csv", run.state.history)
         watch.warnings = run.warnings  # also those before a resumption
         loop = Loop(
@@ -136,14 +138,14 @@ def main():
             ),
             BrokenPictures(dataset, run.broken_images),
             watch,
-            runs.FolderWatch(run, lock),
+            FolderWatch(run, lock),
             *([Backtracking(run, history)] if recipe.fine_tuning else []),
             history,
         ]
         if recipe.training.early_stopping:
             callbacks.append(StopEarly(history, recipe.training.early_stopping, stages[-1].start))
         told = run.warnings, run.broken_images
-        callbacks.append(runs.Checkpoint(run.checkpoints, history, class_names, *told))
+        callbacks.append(Checkpoint(run.checkpoints, history, class_names, *told))
         if rank == 0:
             board = keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False)
             callbacks.append(board)
@@ -180,7 +182,7 @@ def main():
 def keep_result(run, model, dataset, history, look_out):
     """All ranks measure the weights that are kept; rank 0 writes them and what was found."""
     recipe = run.recipe
-    result = training.build_model(recipe.model.kept, dataset.image_size, len(dataset.class_names))
+    result = build_model(recipe.model.kept, dataset.image_size, len(dataset.class_names))
     batches = dataset.val.indexed_val_batches(
         recipe.training.local_batch_size(distributed.size()),
         rank=distributed.rank(),
@@ -201,8 +203,8 @@ def keep_result(run, model, dataset, history, look_out):
         measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
         try:
             run.save_model(result)
-            run.write_metrics(result, dataset, measured, history.rows, equal_ranks)
-            page = runs.draw(run.folder, history.rows, measured, predictions, dataset.val)
+            results.write_metrics(run, result, dataset, measured, history.rows, equal_ranks)
+            page = results.draw(run.folder, history.rows, measured, predictions, dataset.val)
         except OSError as error:
             raise runs.RunError(
                 f"The result cannot be written: {error}. When it can be, --resume goes on "

@@ -22,7 +22,7 @@ def report(
     Of the table of studies/communication.py, or a folder with one: its page.
     """
     from keras_squeezenet.files import write_csv
-    from keras_squeezenet.training.runs import renew_report
+    from keras_squeezenet.training.results import renew_report
 
     table = communication_table(run)
     if table:

@@ -144,7 +144,8 @@ def classify(
     """What images show: the most probable classes of each."""
     from keras_squeezenet.cli.explaining import check_explainable, draw_explanations
     from keras_squeezenet.data.folders import find_pictures
-    from keras_squeezenet.data.images import Framing, check_still, read_square
+    from keras_squeezenet.data.framing import Framing
+    from keras_squeezenet.data.images import check_still, read_square
     from keras_squeezenet.inference import classifiers
 
     # All that can be refused is refused before Keras is imported, which takes seconds.

@@ -93,7 +93,7 @@ def prune(
     as_json: AsJson = False,
 ):
     """Prune a network's kernels while it trains on; the zeros stay zeros."""
-    from keras_squeezenet.training.compression_recipe import PruneSection
+    from keras_squeezenet.compression.recipe import PruneSection
 
     asked = _section(
         PruneSection, "prune", epochs=epochs, learning_rate=learning_rate, sparsity=sparsity
@@ -135,7 +135,7 @@ def cluster(
     as_json: AsJson = False,
 ):
     """Let the weights of each kernel share a few values, and train those."""
-    from keras_squeezenet.training.compression_recipe import ClusterSection
+    from keras_squeezenet.compression.recipe import ClusterSection
 
     asked = _section(
         ClusterSection, "cluster", epochs=epochs, learning_rate=learning_rate, bits=bits
@@ -179,7 +179,7 @@ def quantize(
 
     Its accuracy is that of the file, which is run on the validation images.
     """
-    from keras_squeezenet.training.compression_recipe import QuantizeSection
+    from keras_squeezenet.compression.recipe import QuantizeSection
 
     asked = _section(QuantizeSection, "quantize", epochs=epochs, learning_rate=learning_rate)
     with _prepared(model, out, ".tflite", data, batch_size, resize, max_broken_share) as prepared:
@@ -350,7 +350,7 @@ def _dataset(classifier, asked):
 
 def _section(kind, command, **options):
     """The options that were given, checked, and the defaults of the others."""
-    from keras_squeezenet.training.recipe import check_recipe
+    from keras_squeezenet.settings import check_recipe
 
     given = {name: value for name, value in options.items() if value is not None}
     return check_recipe(kind, given, source=command)

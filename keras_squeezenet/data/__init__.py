@@ -6,10 +6,10 @@ Names are imported on first use: reading a picture needs no TensorFlow, which ta
 import importlib
 
 _MODULE_OF = {
-    "Augmentation": "images",
-    "DataError": "images",
+    "Augmentation": "augmentation",
+    "DataError": "errors",
     "Dataset": "dataset",
-    "Framing": "images",
+    "Framing": "framing",
     "Split": "dataset",
     "load_dataset": "dataset",
     "load_labelled": "measuring",

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.examples import ArrayExamples, Source, frozen_labels, one_line
-from keras_squeezenet.data.images import DataError
 
 logger = logging.getLogger(__name__)
 

@@ -10,18 +10,13 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
+from keras_squeezenet.checks import is_integer, is_number
+from keras_squeezenet.data.augmentation import Augmentation
+from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.examples import Examples, one_line
+from keras_squeezenet.data.framing import Framing, require_positive
 from keras_squeezenet.data.graph_calls import call_in_graph
-from keras_squeezenet.data.images import (
-    Augmentation,
-    DataError,
-    Framing,
-    decode_rgb,
-    decode_square,
-    is_integer,
-    is_number,
-    require_positive,
-)
+from keras_squeezenet.data.images import decode_rgb, decode_square
 from keras_squeezenet.data.sources import open_source
 from keras_squeezenet.machine import own_threads
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_squeezenet.data.images import DataError, open_image
+from keras_squeezenet.data.errors import DataError
+from keras_squeezenet.data.images import open_image
 
 
 class Examples(ABC):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.examples import (
     FileExamples,
     Source,
@@ -15,7 +16,6 @@ from keras_squeezenet.data.examples import (
     one_line,
     stratified_split,
 )
-from keras_squeezenet.data.images import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 VALIDATION_FOLDERS = ("val", "validation", "test")

@@ -5,20 +5,17 @@ Pillow decodes, crops and resizes, in one pass and with antialiasing, because it
 256-pixel JPEGs to 128 pixels; AMD EPYC) and reads more kinds of files.
 """
 
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import BinaryIO, Literal, Self
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageEnhance, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from keras_squeezenet.errors import InputError
-
-Box = tuple[float, float, float, float]
-"""(left, upper, right, lower) in pixels of the upright picture; fractions are meant."""
+from keras_squeezenet.data.augmentation import Augmentation
+from keras_squeezenet.data.errors import DataError
+from keras_squeezenet.data.framing import Box, Framing
 
 # Pillow knows some forty formats, many of them little tested against hostile bytes.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -40,8 +37,6 @@ _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
 # (by 1.2 with a gap of 2).
 REDUCING_GAP = 3.0
 
-CROP_ATTEMPTS = 10
-
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,146 +46,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class DataError(InputError):
-    """What a data set is asked for, or holds, cannot be used. The message is one line."""
-
-
-@dataclass(frozen=True)
-class Framing:
-    """Which part of a picture evaluation looks at, and at what size.
-
-    Attributes:
-        image_size: Side of the square, in pixels.
-        resize: Length of the picture's short side, in pixels, of which the central square of
-            `image_size` is taken; by default `image_size`. `"stretch"` squeezes the whole picture
-            into the square and ignores its aspect.
-        resample: Pillow's filter. All of them are antialiased when they shrink.
-
-    Raises:
-        DataError: `image_size` is no positive integer, or `resize` is smaller than it.
-    """
-
-    image_size: int
-    resize: int | Literal["stretch"] | None = None
-    resample: Image.Resampling = Image.Resampling.BILINEAR
-
-    def __post_init__(self):
-        require_positive("image_size", self.image_size)
-        if self.resize is None:
-            object.__setattr__(self, "resize", self.image_size)
-        if self.resize == "stretch":
-            return
-        if not is_integer(self.resize) or self.resize < self.image_size:
-            raise DataError(
-                f"`resize` must be 'stretch' or a number of pixels that is not less than "
-                f"image_size={self.image_size}. Received: resize={self.resize}"
-            )
-
-    def at(self, image_size: int) -> Self:
-        """The same part of the picture at another size."""
-        if self.resize == "stretch":
-            return replace(self, image_size=image_size)
-        require_positive("image_size", image_size)
-        resize = round(self.resize * image_size / self.image_size)
-        return replace(self, image_size=image_size, resize=resize)
-
-    def box(self, width: int, height: int) -> Box:
-        """The part of a picture of `width` x `height` pixels that fills the square."""
-        if self.resize == "stretch":
-            return 0.0, 0.0, float(width), float(height)
-        side = min(width, height) * self.image_size / self.resize
-        left, upper = (width - side) / 2, (height - side) / 2
-        return left, upper, left + side, upper + side
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes to training pictures. The default changes nothing.
-
-    Attributes:
-        flip: Mirror every second picture, left to right.
-        crop_scale: Least and greatest share of the picture's area that a random crop takes; None
-            takes evaluation's crop. ImageNet training uses (0.08, 1) (Szegedy et al., arXiv
-            1409.4842, section 6).
-        crop_ratio: Least and greatest width/height of the random crop.
-        color: Brightness, contrast and saturation are each multiplied by a factor from 1-color to
-            1+color.
-        shift: Greatest translation, as a share of the side; the border's pixels fill what becomes
-            free.
-
-    Raises:
-        DataError: A value is of the wrong kind or out of range.
-    """
-
-    flip: bool = False
-    crop_scale: tuple[float, float] | None = None
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    color: float = 0.0
-    shift: float = 0.0
-
-    def __post_init__(self):
-        if not isinstance(self.flip, bool):
-            raise DataError(f"`flip` must be true or false. Received: flip={self.flip}")
-        if self.crop_scale is not None:
-            object.__setattr__(self, "crop_scale", _interval("crop_scale", self.crop_scale, 1.0))
-        object.__setattr__(self, "crop_ratio", _interval("crop_ratio", self.crop_ratio, math.inf))
-        for name in ("color", "shift"):
-            value = getattr(self, name)
-            if not is_number(value) or not 0 <= value <= 1:
-                raise DataError(f"`{name}` must be a number from 0 to 1. Received: {name}={value}")
-
-    @classmethod
-    def from_mapping(cls, settings: Mapping) -> Self:
-        """The augmentation a recipe's mapping asks for, e.g. `{"flip": True, "crop_scale": [0.3,
-        1]}`.
-
-        Raises:
-            DataError: A key is unknown, or a value is out of range.
-        """
-        if not isinstance(settings, Mapping):
-            raise DataError(f"`augmentation` must be a mapping. Received: augmentation={settings}")
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(str(key) for key in settings if key not in known)
-        if unknown:
-            raise DataError(
-                f"`augmentation` knows the keys {', '.join(known)}. Received: {', '.join(unknown)}"
-            )
-        return cls(**settings)
-
-    def box(self, width: int, height: int, framing: Framing, rng: np.random.Generator) -> Box:
-        """A random crop of a picture of `width` x `height` pixels.
-
-        Where no crop of the drawn shape fits in ten attempts (a wide panorama, say), it is
-        evaluation's crop.
-        """
-        if self.crop_scale is None:
-            return framing.box(width, height)
-        low, high = np.log(self.crop_ratio)
-        for _ in range(CROP_ATTEMPTS):
-            area = width * height * rng.uniform(*self.crop_scale)
-            ratio = math.exp(rng.uniform(low, high))
-            crop_width, crop_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
-            if crop_width <= width and crop_height <= height:
-                left = rng.uniform(0, width - crop_width)
-                upper = rng.uniform(0, height - crop_height)
-                return left, upper, left + crop_width, upper + crop_height
-        return framing.box(width, height)
-
-    def alter(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """Mirror, shift and recolour a square RGB picture, in this order."""
-        if self.flip and rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self.shift > 0:
-            reach = self.shift * image.width
-            image = translate(
-                image, *(int(step) for step in np.rint(rng.uniform(-reach, reach, 2)))
-            )
-        if self.color > 0:
-            for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-                image = enhance(image).enhance(rng.uniform(1 - self.color, 1 + self.color))
-        return image
 
 
 def open_image(file: str | BinaryIO) -> Image.Image:
@@ -311,36 +166,6 @@ def decode_square(
     )
     square = _upright(square, orientation)
     return np.asarray(square if augmentation is None else augmentation.alter(square, rng))
-
-
-def translate(image: Image.Image, right: int, down: int) -> Image.Image:
-    """Move a picture's content by whole pixels; what becomes free repeats the border."""
-    rows = np.clip(np.arange(image.height) - down, 0, image.height - 1)
-    columns = np.clip(np.arange(image.width) - right, 0, image.width - 1)
-    return Image.fromarray(np.asarray(image)[rows[:, None], columns])
-
-
-def is_integer(value) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def is_number(value) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-def require_positive(name: str, value) -> None:
-    if not is_integer(value) or value < 1:
-        raise DataError(f"`{name}` must be a positive integer. Received: {name}={value}")
-
-
-def _interval(name: str, value, upper: float) -> tuple[float, float]:
-    pair = tuple(value) if isinstance(value, list | tuple) else ()
-    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1] <= upper:
-        bound = "" if upper == math.inf else f" <= {upper:g}"
-        raise DataError(
-            f"`{name}` must be two numbers 0 < least <= greatest{bound}. Received: {name}={value}"
-        )
-    return float(pair[0]), float(pair[1])
 
 
 def _size_problem(width: int, height: int) -> str | None:

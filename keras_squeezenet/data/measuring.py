@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from keras_squeezenet.data.dataset import BrokenImages, Split, load_dataset
+from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.examples import evenly_spread, one_line
 from keras_squeezenet.data.folders import (
     find_pictures,
@@ -19,7 +20,8 @@ from keras_squeezenet.data.folders import (
     open_class_folders,
     open_labels_file,
 )
-from keras_squeezenet.data.images import DataError, Framing, decode_square, open_image
+from keras_squeezenet.data.framing import Framing
+from keras_squeezenet.data.images import decode_square, open_image
 
 MADE_CONTRAST = 0.5  # of made images: of each pattern relative to the one twice as coarse
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_squeezenet.data.cifar import CIFAR_ARCHIVES, download_cifar, is_cached, read_cifar
+from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.examples import (
     ArrayExamples,
     RecordExamples,
@@ -17,7 +18,6 @@ from keras_squeezenet.data.examples import (
     stratified_split,
 )
 from keras_squeezenet.data.folders import open_folder
-from keras_squeezenet.data.images import DataError
 
 
 def open_source(source: str, *, val_fraction: float, seed: int) -> Source:

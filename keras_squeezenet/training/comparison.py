@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.training.recipe import RecipeError, load_recipe_of_run
+from keras_squeezenet.settings import RecipeError
+from keras_squeezenet.training.recipe import load_recipe_of_run
 
 
 def compare_runs(folders):

@@ -15,11 +15,11 @@ import numpy as np
 from keras_squeezenet import distributed
 from keras_squeezenet.distributed.stalls import StallWatch
 from keras_squeezenet.distributed.termination import Terminated
-from keras_squeezenet.training import building as training
 from keras_squeezenet.training import divergence
 from keras_squeezenet.training.backtracking import rate_share
 from keras_squeezenet.training.callbacks import DivergedError, check_finite
 from keras_squeezenet.training.fine_tuning import set_rate_share
+from keras_squeezenet.training.stages import compile_model, restore_state, seed_layers
 
 SECONDS_BETWEEN_MEETINGS = 1.0
 
@@ -127,9 +127,9 @@ class Loop:
     def restore(self, stage):
         """Bring the model to the run's state."""
         steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
-        training.compile_model(self.model, stage, steps)
+        compile_model(self.model, stage, steps)
         examples_per_step = self.batch_size * distributed.size()
-        training.restore_state(self.model, self.run.state, stage, steps, examples_per_step)
+        restore_state(self.model, self.run.state, stage, steps, examples_per_step)
         if self.run.recipe.fine_tuning:
             set_rate_share(self.model, rate_share(self.run.state.history))
         self.model.make_train_function()
@@ -152,7 +152,7 @@ class Loop:
 
     def _seed_layers(self, step):
         seed = self.run.recipe.seed, distributed.rank(), self.run.state.epoch
-        training.seed_layers(self.model, seed, step)
+        seed_layers(self.model, seed, step)
 
     def _origin(self, stage):
         """Where training diverged: step and layer, in a sentence. All ranks find it together.

@@ -18,12 +18,9 @@ the last checkpoint that was written.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import os
-import platform
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,18 +28,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_squeezenet import distributed, files, machine
+from keras_squeezenet import distributed, files
 from keras_squeezenet.data.sources import is_same_source, resolved
 from keras_squeezenet.errors import RunError
-from keras_squeezenet.inference import evaluation
-from keras_squeezenet.inference.classifiers import CLASS_NAMES_FILE, open_classifier
-from keras_squeezenet.network.profile import profile_model
-from keras_squeezenet.reports import figures, report
+from keras_squeezenet.inference.classifiers import CLASS_NAMES_FILE
 from keras_squeezenet.training import checkpoints
 from keras_squeezenet.training.averaging import averaged_weights, kept_weights
-from keras_squeezenet.training.building import load_data, stages
 from keras_squeezenet.training.callbacks import has_waited
-from keras_squeezenet.training.recipe import has_retired_keys, load_recipe, load_recipe_of_run
+from keras_squeezenet.training.recipe import has_retired_keys, load_recipe
+from keras_squeezenet.training.stages import stages_of
 from keras_squeezenet.training.state import TrainingState
 
 MODEL_FILE = "model.keras"
@@ -52,7 +46,6 @@ REPORT_FILE = "report.html"
 RESULTS = (MODEL_FILE, METRICS_FILE, REPORT_FILE)  # in the order in which they are written
 HISTORY_FILE = "history.csv"
 JOURNAL_FILE = "commits.jsonl"
-VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 # A resumed run may go on for longer; everything else has to be what it was.
 MAY_CHANGE_ON_RESUME = {"training.epochs"}
 
@@ -227,7 +220,7 @@ class Run:
         checkpoint, patience = self._checkpoint, self.recipe.training.early_stopping
         if "stopped" in checkpoint or "within_epoch" in checkpoint or not patience:
             return bool(checkpoint.get("stopped", False))
-        return has_waited(checkpoint["history"], patience, stages(self.recipe)[-1].start)
+        return has_waited(checkpoint["history"], patience, stages_of(self.recipe)[-1].start)
 
     def last_checkpoint(self):
         """Path of the last whole checkpoint's model, or None; rank 0 says it to all."""
@@ -350,207 +343,6 @@ class Run:
         files.write_json(self.folder / CLASS_NAMES_FILE, self.class_names)
         return path
 
-    def write_metrics(self, model, dataset, measured, history, equal_ranks):
-        """Write metrics.json.
-
-        Args:
-            model: what `save_model` saved.
-            dataset: the `Dataset`.
-            measured: the `Evaluation` of the model.
-            history: rows of all epochs.
-            equal_ranks: ranks that ended with the same weights.
-        """
-        profile = profile_model(model)
-        broken = self.broken_images | dict(dataset.broken)
-        # The first epoch traces and warms up; it is not the pace of a run.
-        paces = [row["images_per_second"] for row in history[1:] or history]
-        path = self.folder / MODEL_FILE
-        metrics = {
-            "dataset": {
-                "name": dataset.name,
-                "source": resolved(self.recipe.data.source),
-                "classes": len(dataset.class_names),
-                "class_names": list(dataset.class_names),
-                "train": dataset.train.count,
-                "val": dataset.val.count,
-                "image_size": dataset.image_size,
-            },
-            "model": {
-                "name": model.name,
-                "parameters": profile.parameters,
-                "multiply_adds": profile.multiply_adds,
-                "activation_bytes": profile.activation_bytes,
-            },
-            "training": {
-                "epochs": len(history),
-                "ranks": history[-1]["ranks"],
-                "ranks_with_equal_weights": equal_ranks,
-                "batch_size": self.recipe.training.local_batch_size(history[-1]["ranks"]),
-                "seconds": sum(row["seconds"] for row in history),
-                "images_per_second": float(np.median(paces)),
-                "seed": self.recipe.seed,
-                "command": " ".join(sys.argv),
-                "machine": machine.describe(),
-                "started": self.started.isoformat(timespec="seconds"),
-                "resumed_from_epoch": self.resumed_from_epoch,
-            },
-            "evaluation": measured.to_dict(),
-            "files": [_file_row(path, measured)],
-            "broken_images": [{"file": file, "reason": reason} for file, reason in broken.items()],
-            "warnings": self.warnings,
-            "versions": versions(),
-        }
-        files.write_json(self.folder / METRICS_FILE, metrics)
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """Saves model and optimizer after each epoch, on rank 0; keeps the last and the best epoch's.
-
-    See `checkpoints`. If one cannot be written, such as on a full disk, training goes on: those
-    before it stay as they are, and the next epoch is saved as if nothing had been. Put it after the
-    callbacks that may stop training.
-
-    Args:
-        folder: for the files.
-        history: the `History`; put it before this callback.
-        class_names: of the data; a run is resumed with the same.
-        warnings: a list to which what the user was told is added, a sentence each.
-        broken_images: a dict to which what cannot be read is added, with the reason.
-    """
-
-    def __init__(self, folder, history, class_names, warnings=(), broken_images=()):
-        super().__init__()
-        self.folder = folder
-        self.history = history
-        self.class_names = list(class_names)
-        self.warnings = warnings
-        self.broken_images = broken_images
-        self._attempts = files.Attempts("Training goes on; the checkpoints before it stay")
-
-    def on_epoch_end(self, epoch, logs=None):
-        if distributed.rank() != 0:
-            return
-        with self._attempts.write(f"{self.folder}: the checkpoint of epoch {epoch + 1}"):
-            checkpoints.write_epoch(
-                self.folder,
-                self.model,
-                epoch + 1,
-                self.class_names,
-                self.history.rows,
-                stopped=bool(self.model.stop_training),
-                warnings=self.warnings,
-                broken_images=self.broken_images,
-            )
-
-
-class FolderWatch(keras.callbacks.Callback):
-    """Sees after each epoch, on rank 0, that the folder is still the run's.
-
-    One that was removed is made anew, and training goes on; one that another training has taken
-    meanwhile ends this one with a `RunError`. Put it before what writes into the folder.
-
-    Args:
-        run: the `Run`.
-        lock: the `FolderLock` of its folder.
-    """
-
-    def __init__(self, run, lock):
-        super().__init__()
-        self.run = run
-        self.lock = lock
-
-    def on_epoch_end(self, epoch, logs=None):
-        # What cannot be written is said by those who write.
-        with contextlib.suppress(OSError):
-            if distributed.rank() == 0:
-                self.lock.keep()
-                self.run.made_anew()
-
-
-def draw(folder, history, measured, predictions, split):
-    """Make the pictures and the page of a run from what was measured.
-
-    Args:
-        folder: the run's folder, with recipe.yaml, history.csv and metrics.json.
-        history: rows of the history.
-        measured: the `Evaluation`.
-        predictions: its `Predictions`.
-        split: the `Split` that was evaluated.
-
-    Returns:
-        The path of report.html.
-    """
-    folder = Path(folder)
-    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-    names = measured.class_names
-    figures.learning_curves(history, folder / "learning_curves.png", classes=len(names))
-    figures.confusion_matrix(measured, folder / "confusion_matrix.png")
-    worst = evaluation.Evaluation.worst_mistakes(predictions, 20)
-    figures.worst_mistakes(
-        [split.example(int(predictions.index[i]))[0] for i in worst],
-        [
-            figures.mistake_caption(
-                names[predictions.labels[i]],
-                names[predictions.top_classes[i, 0]],
-                float(predictions.top_probabilities[i, 0]),
-            )
-            for i in worst
-        ],
-        folder / "worst_mistakes.png",
-    )
-    figures.file_sizes(
-        [(file["name"], file["bytes"], file["top1"]) for file in metrics["files"]],
-        folder / "file_sizes.png",
-    )
-    return report.write_report(folder)
-
-
-def renew_report(folder, say=print):
-    """Measure every model file in a run's folder on its validation images; renew the report.
-
-    Args:
-        folder: the run's folder: model.keras and any .tflite files beside it.
-        say: called with a line per file.
-
-    Returns:
-        The path of report.html, and a row per file: name, bytes, top1, top5, and confidence, the
-        mean of the highest probability.
-
-    Raises:
-        RunError: the folder holds no finished run.
-    """
-    folder = Path(folder)
-    for name in (RECIPE_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE):
-        if not (folder / name).is_file():
-            raise RunError(f"Expected the folder of a finished run: {name} is missing in {folder}")
-    dataset = load_data(load_recipe_of_run(folder / RECIPE_FILE))
-    rows = []
-    for path in [folder / MODEL_FILE, *sorted(folder.glob("*.tflite"))]:
-        classifier = open_classifier(path)
-        with dataset.clear_errors():
-            predictions = evaluation.predict_batches(
-                classifier.predict, dataset.val.indexed_val_batches(32)
-            )
-        measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
-        say(f"{path.name}: top-1 {measured.top1:.4f}")
-        rows.append(_file_row(path, measured))
-        if path.name == MODEL_FILE:
-            of_the_model = measured, predictions
-    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-    metrics |= {"files": rows, "evaluation": of_the_model[0].to_dict()}
-    files.write_json(folder / METRICS_FILE, metrics)
-    history = report.read_history(folder / HISTORY_FILE)
-    return draw(folder, history, *of_the_model, dataset.val), rows
-
-
-def versions():
-    """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in VERSIONED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
-
 
 def _differences(before, now, section=""):
     """(name as `--set` gives it, old value, new value) of what differs in two recipes.
@@ -563,13 +355,3 @@ def _differences(before, now, section=""):
             yield from _differences(old, new, f"{name}.")
         elif old != new:
             yield name, old, new
-
-
-def _file_row(path, measured):
-    return {
-        "name": path.name,
-        "bytes": path.stat().st_size,
-        "top1": measured.top1,
-        "top5": measured.top5,
-        "confidence": measured.confidence,
-    }

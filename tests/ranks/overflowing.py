@@ -17,8 +17,9 @@ import keras
 import numpy as np
 
 from keras_squeezenet import distributed
-from keras_squeezenet.training import building as training
+from keras_squeezenet.training.building import build_model
 from keras_squeezenet.training.recipe import Recipe, TrainingSection
+from keras_squeezenet.training.stages import compile_model, stages_of
 
 STEPS, BATCH, CLASSES = 6, 4, 3
 OVERFLOWS_AT = 1
@@ -62,13 +63,13 @@ def compile_as_a_script(model, accumulation_steps):
 def train(maker, asked):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(asked.training.precision)
-    model = training.build_model(asked.model, asked.data.image_size, CLASSES)
+    model = build_model(asked.model, asked.data.image_size, CLASSES)
     keras.config.set_dtype_policy("float32")
     if maker == "script":
         compile_as_a_script(model, asked.training.accumulation_steps)
     else:
-        (stage,) = training.stages(asked)
-        training.compile_model(model, stage, steps_per_epoch=STEPS)
+        (stage,) = stages_of(asked)
+        compile_model(model, stage, steps_per_epoch=STEPS)
     rng = np.random.default_rng(distributed.rank())
     for step in range(STEPS):
         images = rng.uniform(0, 255, (BATCH, 32, 32, 3)).astype("float32")

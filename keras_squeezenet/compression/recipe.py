@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field
 
-from keras_squeezenet.training.recipe import Positive, Section, check_recipe
+from keras_squeezenet.settings import Positive, Section, check_recipe
 
 Rate = Annotated[float, Field(gt=0)]
 

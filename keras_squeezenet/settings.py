@@ -1,0 +1,115 @@
+"""Recipes as such: sections of checked keys, read from YAML, changed by `--set`. No framework."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from keras_squeezenet.errors import InputError
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be followed; the text is one line and names the key."""
+
+
+class Section(BaseModel):
+    """Keys with checked values; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def check_recipe(kind, values, settings=(), source="--set"):
+    """Values as a recipe of a kind.
+
+    Args:
+        kind: `Recipe` or another `Section`.
+        values: a dict of keys and sections; it is changed.
+        settings: as in `load_recipe`.
+        source: where the values come from, for errors.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    for setting in settings:
+        _set(values, setting)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_first_problem(error, kind)}") from None
+
+
+def read_values(path):
+    """The recipe's values, not checked yet."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"The recipe cannot be read: {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe is not YAML: {path}: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"The recipe must hold keys with values. Received: {path}")
+    return values
+
+
+def _set(values, setting):
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise RecipeError(f"--set takes section.key=value. Received: {setting}")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {key}: {_one_line(error)}. Received: {text}") from None
+
+
+def _first_problem(error, kind):
+    problem = error.errors(include_url=False)[0]
+    location = problem["loc"]
+    key = ".".join(_key_parts(location, kind))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key}{_similar(location, kind)}"
+    if problem["type"] == "missing":
+        return f"the key {key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    received = problem["input"]
+    if isinstance(received, dict):  # a rule between keys: the message names them
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message}. Received: {key}={received}"
+
+
+def _key_parts(location, section):
+    """The part of pydantic's location that a reader of the YAML knows: sections and keys."""
+    for part in location:
+        yield str(part)
+        field = section.model_fields.get(part)
+        section = field and _section_of(field)
+        if section is None:
+            return
+
+
+def _section_of(field):
+    """The section that a field holds, be it optional or not."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+
+
+def _similar(location, section):
+    for part in location[:-1]:
+        section = _section_of(section.model_fields[part])
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"
+
+
+def _one_line(error):
+    return " ".join(str(error).split())
