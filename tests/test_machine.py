@@ -168,6 +168,7 @@ class TestQuota:
 
     @pytest.mark.parametrize(("quota", "cores"), [(0.5, 1), (1.0, 1), (1.5, 2), (1000, len(ALL))])
     def test_usable_cores_are_within_the_limit(self, monkeypatch, quota, cores):
+        monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
         monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
         assert machine.usable_cores() == min(cores, len(ALL) or os.cpu_count())
         assert machine.own_threads() == machine.usable_cores()
