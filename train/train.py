@@ -168,9 +168,8 @@ def main():
     verbose = 1 if sys.stdout.isatty() else 2
     with TerminationRequest() as request, lock:
         if asked.elastic:
-            from keras_squeezenet.distributed import (
-                elastic,  # Horovod is a matter of such runs alone
-            )
+            # Horovod is a matter of such runs alone.
+            from keras_squeezenet.distributed import elastic
 
             elastic.run(
                 open_run, train, lambda run: run.save_within_epoch(model), request, look_out
