@@ -82,8 +82,9 @@ def arrows_up(package):
 
 
 def test_every_module_has_its_room():
-    names = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert names - {"__init__", "__pycache__"} == set(FLOOR_OF)
+    # Not folders without modules: Python's caches stay behind where a module was moved away.
+    names = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")}
+    assert {name.removesuffix(".py") for name in names} - {"__init__"} == set(FLOOR_OF)
 
 
 def test_imports_point_one_way():
