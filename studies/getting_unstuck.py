@@ -198,6 +198,11 @@ FROM_PAPER = (
     ),
     varied(PAPER, "groceries' recipe", **GROCERY_RECIPE),
     varied(PAPER, "ImageNet's recipe", **IMAGENET_RECIPE),
+    varied(PAPER, "ImageNet's recipe, no warm-up", **{**IMAGENET_RECIPE, "warmup_steps": 0}),
+    varied(PAPER, "ImageNet's recipe, no clip_norm", **{**IMAGENET_RECIPE, "clip_norm": None}),
+    varied(
+        PAPER, "ImageNet's recipe, input caffe", **{**IMAGENET_RECIPE, "preprocessing": "caffe"}
+    ),
     # Caffe's "xavier" looks at the inputs of a layer only, Keras's Glorot at its filters too.
     varied(PAPER, "xavier of Caffe", **XAVIER),
     varied(PAPER, "xavier of Caffe, input caffe", preprocessing="caffe", **XAVIER),
