@@ -293,6 +293,11 @@ def at_the_end_of_epoch(number, do):
 
 
 class TestLoop:
+    @pytest.fixture(autouse=True)
+    def a_meeting_after_each_step(self, monkeypatch):
+        """Else it depends on the machine after which steps a run sees that it was asked to end."""
+        monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)
+
     @pytest.fixture
     def model(self):
         keras.utils.set_random_seed(1)
@@ -328,13 +333,11 @@ class TestLoop:
         self,
         pictures,
         tmp_path,
-        monkeypatch,
         accumulation_steps,
         looks,
         optimizer,
         batch_normalization,
     ):
-        monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)  # one after each step
         recipe = recipe_with(
             accumulation_steps=accumulation_steps,
             dropout_rate=0.5,
@@ -409,10 +412,7 @@ class TestLoop:
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
-    def test_left_while_it_validates_it_trains_on_nothing_twice(
-        self, model, pictures, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)
+    def test_left_while_it_validates_it_trains_on_nothing_twice(self, model, pictures, tmp_path):
         run = begin(tmp_path / "run", recipe_with(), model, pictures)
         history = History(run.folder / "history.csv", run.state.history)
         steps = COUNT // 4
@@ -634,8 +634,7 @@ class TestLoop:
         assert int(model.optimizer.iterations) == 2 * 6 - 2
         assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
-    def test_overflows_without_end_in_float16_end_the_run(self, pictures, tmp_path, monkeypatch):
-        monkeypatch.setattr(loop, "SECONDS_BETWEEN_MEETINGS", 0.0)
+    def test_overflows_without_end_in_float16_end_the_run(self, pictures, tmp_path):
         recipe = recipe_with(precision="mixed_float16", epochs=5)
         keras.config.set_dtype_policy("mixed_float16")
         model = build_model(recipe.model, 8, 2)
