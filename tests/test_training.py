@@ -30,7 +30,7 @@ from keras_squeezenet.training.optimizers import build_optimizer
 from keras_squeezenet.training.recipe import ModelSection, Recipe, load_recipe
 from keras_squeezenet.training.runs import Run
 from keras_squeezenet.training.schedules import WarmUp
-from keras_squeezenet.training.stages import Stage, compile_model, restore_state, stages_of
+from keras_squeezenet.training.stages import TrainingStage, compile_model, restore_state, stages_of
 
 RECIPES = Path(__file__).parents[1] / "train" / "recipes"
 TINY = {
@@ -284,7 +284,7 @@ class TestStages:
 
     def test_without_fine_tuning_all_layers_learn_in_all_epochs(self):
         recipe = recipe_with(epochs=7)
-        assert stages_of(recipe) == [Stage(recipe, start=0, end=7)]
+        assert stages_of(recipe) == [TrainingStage(recipe, start=0, end=7)]
 
     def test_the_base_keeps_the_loaded_weights_until_its_stage(self, recipe):
         frozen, whole = stages_of(recipe)

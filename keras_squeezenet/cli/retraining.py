@@ -204,7 +204,7 @@ def quantize(
                     resize=prepared.resize,
                 )
             after = prepared.top1_of_file(out)
-            prepared.show(result, out, after, as_json, **written.to_dict())
+            prepared.show(result, out, after, as_json, written.to_dict())
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,11 +264,11 @@ class _Prepared:
             save_keras(result.model, out, self.class_names)
             self.show(result, out, result.after, as_json)
 
-    def show(self, result, out, after, as_json, **exported):
+    def show(self, result, out, after, as_json, exported=None):
         """Print what was measured; `exported` are the fields of a file's `ExportResult`."""
         nonzero = sum(layer.nonzero for layer in result.layers)
         measured = {
-            **exported,
+            **(exported or {}),
             "model": self.model,
             "path": str(out),
             "bytes": out.stat().st_size,

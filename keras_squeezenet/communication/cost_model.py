@@ -226,7 +226,7 @@ def _costs(networks, logarithms, message):
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictedTime:
     """A case that the fit has not seen, seconds of its step as predicted and as measured."""
 
     case: Case
@@ -244,7 +244,7 @@ def leave_one_out(
     seconds: Sequence[float],
     message: float,
     left_out: Iterable[tuple] | None = None,
-) -> list[Prediction]:
+) -> list[PredictedTime]:
     """Predict each combination of network, ranks and link from all the others.
 
     Args:
@@ -260,7 +260,7 @@ def leave_one_out(
         kept = [number for number, group in enumerate(groups) if group != wanted]
         costs = fit([cases[n] for n in kept], [seconds[n] for n in kept], message)
         predictions += [
-            Prediction(case, step_seconds(costs, case), measured)
+            PredictedTime(case, step_seconds(costs, case), measured)
             for case, measured, group in zip(cases, seconds, groups, strict=True)
             if group == wanted
         ]

@@ -7,17 +7,18 @@ computing that is an assumption and is named as one.
 import csv
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_squeezenet.communication.cost_model import (
     Case,
     Costs,
-    Prediction,
+    PredictedTime,
     efficiency,
     fit,
     leave_one_out,
+    ring_seconds,
     step_seconds,
 )
 from keras_squeezenet.communication.hosts import BURST_BYTES
@@ -189,14 +190,14 @@ class Study:
     def networks(self) -> list[str]:
         return list(dict.fromkeys(row.case.network for row in self.rows))
 
-    def predictions(self, left_out=None) -> list[Prediction]:
+    def predictions(self, left_out=None) -> list[PredictedTime]:
         """What `leave_one_out` makes of the rows."""
         return leave_one_out(*_measured(self.rows), left_out)
 
-    def case(self, network: str, **changes) -> Case:
-        """A case of this network's, on one rank with its own core unless it is changed."""
+    def case(self, network: str, ranks: int = 1, link: float | None = None) -> Case:
+        """A case of this network's, each rank with its own core."""
         first = next(row.case for row in self.rows if row.case.network == network)
-        return replace(Case(network, first.parameters, 1, None), **changes)
+        return Case(network, first.parameters, ranks, link)
 
 
 def _measured(rows):
@@ -224,8 +225,11 @@ class Workers:
         """Of all workers of a case together."""
         return case.ranks * case.accumulation * self.batch / self._update_seconds(case)
 
-    def efficiency(self, case: Case, **allreduce) -> float:
-        return efficiency(self.costs, case, **allreduce)
+    def efficiency(
+        self, case: Case, allreduce: Callable[[Costs, Case], float] = ring_seconds
+    ) -> float:
+        """See `cost_model.efficiency`."""
+        return efficiency(self.costs, case, allreduce)
 
     def _update_seconds(self, case):
         return case.accumulation * step_seconds(self.costs, case)

@@ -73,7 +73,16 @@ class Samples:
 
 
 def draw_samples(
-    source, *, class_names, classes, image_size, resize, max_broken_share, count, **division
+    source,
+    *,
+    class_names,
+    classes,
+    image_size,
+    resize,
+    max_broken_share,
+    count,
+    val_fraction=0.2,
+    seed=0,
 ):
     """Read images of a source, and set others of it apart.
 
@@ -86,7 +95,7 @@ def draw_samples(
         classes: the number of its classes.
         image_size, resize, max_broken_share: see `load_dataset`.
         count: images to compress with, at most. 2,000 are held out at most.
-        **division: `val_fraction` and `seed`, see `load_dataset`.
+        val_fraction, seed: of the division of a data set that has none, see `load_dataset`.
 
     Raises:
         DataError: the source is missing or empty, or too many of its images are broken.
@@ -99,7 +108,7 @@ def draw_samples(
     if folder.is_dir() and image_files(folder):
         images = [batch[0] for batch in sample_images(source, count=2 * count, **framing)]
         return _samples(_stacked(images[::2], image_size), _stacked(images[1::2], image_size), None)
-    dataset = load_dataset(source, **framing, **division)
+    dataset = load_dataset(source, val_fraction=val_fraction, seed=seed, **framing)
     with dataset.clear_errors():
         calibration, _ = _read(dataset.train, count, 0, 1)
         held_out, labels = _read(dataset.val, MOST_HELD_OUT, 0, 1)

@@ -182,17 +182,18 @@ class Split:
         """
         return _clear_errors(self)
 
-    def train_batches(self, batch_size: int, **options) -> tf.data.Dataset:
-        """As `indexed_train_batches`, which see for `options`, without the examples' indices."""
-        return (
-            self._train_batches(batch_size, **options)
-            .map(_image_and_label)
-            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-            .prefetch(PREFETCHED_BATCHES)
-            .with_options(_fixed_parallelism())
-        )
-
-    def indexed_train_batches(self, batch_size: int, **options) -> tf.data.Dataset:
+    def train_batches(
+        self,
+        batch_size: int,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        start_epoch: int = 0,
+        trained: np.ndarray | None = None,
+        done: int | None = None,
+    ) -> tf.data.Dataset:
         """Batches without end, `steps_per_epoch(batch_size, ranks)` of them per epoch.
 
         An epoch is one permutation of all examples, drawn from (`seed`, epoch) and so the same on
@@ -217,8 +218,8 @@ class Split:
             done: How many that were, repeated ones included. By default those in `trained`.
 
         Returns:
-            (images, labels, indices): float32 `[batch_size, image_size, image_size, 3]` RGB 0…255,
-            int32 `[batch_size]` and int64 `[batch_size]`.
+            (images, labels): float32 `[batch_size, image_size, image_size, 3]` RGB 0…255 and int32
+            `[batch_size]`.
 
         Raises:
             DataError: An argument is out of range. While iterating, TensorFlow raises an error of
@@ -226,13 +227,16 @@ class Split:
                 line.
         """
         return (
-            self._train_batches(batch_size, **options)
-            .map(lambda *batch: (*_image_and_label(*batch), batch[2]))
+            self._train_batches(
+                batch_size, augmentation, seed, rank, ranks, start_epoch, trained, done
+            )
+            .map(_image_and_label)
+            .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
             .prefetch(PREFETCHED_BATCHES)
             .with_options(_fixed_parallelism())
         )
 
-    def _train_batches(
+    def indexed_train_batches(
         self,
         batch_size: int,
         *,
@@ -243,6 +247,27 @@ class Split:
         start_epoch: int = 0,
         trained: np.ndarray | None = None,
         done: int | None = None,
+    ) -> tf.data.Dataset:
+        """As `train_batches`, with the examples' indices, int64 `[batch_size]`, as a third one."""
+        return (
+            self._train_batches(
+                batch_size, augmentation, seed, rank, ranks, start_epoch, trained, done
+            )
+            .map(lambda *batch: (*_image_and_label(*batch), batch[2]))
+            .prefetch(PREFETCHED_BATCHES)
+            .with_options(_fixed_parallelism())
+        )
+
+    def _train_batches(
+        self,
+        batch_size: int,
+        augmentation: Augmentation | None,
+        seed: int,
+        rank: int,
+        ranks: int,
+        start_epoch: int,
+        trained: np.ndarray | None,
+        done: int | None,
     ) -> tf.data.Dataset:
         _check_rank(rank, ranks)
         _require_natural("seed", seed)

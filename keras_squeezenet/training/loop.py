@@ -87,7 +87,7 @@ class Loop:
         """Train to the end of a stage.
 
         Args:
-            stage: a `Stage` in which the run stands, or at its beginning.
+            stage: a `TrainingStage` in which the run stands, or at its beginning.
             callbacks: Keras's or ours, called as `fit` calls them.
             verbose: as `fit` takes it.
 

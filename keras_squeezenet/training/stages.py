@@ -14,7 +14,7 @@ from keras_squeezenet.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """Consecutive epochs in which the same layers learn with one optimizer.
 
     Attributes:
@@ -34,11 +34,11 @@ def stages_of(recipe):
     """The stages of a run: with `fine_tuning` an epoch of the last layer, then all; else all."""
     epochs = recipe.training.epochs
     if recipe.fine_tuning is None:
-        return [Stage(recipe, 0, epochs)]
+        return [TrainingStage(recipe, 0, epochs)]
     rest = recipe.training.model_copy(update={"epochs": epochs - 1})
     return [
-        Stage(recipe, 0, 1, head_only=True),
-        Stage(recipe.model_copy(update={"training": rest}), 1, epochs),
+        TrainingStage(recipe, 0, 1, head_only=True),
+        TrainingStage(recipe.model_copy(update={"training": rest}), 1, epochs),
     ]
 
 
@@ -85,7 +85,7 @@ def restore_state(model, state, stage, steps_per_epoch, examples_per_step):
     Args:
         model: of the run.
         state: a `TrainingState`.
-        stage: a `Stage` in which the state is, or at its beginning.
+        stage: a `TrainingStage` in which the state is, or at its beginning.
         steps_per_epoch: steps of each rank in a whole epoch.
         examples_per_step: of all ranks together.
     """

@@ -60,7 +60,7 @@ PAD_H_W = (9, 10)
 
 
 @dataclass(frozen=True)
-class Layer:
+class CaffeLayer:
     """What is needed of a layer, its parts still as bytes."""
 
     name: str
@@ -119,7 +119,7 @@ def _read_layer(message, fields, budget):
             blobs.append(value)
         elif number == fields.convolution_param:
             convolution_param = value
-    return Layer(name, tuple(blobs), convolution_param)
+    return CaffeLayer(name, tuple(blobs), convolution_param)
 
 
 def _read_blobs(layer, shape, budget, any_classes):

@@ -22,7 +22,7 @@ from matplotlib.ticker import (
 
 from keras_squeezenet.communication.cost_model import (
     Case,
-    Prediction,
+    PredictedTime,
     halving_seconds,
     ring_seconds,
     step_seconds,
@@ -229,7 +229,7 @@ def _efficiency_axes(axes: Axes, title: str) -> None:
 
 
 @style()
-def predictions(found: Sequence[Prediction], path: str | Path, band: float = 0.15) -> Figure:
+def predictions(found: Sequence[PredictedTime], path: str | Path, band: float = 0.15) -> Figure:
     """Draw predicted over measured seconds of cases that the fit had not seen.
 
     Args:
