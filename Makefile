@@ -2,6 +2,7 @@
 # make test        sets up .venv, checks the style, runs the tests
 # make test-slow   the tests that take long; those that start hosts or are held to seconds run alone
 # make k8s-lint    holds the manifests and the Dockerfile of k8s/ against the rules of two linters
+# make docs        the site, in docs/_build/html
 # The set-up does only what is missing, so the second time is quick.
 # HOROVOD_WITH_MPI=1 in the environment sets up Horovod with MPI as well; mpicxx is then needed.
 
@@ -14,7 +15,7 @@ LINTERS := .venv-linters
 # Horovod with MPI serves those as well who ask for none: what is there is not taken away.
 HOROVOD := $(VENV)/.horovod$(if $(filter 1,$(HOROVOD_WITH_MPI))$(wildcard $(VENV)/.horovod-mpi),-mpi)
 
-.PHONY: demo test test-slow lint k8s-lint torch setup clean
+.PHONY: demo test test-slow lint docs k8s-lint torch setup clean
 
 demo: setup
 	sh tools/demo.sh $(RUN) $(RANKS)
@@ -29,6 +30,15 @@ test-slow: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Warnings are errors. Nothing is fetched while the site is built.
+docs: $(VENV)/.docs
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/sphinx-build -q -W --keep-going -n -b html docs docs/_build/html
+	@echo "the site is in docs/_build/html/index.html"
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	@touch $@
 
 # checkov pins what our packages need in other versions: it has an environment of its own.
 k8s-lint: setup $(LINTERS)/.installed
@@ -66,4 +76,4 @@ $(HOROVOD): $(VENV)/.installed tools/install_horovod.py
 	  elif [ $$status -ne 0 ]; then exit $$status; else touch $@; fi
 
 clean:
-	rm -rf $(VENV) $(LINTERS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LINTERS) docs/_build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

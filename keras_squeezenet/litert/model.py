@@ -85,7 +85,8 @@ class LiteRTModel:
             delegate, which is fast, gives only what comes out of it.
 
     Attributes:
-        input, output: `TensorDetails`.
+        input: `TensorDetails` of what it takes.
+        output: `TensorDetails` of what it gives.
         input_shape: `(batch, height, width, channels)`, None for any.
         class_names: the tuple in the file, or None.
 

@@ -165,7 +165,7 @@ class Fire(layers.Layer):
 
     @property
     def convolutions(self):
-        """The layer's convolutions that exist: squeeze, expand 1×1 and 3×3, bypass."""
+        """Those of squeeze, expand 1×1, expand 3×3 and bypass that the layer has."""
         every = (self.squeeze1x1, self.expand1x1, self.expand3x3, self.bypass1x1)
         return tuple(convolution for convolution in every if convolution is not None)
 

@@ -1,0 +1,149 @@
+"""Pages that are made from the program: every public name, and every command with its options.
+
+A page says where by a line of its own: `<!-- public names -->`, `<!-- commands -->`,
+`<!-- recipe keys -->`.
+"""
+
+import inspect
+import io
+import json
+from contextlib import redirect_stdout
+from typing import get_args
+from unittest import mock
+
+import keras_squeezenet
+
+# What a reader looks for, in the order of the rooms; see docs/explanation/rooms.md.
+TITLES = {
+    "network": "Networks",
+    "data": "Data",
+    "distributed": "Several ranks",
+    "sqz": "The .sqz file",
+    "litert": "LiteRT",
+    "compression": "Compression",
+    "inference": "Inference",
+    "training": "Training",
+}
+
+
+def public_names():
+    """Autodoc directives for every name of the package, by room."""
+    by_room = {}
+    for name in keras_squeezenet.__all__:
+        thing = getattr(keras_squeezenet, name)
+        if inspect.isclass(thing) or callable(thing):
+            by_room.setdefault(thing.__module__.split(".")[1], []).append((name, thing))
+    lines = []
+    for room in sorted(by_room, key=list(TITLES).index):
+        lines += [f"## {TITLES[room]}", ""]
+        for name, thing in by_room[room]:
+            lines += documented(f"keras_squeezenet.{name}", thing)
+    return "\n".join(lines)
+
+
+def documented(path, thing):
+    kind = "class" if inspect.isclass(thing) else "function"
+    members = ["   :members:"] if kind == "class" else []
+    return ["```{eval-rst}", f".. auto{kind}:: {path}", *members, "```", ""]
+
+
+def commands():
+    """What `--help` says of every command."""
+    from typer.main import get_command
+
+    from keras_squeezenet.cli import app
+
+    group = get_command(app)
+    context = group.make_context("keras-squeezenet", ["--help"], resilient_parsing=True)
+    lines = []
+    for name in group.list_commands(context):
+        lines += [f"## {name}", "", "```text", help_of(group, name), "```", ""]
+    return "\n".join(lines)
+
+
+def help_of(group, name):
+    out = io.StringIO()
+    # As wide as the page: typer asks the terminal.
+    with redirect_stdout(out), mock.patch.dict("os.environ", {"COLUMNS": "88", "NO_COLOR": "1"}):
+        group.main([name, "--help"], prog_name="keras-squeezenet", standalone_mode=False)
+    return out.getvalue().strip()
+
+
+def recipe_keys():
+    """A table for each section of a recipe, from the schema that a recipe is checked by."""
+    from keras_squeezenet.training.recipe import Recipe
+
+    schema = Recipe.model_json_schema()
+    sections = schema["$defs"]
+    lines = ["## At the top", "", *keys_of(Recipe, schema, sections)]
+    for name, field in Recipe.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None:
+            described = inspect.getdoc(section)
+            lines += [f"## {name}", "", described, ""]
+            lines += keys_of(section, sections[section.__name__], sections)
+    return "\n".join(lines)
+
+
+def section_of(annotation):
+    from keras_squeezenet.settings import Section
+
+    for kind in (annotation, *get_args(annotation)):
+        if inspect.isclass(kind) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def keys_of(section, schema, sections):
+    lines = ["| key | takes | default |", "|---|---|---|"]
+    for name, field in section.model_fields.items():
+        if section_of(field.annotation) is not None:
+            takes, default = "a section, below", ""
+        else:
+            takes = taken(schema["properties"][name], sections)
+            default = "" if field.is_required() else f"`{json.dumps(field.default)}`"
+        lines.append(f"| `{name}` | {takes} | {'**needed**' if field.is_required() else default} |")
+    return [*lines, ""]
+
+
+BOUNDS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+}
+KINDS = {
+    "array": "a list",
+    "boolean": "true or false",
+    "integer": "an integer",
+    "null": "`null`",
+    "number": "a number",
+    "object": "keys and values",
+    "string": "text",
+}
+
+
+def taken(schema, sections):
+    """What a key takes, in words."""
+    if "anyOf" in schema:
+        return ", or ".join(taken(one, sections) for one in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return ", ".join(f"`{json.dumps(value)}`" for value in values)
+    bounds = [text.format(schema[name]) for name, text in BOUNDS.items() if name in schema]
+    return " ".join([KINDS[schema["type"]], " and ".join(bounds)]).strip()
+
+
+PARTS = {"public names": public_names, "commands": commands, "recipe keys": recipe_keys}
+
+
+def fill(app, page, source):
+    for name, make in PARTS.items():
+        place = f"<!-- {name} -->"
+        if place in source[0]:
+            source[0] = source[0].replace(place, make())
+
+
+def setup(app):
+    app.connect("source-read", fill)
+    return {"parallel_read_safe": True}
