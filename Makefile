@@ -59,7 +59,7 @@ torch: setup
 
 setup: $(VENV)/.installed $(HOROVOD)
 
-$(VENV)/.installed: setup.cfg pyproject.toml
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: no python3 on PATH" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "Python 3.11 or 3.12 is needed. Received: $$($(PYTHON) --version), $(PYTHON)" >&2; exit 1; }
@@ -70,8 +70,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 
 # Without a compiler the set-up goes on: training on one process works, Horovod's tests are skipped.
 $(VENV)/.horovod-mpi: export HOROVOD_WITH_MPI := 1
-$(HOROVOD): $(VENV)/.installed tools/install_horovod.py
-	@$(BIN)/python tools/install_horovod.py; status=$$?; \
+$(HOROVOD): $(VENV)/.installed keras_squeezenet/cli/horovod_build.py
+	@$(BIN)/python -m keras_squeezenet.cli.horovod_build; status=$$?; \
 	  if [ $$status -eq 3 ]; then echo "going on without Horovod" >&2; \
 	  elif [ $$status -ne 0 ]; then exit $$status; else touch $@; fi
 

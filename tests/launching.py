@@ -28,7 +28,7 @@ needs_horovod = [
     pytest.mark.horovod,
     pytest.mark.skipif(
         importlib.util.find_spec("horovod") is None,
-        reason="Horovod is not installed: python tools/install_horovod.py",
+        reason="Horovod is not installed: keras-squeezenet horovod",
     ),
 ]
 

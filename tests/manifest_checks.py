@@ -172,7 +172,7 @@ def what_is_read_and_written_is_mounted(setup):
         elif claims[mount.claim]["spec"]["accessModes"] != ["ReadWriteMany"]:
             yield f"{mount.claim} is used on several nodes at once: accessModes [ReadWriteMany]"
     asked = train_arguments(setup.horovod.command)
-    source = load_recipe(REPOSITORY / asked.recipe, asked.set).data.source
+    source = load_recipe(REPOSITORY / asked.recipe, asked.settings).data.source
     for path, writes in ((source, False), (str(asked.output), True)):
         held = [m for m in mounted if m.claim and PurePosixPath(path).is_relative_to(m.path)]
         if not held:
@@ -193,7 +193,7 @@ def the_ranks_command_is_understood(setup):
         yield str(error)
         return
     try:
-        load_recipe(REPOSITORY / rank.recipe, rank.set)
+        load_recipe(REPOSITORY / rank.recipe, rank.settings)
     except InputError as error:
         yield str(error)
     if not rank.resume:

@@ -4,8 +4,8 @@ python -m tests.manifests FOLDER    writes them, and what mpi-operator makes of 
 """
 
 import argparse
+import contextlib
 import copy
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -18,6 +18,7 @@ from unittest import mock
 
 import yaml
 
+from keras_squeezenet.cli import training
 from keras_squeezenet.files import write_text
 
 REPOSITORY = Path(__file__).parents[1]
@@ -250,7 +251,7 @@ def ignored(path, patterns):
 # Commands and where an image has them from: Debian's packages, steps that fill the virtual
 # environment, Debian itself.
 FROM_PACKAGES = {"/usr/sbin/sshd": "openssh-server", "ssh": "openssh-client"}
-FROM_STEPS = {"python": "venv", "horovodrun": "install_horovod.py", "tensorboard": "pip install ."}
+FROM_STEPS = {"python": "venv", "horovodrun": "horovod_build.py", "tensorboard": "pip install ."}
 FROM_DEBIAN = ("sleep",)
 
 
@@ -336,25 +337,19 @@ def horovodrun_part(command):
     return command[command.index("horovodrun") :]
 
 
-@cache
-def _train_script():
-    spec = importlib.util.spec_from_file_location("train_script", REPOSITORY / "train" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def train_arguments(command):
-    """What a rank's command line asks of train/train.py, by the script's own parser.
+    """What a rank's command line asks of train/train.py, by the options of the script itself.
 
     Raises:
         ValueError: the script refuses an argument.
     """
-    with mock.patch.object(sys, "argv", command[1:]):
-        try:
-            return _train_script().parse_arguments()
-        except SystemExit:
-            raise ValueError(f"train.py refuses: {shlex.join(command[1:])}") from None
+    asked = []
+    arguments = mock.patch.object(sys, "argv", command[1:])
+    with arguments, contextlib.suppress(SystemExit):
+        training.run_script(training.train, asked.append)
+    if not asked:
+        raise ValueError(f"train.py refuses: {shlex.join(command[1:])}")
+    return asked[0]
 
 
 SUFFIXES = {"": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

@@ -268,7 +268,7 @@ class TestOneProcess:
     def test_a_launcher_without_horovod_is_an_error(self, monkeypatch):
         monkeypatch.setenv("HOROVOD_RANK", "0")
         monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
-        with pytest.raises(distributed.LauncherError, match="install_horovod"):
+        with pytest.raises(distributed.LauncherError, match="keras-squeezenet horovod"):
             distributed.start()
 
     @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone has it")

@@ -37,7 +37,7 @@ needs_kubectl = pytest.mark.skipif(
     not shutil.which("kubectl"),
     reason="kubectl is not installed (Debian: apt-get install kubernetes-client)",
 )
-NO_HOROVOD = "Horovod is not installed: python tools/install_horovod.py"
+NO_HOROVOD = "Horovod is not installed: keras-squeezenet horovod"
 DOCKERFILE = (K8S / "Dockerfile").read_text()
 
 
@@ -309,7 +309,7 @@ MUTATIONS = [
             ("USER 1000:1000", "USER root"),
             ("--uid 1000", "--uid 1001"),
             ("openssh-client openssh-server", "openssh-client"),
-            ("python tools/install_horovod.py", "true"),
+            ("python keras_squeezenet/cli/horovod_build.py", "true"),
             ("COPY --from=build /opt/venv /opt/venv", ""),
             ("k8s/sshd_config k8s/ssh_config", "k8s/ssh_config"),
             ("k8s/sshd_config k8s/ssh_config", "k8s/sshd_config"),

@@ -47,9 +47,9 @@ def test_every_stage_builds_on_one_before_it_or_on_an_image_with_a_tag(accelerat
 
 
 def test_the_image_builds_horovod_with_the_script_of_a_laptop_and_asks_it_for_nccl():
-    script = (REPOSITORY / "tools" / "install_horovod.py").read_text()
+    script = (REPOSITORY / "keras_squeezenet" / "cli" / "horovod_build.py").read_text()
     (build_stage,) = (stage for stage in stages(DOCKERFILE) if stage.name == "build")
-    assert any("python tools/install_horovod.py" in text for text in build_stage.texts("RUN"))
+    assert any("cli/horovod_build.py" in text for text in build_stage.texts("RUN"))
     (cuda,) = (stage for stage in stages(DOCKERFILE) if stage.name == "compilers-cuda")
     (settings,) = cuda.texts("ENV")
     assert "HOROVOD_GPU_OPERATIONS=NCCL" in settings.split()

@@ -66,7 +66,7 @@ class Cluster:
         self.command = self.launch.command
         self.data, self.runs = folder / "data", folder / "runs"
         rank = train_arguments(horovodrun_arguments(self.command).command)
-        source = Path(load_recipe(REPOSITORY / rank.recipe, rank.set).data.source)
+        source = Path(load_recipe(REPOSITORY / rank.recipe, rank.settings).data.source)
         self._write_photos(self.data / source.relative_to("/data"))
         self.runs.mkdir()
         shutil.chown(self.runs, USER_ID, USER_ID)

@@ -5,14 +5,13 @@
     horovodrun -np 2 python train/optimize.py runs/digits
 
 Deep Compression (Han et al., arXiv 1510.00149) on a run of train/train.py, with the data of its
-recipe. Every rank runs this script from top to bottom; rank 0 alone writes. The output folder gets
-a file per stage, compression.csv and report.html; every number in them was measured on the file.
+recipe. The same as `keras-squeezenet optimize`, with options in keras_squeezenet/cli/training.py.
+Every rank runs this script from top to bottom; rank 0 alone writes. The output folder gets a file
+per stage, compression.csv and report.html; every number in them was measured on the file.
 """
 
-import argparse
 import shlex
 import sys
-from pathlib import Path
 
 # First of all: which kernels TensorFlow takes, what Keras does without, and that TensorFlow's
 # greetings are not for the reader of the progress.
@@ -25,6 +24,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import distributed, files, machine, sqz
+from keras_squeezenet.cli import training as command
 from keras_squeezenet.compression.recipe import CompressionRecipe
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.compression.stages import Stage
@@ -38,8 +38,7 @@ from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.inference import classifiers, evaluation
-from keras_squeezenet.litert.export import ExportError
-from keras_squeezenet.printing import log_lines, printable
+from keras_squeezenet.printing import printable
 from keras_squeezenet.reports.compression_page import write_compression_report
 from keras_squeezenet.settings import RecipeError
 from keras_squeezenet.training import results, runs
@@ -50,10 +49,10 @@ from keras_squeezenet.training.recipe import load_recipe_of_run
 STAGES = ("prune", "cluster", "pack", "quantize")
 
 
-def main():
-    asked = parse_arguments()
-    wanted = parse_stages(asked.stages)
-    recipe = CompressionRecipe.of(asked.set)
+def main(asked):
+    """Do what a `CompressionRequest` asks; the rows of compression.csv, and where they are."""
+    check_stages(asked.stages)
+    recipe = CompressionRecipe.of(asked.settings)
     run, output = asked.run, asked.output or asked.run / "compressed"
     if output.resolve() == run.resolve():
         raise InputError(f"The output must be another folder than the run's. Received: {output}")
@@ -64,9 +63,10 @@ def main():
             of_the_run = recipe_of(run)
         with FolderLock(output) as lock:
             lock.hold()
-            compress(run, of_the_run, output, wanted, recipe, look_out)
+            written = compress(run, of_the_run, output, asked.stages, recipe, look_out)
         # Rank 0 measures and writes at the end: who left before it would look silent.
         distributed.gather(None)
+    return written
 
 
 def compress(run, of_the_run, output, wanted, recipe, look_out):
@@ -113,8 +113,10 @@ def compress(run, of_the_run, output, wanted, recipe, look_out):
             )
             stages.quantize("int8 LiteRT", "model-int8.tflite", aware)
     if distributed.rank() == 0:
-        page = stages.write(model, unshared, recipe, run)
+        page, rows = stages.write(model, unshared, recipe, run)
         say(f"the report is {page}")
+        return {"output": str(output), "report": str(page), "stages": rows}
+    return None
 
 
 def recipe_of(run):
@@ -230,13 +232,13 @@ class Stages:
         )
 
     def write(self, model, unshared, recipe, run):
-        """compression.csv, the pictures and the page."""
+        """compression.csv, the pictures and the page: the page's path, the table's rows."""
         parameters = model.count_params()
         rows = [stage.row(4 * parameters) for stage in self.measured]
         files.write_csv(self.output / "compression.csv", rows)
         files.write_text(self.output / "compression.yaml", recipe.to_yaml())
         before, after = kernels(unshared), kernels(self.packed) if self.packed else {}
-        return write_compression_report(
+        page = write_compression_report(
             self.output,
             self.measured,
             title=f"{model.name} on {self.dataset.name}, compressed",
@@ -255,34 +257,13 @@ class Stages:
             versions=results.versions(),
             recipe=recipe.to_yaml(),
         )
+        return page, rows
 
 
-def parse_stages(text):
-    wanted = [name.strip() for name in text.split(",")]
+def check_stages(wanted):
     for name in wanted:
         if name not in STAGES:
             raise RecipeError(f"--stages takes {', '.join(STAGES)}. Received: {name}")
-    return wanted
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="folder of a finished run of train/train.py")
-    parser.add_argument(
-        "--stages",
-        default=",".join(STAGES),
-        help="any of %(default)s, with commas (default: all)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="such as prune.sparsity=0.8, cluster.bits=4, quantize.epochs=5; may be repeated",
-    )
-    parser.add_argument("--output", type=Path, help="folder (default: RUN/compressed)")
-    stalls.add_option(parser)
-    return parser.parse_args()
 
 
 def say(message):
@@ -291,10 +272,4 @@ def say(message):
 
 
 if __name__ == "__main__":
-    log_lines()
-    try:
-        main()
-    except (InputError, OSError, ExportError, distributed.RankError) as error:
-        # Horovod's launcher ends the other ranks when one ends with an error.
-        print(f"optimize.py: {printable(error)}", file=sys.stderr, flush=True)
-        sys.exit(2)
+    command.run_script(command.optimize, main)

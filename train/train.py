@@ -6,6 +6,7 @@
         --host-discovery-script ./hosts.sh \\
         python train/train.py --elastic --recipe train/recipes/digits.yaml
 
+The same as `keras-squeezenet train`, whose options are in keras_squeezenet/cli/training.py.
 Every rank runs this script from top to bottom. Rank 0 alone shows progress and writes the run's
 folder: model.keras, metrics.json, history.csv, report.html (see keras_squeezenet/training/runs.py).
 
@@ -13,7 +14,6 @@ SIGTERM, or the end of the launcher, makes all ranks save where they are, within
 end with status 143. With --resume the same command goes on from there, on any number of ranks.
 """
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -28,19 +28,18 @@ import keras_squeezenet.startup.quiet  # noqa: F401
 import keras
 
 from keras_squeezenet import distributed
+from keras_squeezenet.cli import training as command
 from keras_squeezenet.data import Augmentation
 from keras_squeezenet.distributed import stalls
-from keras_squeezenet.distributed.termination import STATUS, Terminated, TerminationRequest
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.distributed.termination import TerminationRequest
 from keras_squeezenet.inference import evaluation
-from keras_squeezenet.printing import log_lines, printable
+from keras_squeezenet.printing import printable
 from keras_squeezenet.training import fine_tuning, results, runs
 from keras_squeezenet.training.averaging import kept_weights
 from keras_squeezenet.training.backtracking import Backtracking
 from keras_squeezenet.training.building import build_model, load_data
 from keras_squeezenet.training.callbacks import (
     BrokenPictures,
-    DivergedError,
     History,
     LossWatch,
     ShardedValidation,
@@ -52,10 +51,12 @@ from keras_squeezenet.training.loop import Loop
 from keras_squeezenet.training.recipe import load_recipe
 from keras_squeezenet.training.stages import compile_for_validation, stages_of
 
+RECIPES = Path(__file__).parent / "recipes"
 
-def main():
-    asked = parse_arguments()
-    recipe = load_recipe(asked.recipe, asked.set)
+
+def main(asked):
+    """Do what a `TrainingRequest` asks; what was measured, as the run's metrics.json has it."""
+    recipe = load_recipe(asked.recipe, asked.settings, RECIPES)
 
     # Ranks: the same recipe, different data, different random numbers.
     distributed.start(elastic=asked.elastic)
@@ -176,6 +177,7 @@ def main():
             )
         else:
             train(open_run())
+    return results.read_metrics(folder) if distributed.rank() == 0 else None
 
 
 def keep_result(run, model, dataset, history, look_out):
@@ -215,61 +217,10 @@ def keep_result(run, model, dataset, history, look_out):
         )
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--recipe", required=True, help="a YAML file, see train/recipes")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="replaces a value of the recipe; may be repeated",
-    )
-    parser.add_argument("--output", type=Path, help="the run's folder (default: runs/NAME)")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the folder's last checkpoint, if any"
-    )
-    parser.add_argument(
-        "--elastic",
-        action="store_true",
-        help="ranks may come and go; with horovodrun --host-discovery-script",
-    )
-    parser.add_argument(
-        "--commit-steps",
-        type=at_least_one,
-        default=20,
-        metavar="N",
-        help="elastic: steps between commits, which are what a lost rank costs (default: 20)",
-    )
-    stalls.add_option(parser)
-    parser.add_argument(
-        "--journal",
-        action="store_true",
-        help="write to commits.jsonl which examples were trained on, commit by commit",
-    )
-    return parser.parse_args()
-
-
-def at_least_one(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more. Received: {text}")
-    return int(text)
-
-
 def say(message):
     if distributed.rank() == 0:
         print(printable(message), flush=True)
 
 
 if __name__ == "__main__":
-    log_lines()
-    try:
-        main()
-    except Terminated:
-        say("train.py: asked to end; what was trained is saved. Go on with --resume")
-        sys.exit(STATUS)
-    except (InputError, OSError, DivergedError, distributed.RankError) as error:
-        # Horovod's launcher ends the other ranks when one ends with an error; those of an elastic
-        # run go on without it.
-        print(f"train.py: {printable(error)}", file=sys.stderr, flush=True)
-        sys.exit(2)
+    command.run_script(command.train, main)

@@ -6,20 +6,20 @@ goes to standard error. Exit status: 0; 2 with one clear line for bad input.
 Keras and TensorFlow take seconds to import: each command imports what it needs when it runs.
 """
 
-import sys
 import warnings
 
 import typer
 
 from keras_squeezenet.cli.compressing import compress, decompress, diff, patch
+from keras_squeezenet.cli.ending import one_line_for_bad_input
 from keras_squeezenet.cli.folders import compare, report
+from keras_squeezenet.cli.horovod import horovod
 from keras_squeezenet.cli.models import classify, evaluate, export, summary
 from keras_squeezenet.cli.retraining import cluster, prune, quantize
-from keras_squeezenet.errors import InputError
-from keras_squeezenet.printing import printable
+from keras_squeezenet.cli.training import optimize, train
 
 app = typer.Typer(
-    help="SqueezeNet for Keras 3: classify, measure, compress, export and report.",
+    help="SqueezeNet for Keras 3: train, measure, compress, export and report.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 for command in (
     *(summary, classify, evaluate, export),
+    *(train, optimize, horovod),
     *(prune, cluster, quantize),
     *(compress, decompress, diff, patch),
     *(report, compare),
@@ -41,8 +42,5 @@ def main():
 
     # Pillow's warning of a picture that is refused in a line of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-    try:
+    with one_line_for_bad_input("keras-squeezenet"):
         app()
-    except (InputError, OSError) as error:
-        print(f"keras-squeezenet: {printable(error)}", file=sys.stderr)
-        sys.exit(2)

@@ -73,7 +73,7 @@ def start(elastic=False):
     except ImportError as error:
         raise LauncherError(
             "This process was started by a launcher (horovodrun, mpirun, srun, …), and Horovod "
-            f"cannot be imported ({error}). Build it with: python tools/install_horovod.py"
+            f"cannot be imported ({error}). Build it with: keras-squeezenet horovod"
         ) from error
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus and not elastic:  # where ranks come and go, so would their cores
@@ -235,7 +235,7 @@ def _check_not_alone():
         raise LauncherError(
             f"A launcher started {found.size or 'several'} processes, and Horovod has joined this "
             "one to none of the others. All launchers but horovodrun --gloo need a Horovod with "
-            "MPI (HOROVOD_WITH_MPI=1 python tools/install_horovod.py), and srun that MPI's --mpi. "
+            "MPI (keras-squeezenet horovod --mpi), and srun that MPI's --mpi. "
             "Received: a rank that would train by itself"
         )
 

@@ -6,10 +6,7 @@ in the store through which horovodrun had the ranks meet; ranks that have waited
 whose beats have stopped. Without that store (a launch with MPI) there is no such look-out.
 """
 
-import argparse
-import contextlib
 import logging
-import math
 import os
 import socket
 import threading
@@ -42,8 +39,8 @@ class StallWatch:
         seconds: how long a step, a batch of validation or what comes before them may take.
     """
 
-    def __init__(self, seconds=SECONDS_UNTIL_NAMED):
-        self.seconds = seconds
+    def __init__(self, seconds=None):
+        self.seconds = SECONDS_UNTIL_NAMED if seconds is None else seconds
         self._left = threading.Event()
         self._steps = 0
         self._since = time.monotonic()
@@ -199,21 +196,3 @@ class _Store:
 
 def _host():
     return os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname()
-
-
-def add_option(parser):
-    """Give a script's `argparse.ArgumentParser` the option --stall-seconds."""
-    parser.add_argument(
-        "--stall-seconds",
-        type=_above_zero,
-        default=SECONDS_UNTIL_NAMED,
-        metavar="N",
-        help="name a rank that keeps the others waiting for so long (default: %(default)g)",
-    )
-
-
-def _above_zero(text):
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"expected a number above 0. Received: {text}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from keras_squeezenet.settings import (
     NotNegative,
     Positive,
+    RecipeError,
     Section,
     Share,
     check_recipe,
@@ -231,12 +233,13 @@ class Recipe(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def load_recipe(path, settings=()):
+def load_recipe(path, settings=(), folder=None):
     """Read a recipe.
 
     Args:
         path: a YAML file. Its comments say what it costs and what it reaches.
         settings: strings `section.key=value` that replace values of the file; the value is YAML.
+        folder: of recipes, which may be given by their names: `digits` for its digits.yaml.
 
     Returns:
         A `Recipe`.
@@ -244,7 +247,17 @@ def load_recipe(path, settings=()):
     Raises:
         RecipeError: one line that names the file or the key, what is expected and what came.
     """
+    if folder is not None and not Path(path).is_file():
+        path = _recipe_by_name(str(path), folder)
     return check_recipe(Recipe, read_values(path), settings, path)
+
+
+def _recipe_by_name(name, folder):
+    paths = {path.stem: path for path in sorted(Path(folder).glob("*.yaml"))}
+    if name not in paths:
+        names = ", ".join(paths)
+        raise RecipeError(f"Expected a recipe's file, or one of {names}. Received: {name}")
+    return paths[name]
 
 
 def load_recipe_of_run(path):

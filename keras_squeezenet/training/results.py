@@ -85,6 +85,11 @@ def write_metrics(run, model, dataset, measured, history, equal_ranks):
     files.write_json(run.folder / METRICS_FILE, metrics)
 
 
+def read_metrics(folder):
+    """What `write_metrics` wrote into a run's folder: a dict."""
+    return json.loads((Path(folder) / METRICS_FILE).read_text(encoding="utf-8"))
+
+
 def draw(folder, history, measured, predictions, split):
     """Make the pictures and the page of a run from what was measured.
 
@@ -99,7 +104,7 @@ def draw(folder, history, measured, predictions, split):
         The path of report.html.
     """
     folder = Path(folder)
-    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    metrics = read_metrics(folder)
     names = measured.class_names
     figures.learning_curves(history, folder / "learning_curves.png", classes=len(names))
     figures.confusion_matrix(measured, folder / "confusion_matrix.png")
@@ -154,7 +159,7 @@ def renew_report(folder, say=print):
         rows.append(_file_row(path, measured))
         if path.name == MODEL_FILE:
             of_the_model = measured, predictions
-    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    metrics = read_metrics(folder)
     metrics |= {"files": rows, "evaluation": of_the_model[0].to_dict()}
     files.write_json(folder / METRICS_FILE, metrics)
     history = report.read_history(folder / HISTORY_FILE)

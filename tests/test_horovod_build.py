@@ -1,23 +1,19 @@
-"""tools/install_horovod.py: a wheel holds what was asked for, whatever else the machine has."""
+"""Building Horovod: a wheel holds what was asked for, whatever else the machine has."""
 
-import importlib.util
+import importlib.metadata
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "tools" / "install_horovod.py"
+from keras_squeezenet.cli import horovod_build
 
 
 @pytest.fixture
 def script(monkeypatch):
     for name in ("HOROVOD_WITH_MPI", "HOROVOD_WITHOUT_MPI", "HOROVOD_GPU_OPERATIONS"):
         monkeypatch.delenv(name, raising=False)
-    spec = importlib.util.spec_from_file_location("install_horovod", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return horovod_build
 
 
 def test_without_being_asked_the_build_takes_no_mpi_that_it_finds(script):
@@ -36,7 +32,7 @@ def test_who_asks_for_mpi_gets_another_wheel_with_gloo_and_mpi(script, monkeypat
 @pytest.mark.parametrize("with_mpi", ["0", "1"])
 def test_every_missing_tool_is_named_with_status_3(with_mpi, tmp_path):
     done = subprocess.run(
-        [sys.executable, SCRIPT],
+        [sys.executable, horovod_build.__file__],
         capture_output=True,
         text=True,
         env={
@@ -49,3 +45,12 @@ def test_every_missing_tool_is_named_with_status_3(with_mpi, tmp_path):
     for tool in ("a C++ compiler", "make"):
         assert f"{tool} (Debian, Ubuntu: apt-get install" in done.stderr
     assert ("mpicxx (Debian, Ubuntu: apt-get install" in done.stderr) == (with_mpi == "1")
+
+
+def test_without_tensorflow_it_says_what_it_is_built_for(script, monkeypatch, capsys):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert script.main() == script.MISSING_TOOLS
+    assert "and there is none: pip install tensorflow" in capsys.readouterr().err

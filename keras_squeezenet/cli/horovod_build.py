@@ -9,9 +9,10 @@ keeps the wheel in a cache outside the checkout, so that a second checkout insta
 What a wheel contains is what was asked for, whatever else the machine has: Gloo alone, and with
 HOROVOD_WITH_MPI=1 also MPI (Open MPI, for example), whose `mpicxx` is then needed.
 
-Run it with the Python of the environment that Horovod is for, where TensorFlow is installed:
+The command `keras-squeezenet horovod` and `make setup` run it. It needs nothing but Python, pip and
+TensorFlow, and runs as a script as well, where the package is not installed yet:
 
-    .venv/bin/python tools/install_horovod.py
+    python keras_squeezenet/cli/horovod_build.py
 
 Exit status: 0 installed; 3 a tool for the build is missing (named on standard error); otherwise
 that of the step that failed.
@@ -51,8 +52,12 @@ PASSED_SETTINGS = (
 MISSING_TOOLS = 3
 
 
+class MissingToolError(Exception):
+    """Something that the build needs is not here; the text is one line and says what."""
+
+
 def say(message):
-    print(f"install_horovod: {message}", file=sys.stderr, flush=True)
+    print(f"horovod_build: {message}", file=sys.stderr, flush=True)
 
 
 def pip(*arguments, **keywords):
@@ -72,11 +77,18 @@ def build_settings():
 
 def wheel_folder():
     """The cache folder of the one wheel that fits this Python, TensorFlow, script and settings."""
+    try:
+        tensorflow = importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingToolError(
+            "Horovod is built for the TensorFlow of its environment, and there is none: "
+            "pip install tensorflow"
+        ) from None
     identity = "\n".join(
         [
             sysconfig.get_platform(),
             sys.implementation.cache_tag,
-            importlib.metadata.version("tensorflow"),
+            tensorflow,
             repr(sorted(build_settings().items())),
             hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         ]
@@ -87,6 +99,8 @@ def wheel_folder():
 
 
 def missing_tools():
+    if sys.platform == "win32":
+        return ["Linux or macOS, which Horovod needs"]
     missing = []
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         missing.append("a C++ compiler (Debian, Ubuntu: apt-get install g++)")
@@ -115,7 +129,7 @@ def leave_out_unbuildable(source):
     kept = [line for line in lines if UNBUILDABLE_SOURCE not in line]
     if len(kept) != len(lines) - 1:
         raise SystemExit(
-            f"install_horovod: {CMAKE_LISTS} of Horovod {HOROVOD_VERSION} should name "
+            f"horovod_build: {CMAKE_LISTS} of Horovod {HOROVOD_VERSION} should name "
             f"{UNBUILDABLE_SOURCE} once. Received: {len(lines) - len(kept)} lines."
         )
     path.write_text("".join(kept))
@@ -156,18 +170,38 @@ def build_wheel(destination):
             part.rename(destination)
 
 
-def main():
+def install():
+    """Have Horovod installed in this environment.
+
+    Returns:
+        The path of its wheel, in the cache.
+
+    Raises:
+        MissingToolError: it cannot be built here; the text is one line.
+        SystemExit, subprocess.CalledProcessError: a step failed.
+    """
     folder = wheel_folder()
     if not folder.exists():
         missing = missing_tools()
         if missing:
-            say("Horovod cannot be built here, missing: " + "; ".join(missing))
-            return MISSING_TOOLS
+            raise MissingToolError("Horovod cannot be built here, missing: " + "; ".join(missing))
         build_wheel(folder)
     (wheel,) = folder.glob("horovod-*.whl")
     pip("install", "--quiet", "--force-reinstall", "--no-deps", str(wheel))
     pip("install", "--quiet", f"horovod=={HOROVOD_VERSION}")  # what the wheel needs, if missing
     say(f"Horovod {HOROVOD_VERSION} installed from {wheel}")
+    return wheel
+
+
+def main():
+    try:
+        install()
+    except MissingToolError as error:
+        say(error)
+        return MISSING_TOOLS
+    except subprocess.CalledProcessError as error:
+        say(f"a step failed: {' '.join(error.cmd)}")
+        return error.returncode
     return 0
 
 

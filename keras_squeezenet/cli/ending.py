@@ -1,0 +1,21 @@
+"""How commands end when their input is bad: one line on standard error, status 2."""
+
+import contextlib
+import sys
+
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import printable
+
+
+@contextlib.contextmanager
+def one_line_for_bad_input(program):
+    """End the process where an error is the input's.
+
+    Args:
+        program: what the line begins with.
+    """
+    try:
+        yield
+    except (InputError, OSError) as error:
+        print(f"{program}: {printable(error)}", file=sys.stderr, flush=True)
+        sys.exit(2)

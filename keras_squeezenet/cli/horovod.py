@@ -1,0 +1,34 @@
+"""The command horovod: what `make setup` does for a checkout, for any environment."""
+
+import os
+import subprocess
+from typing import Annotated
+
+import typer
+
+from keras_squeezenet.cli import horovod_build
+from keras_squeezenet.cli.options import AsJson
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import print_json
+
+
+def horovod(
+    mpi: Annotated[
+        bool, typer.Option("--mpi", help="With MPI beside Gloo; mpicxx is then needed.")
+    ] = False,
+    as_json: AsJson = False,
+):
+    """Build Horovod for the TensorFlow of this environment, once per machine, and install it.
+
+    Where it is built for GPUs, NCCL is asked for with HOROVOD_GPU_OPERATIONS=NCCL.
+    """
+    if mpi:
+        os.environ["HOROVOD_WITH_MPI"] = "1"
+    try:
+        wheel = horovod_build.install()
+    except horovod_build.MissingToolError as error:
+        raise InputError(str(error)) from error
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"A step failed: {' '.join(error.cmd)}") from error
+    if as_json:
+        print_json({"horovod": horovod_build.HOROVOD_VERSION, "wheel": str(wheel)})
