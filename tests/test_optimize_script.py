@@ -16,6 +16,7 @@ import yaml
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_squeezenet.cli.options import asked_of_data
+from keras_squeezenet.cli.training import CompressionRequest
 from keras_squeezenet.compression.saving import load_compressed
 from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.data import load_dataset
@@ -208,13 +209,8 @@ class TestRanges:
             raise InputError("seen enough")
 
         monkeypatch.setattr(script, "quantize_aware", quantize_aware)
-        monkeypatch.setattr(
-            sys,
-            "argv",
-            ["optimize.py", str(run), "--stages", "quantize", "--output", str(tmp_path)],
-        )
         with pytest.raises(InputError, match="seen enough"):
-            script.main()
+            script.main(CompressionRequest(run, ("quantize",), output=tmp_path))
         assert counted == [359]
 
     def test_an_int8_file_that_cuts_values_off_is_warned_of(
@@ -268,14 +264,12 @@ class TestRefusals:
             (["--output", "RUN"], "The output must be another folder than the run's"),
         ],
     )
-    def test_bad_input_is_one_line_and_changes_nothing(self, run, arguments, message, monkeypatch):
+    def test_bad_input_is_one_line_and_changes_nothing(self, run, arguments, message):
         before = {path: path.stat().st_mtime_ns for path in run.iterdir()}
         arguments = [str(run) if word == "RUN" else word for word in arguments]
-        monkeypatch.setattr(sys, "argv", ["optimize.py", str(run), *arguments])
-        with pytest.raises(InputError) as refused:
-            script.main()
-        assert message in str(refused.value)
-        assert "\n" not in str(refused.value)
+        done = run_script(OPTIMIZE, run, *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr.splitlines()[-1]
         assert {path: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
     def test_two_do_not_write_into_one_folder(self, run, tmp_path):
