@@ -22,7 +22,6 @@ from pathlib import Path
 import keras_squeezenet.startup.quiet  # noqa: F401
 
 # isort: split
-import keras
 import numpy as np
 import tensorflow as tf
 from imagenet_accuracy import IMAGE_SIZE, build, predict, published_weights, read_photos
@@ -33,7 +32,7 @@ from keras_squeezenet.litert.bias_correction import correct_biases, rounded
 from keras_squeezenet.litert.equalization import equalize_squeezes
 from keras_squeezenet.litert.export import export_litert, for_inference
 from keras_squeezenet.litert.model import LiteRTModel, silenced
-from keras_squeezenet.network.layers import Fire
+from keras_squeezenet.network.graph import convolutions_of
 
 TEST_IMAGES = 500
 TOP_K = 5
@@ -144,10 +143,8 @@ def export_and_predict(network, calibration, images):
 
 
 def round_kernels(network):
-    for layer in network.layers:
-        for part in layer.convolutions if isinstance(layer, Fire) else (layer,):
-            if isinstance(part, keras.layers.Conv2D):
-                part.kernel.assign(rounded(part.kernel.numpy()))
+    for convolution in convolutions_of(network.layers).values():
+        convolution.kernel.assign(rounded(convolution.kernel.numpy()))
 
 
 def convert(network, path, variant, calibration):

@@ -19,7 +19,7 @@ from keras_squeezenet.compression.without_training.allocation import (
 )
 from keras_squeezenet.compression.without_training.calibration import sites
 from keras_squeezenet.compression.without_training.reconstruction import Layer, Moments
-from keras_squeezenet.network.pretrained import convolutions_of
+from keras_squeezenet.network.graph import convolutions_of
 from tests.compression_digits import SIDE, tiny_net
 
 RNG = np.random.default_rng(3)

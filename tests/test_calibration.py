@@ -8,7 +8,7 @@ from keras_squeezenet import Architecture, FireFilters, SqueezeNet
 from keras_squeezenet.compression.without_training import calibration
 from keras_squeezenet.compression.without_training.calibration import patches, pieces, run, sites
 from keras_squeezenet.network.architecture import preset
-from keras_squeezenet.network.pretrained import convolutions_of
+from keras_squeezenet.network.graph import convolutions_of
 
 RNG = np.random.default_rng(5)
 SIDE = 25

@@ -20,7 +20,7 @@ from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert import export
-from keras_squeezenet.network.pretrained import convolutions_of
+from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.printing import print_retrained
 from keras_squeezenet.sqz.files import read_network, write_network
 from tests.compression_digits import SIDE, trained_net

@@ -16,8 +16,8 @@ from keras_squeezenet.compression.saving import (
 from keras_squeezenet.compression.without_training import post_training
 from keras_squeezenet.compression.without_training.post_training import fit_to_size, share_weights
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.layers import Fire
-from keras_squeezenet.network.pretrained import convolutions_of
 from tests.compression_digits import TRAINING, digits, tiny_net, trained_net
 
 IMAGES = digits()[0][:32]

@@ -18,8 +18,8 @@ from keras_squeezenet.compression.saving import (
 )
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import preset
+from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire
-from keras_squeezenet.network.pretrained import convolutions_of
 from keras_squeezenet.sqz.files import read_network
 from tests.compression_digits import TINY, tiny_net
 

@@ -6,7 +6,7 @@ import pytest
 from keras_squeezenet import sqz
 from keras_squeezenet.compression.saving import model_of, network_of
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.network.pretrained import convolutions_of
+from keras_squeezenet.network.graph import convolutions_of
 from tests.compression_digits import tiny_net
 
 

@@ -286,7 +286,7 @@ def _drop_measure(classifier, held_out):
     """A function: what a `CompressedNetwork` of the classifier's loses on images held out."""
     import keras
 
-    from keras_squeezenet.network.pretrained import convolutions_of
+    from keras_squeezenet.network.graph import convolutions_of
 
     before = held_out.decisions(classifier.predict)
     # One for all that are tried: a new one would compile its graph anew.
@@ -310,7 +310,7 @@ def _as_it_is(path, model):
     import numpy as np
 
     from keras_squeezenet.compression.saving import network_of, settings_of
-    from keras_squeezenet.network.pretrained import convolutions_of
+    from keras_squeezenet.network.graph import convolutions_of
     from keras_squeezenet.sqz.files import read_network
 
     if path and path.suffix == ".sqz":

@@ -9,9 +9,10 @@ import numpy as np
 from keras_squeezenet.compression.without_training.codebooks import nearest_values, share_values
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import FIRST_FIRE, Architecture, FireFilters
+from keras_squeezenet.network.graph import convolutions_of, first_inputs_of, maker_of
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.network.models import SqueezeNet
-from keras_squeezenet.network.pretrained import convolutions_of, padding_name
+from keras_squeezenet.network.pretrained import padding_name
 from keras_squeezenet.sqz.files import read_network, write_network
 from keras_squeezenet.sqz.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
 
@@ -322,10 +323,10 @@ def _described(model):
             continue
         config = layer.get_config()
         settings = {key: config[key] for key in _COMPUTING if key in config}
-        takes = tuple(_name_of(tensor) for tensor in layer._inbound_nodes[0].input_tensors)
+        takes = tuple(_name_of(tensor) for tensor in first_inputs_of(layer))
         yield layer.name, type(layer).__name__, repr(settings), takes
 
 
 def _name_of(tensor):
-    layer = tensor._keras_history.operation
+    layer = maker_of(tensor)
     return "input" if isinstance(layer, keras.layers.InputLayer) else layer.name

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_squeezenet.distributed.ranks import communicates
+from keras_squeezenet.network.graph import plain_optimizer
 
 COMPRESSIONS = (None, "fp16")
 
@@ -163,7 +164,7 @@ class _AveragedApply:
 
 def _averaging(optimizer):
     """The `_AveragedApply` of an optimizer or of the one inside of its loss scaling, or None."""
-    for one in (optimizer, getattr(optimizer, "inner_optimizer", None)):
+    for one in (optimizer, plain_optimizer(optimizer)):
         found = vars(one).get("apply") if one is not None else None
         if isinstance(found, _AveragedApply):
             return found

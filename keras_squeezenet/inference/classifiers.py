@@ -197,13 +197,14 @@ def classify(
 def _open_keras(path):
     import keras
 
-    from keras_squeezenet.network import layers
+    from keras_squeezenet.network.graph import every_layer
+    from keras_squeezenet.network.layers import ImagePreprocessing
 
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"Expected an archive that Keras saved. Received: {path}")
     model = keras.saving.load_model(path, compile=False)
-    prepares = (layers.ImagePreprocessing, keras.layers.Rescaling, keras.layers.Normalization)
-    if not any(isinstance(layer, prepares) for layer in layers.every_layer(model)):
+    prepares = (ImagePreprocessing, keras.layers.Rescaling, keras.layers.Normalization)
+    if not any(isinstance(layer, prepares) for layer in every_layer(model)):
         _warn_of_pixels(path)
     image_size, classes = _sizes(path, model.input_shape, model.output_shape)
     names = _names_beside(path, classes)

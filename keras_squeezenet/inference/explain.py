@@ -92,29 +92,23 @@ def _run(model, images):
     """Every operation of the model's graph, those of models inside it included, on images."""
     import keras
 
+    from keras_squeezenet.network.graph import follow
+
     steps = []
 
-    def recorded(operation):
-        def call(*args, **kwargs):
-            if isinstance(operation, keras.Model):
-                return follow(operation, args[0])
-            output = operation(*args, **kwargs)
-            steps.append(_Step(operation, args, output))
-            return output
+    def recorded(operation, *args, **kwargs):
+        if isinstance(operation, keras.Model):
+            return follow(_graph_of(operation), args[0], recorded)
+        output = operation(*args, **kwargs)
+        steps.append(_Step(operation, args, output))
+        return output
 
-        return call
-
-    def follow(model, inputs):
-        # Keras has no public way to look into a graph while it runs; this one is what calling a
-        # functional model is made of.
-        return _graph_of(model)._run_through_graph(inputs, operation_fn=recorded)
-
-    follow(model, images)
+    follow(_graph_of(model), images, recorded)
     return steps
 
 
 def _graph_of(model):
-    from keras_squeezenet.network.profile import graph_of
+    from keras_squeezenet.network.graph import graph_of
 
     try:
         return graph_of(model)

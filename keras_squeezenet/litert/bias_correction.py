@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import keras
 import numpy as np
 
-from keras_squeezenet.network.layers import Fire, every_layer
+from keras_squeezenet.network.graph import every_layer, named_convolutions
 
 
 def correct_biases(model, batches):
@@ -23,7 +23,7 @@ def correct_biases(model, batches):
             corrected; those without bias are left as they are.
         batches: iterable of images, as the model takes them.
     """
-    shifts = [_Shift(convolution) for convolution in _convolutions(model)]
+    shifts = [_Shift(layer) for _, layer in named_convolutions(every_layer(model))]
     with ExitStack() as stack:
         for shift in shifts:
             stack.enter_context(shift.measured())
@@ -44,12 +44,6 @@ def rounded(kernel):
     """
     scale = np.abs(kernel).max(axis=(0, 1, 2)) / np.float32(127)
     return np.rint(kernel / np.where(scale > 0, scale, 1)) * scale
-
-
-def _convolutions(model):
-    for layer in every_layer(model):
-        parts = layer.convolutions if isinstance(layer, Fire) else (layer,)
-        yield from (part for part in parts if isinstance(part, keras.layers.Conv2D))
 
 
 class _Shift:

@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 import keras
 import numpy as np
 
-from keras_squeezenet.network.layers import Fire, every_layer
+from keras_squeezenet.network.graph import every_layer
+from keras_squeezenet.network.layers import Fire
 
 # How far the ranges of the channels are evened out: 0 leaves them, 1 makes them equal, which moves
 # the differences into the expand kernels altogether. Half is shared evenly, as in the paper's (11).

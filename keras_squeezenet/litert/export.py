@@ -32,7 +32,8 @@ from keras_squeezenet.litert.ranges import (
     widen,
 )
 from keras_squeezenet.machine import own_threads
-from keras_squeezenet.network.layers import ImagePreprocessing, every_layer
+from keras_squeezenet.network.graph import every_layer, takes
+from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
@@ -425,7 +426,7 @@ def _foldable(model) -> dict[ImagePreprocessing, keras.layers.Conv2D]:
     for preprocessing in layers:
         if not isinstance(preprocessing, ImagePreprocessing):
             continue
-        takers = [layer for layer in layers if _takes(layer, preprocessing.output)]
+        takers = [layer for layer in layers if takes(layer, preprocessing.output)]
         if (
             len(takers) == 1
             and type(takers[0]) is keras.layers.Conv2D
@@ -435,10 +436,6 @@ def _foldable(model) -> dict[ImagePreprocessing, keras.layers.Conv2D]:
         ):
             convolution_after[preprocessing] = takers[0]
     return convolution_after
-
-
-def _takes(layer, tensor):
-    return any(tensor is taken for node in layer._inbound_nodes for taken in node.input_tensors)
 
 
 def _fold(preprocessing, convolution):

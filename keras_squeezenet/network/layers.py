@@ -271,7 +271,7 @@ class CeilMaxPooling2D(layers.Layer):
         self._spatial_axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
 
     def call(self, inputs):
-        paddings = [self._padding(inputs.shape[axis]) for axis in self._spatial_axes]
+        paddings = [self.padding_of(inputs.shape[axis]) for axis in self._spatial_axes]
         if paddings[0] == paddings[1] != "explicit":
             return self._max_pool(inputs, (True, True), paddings[0])
         if "explicit" not in paddings:
@@ -280,7 +280,7 @@ class CeilMaxPooling2D(layers.Layer):
             return self._max_pool(rows, (False, True), paddings[1])
         return self._max_pool(self._pad_over_the_edge(inputs), (True, True), "valid")
 
-    def _padding(self, size):
+    def padding_of(self, size):
         """How one axis reaches ceil mode: "valid", "same", or padding of our own.
 
         Pooling operations with a padding of their own are quicker, and a quantized model needs
@@ -395,15 +395,6 @@ class ImagePreprocessing(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "mode": self.mode, "data_format": self.data_format}
-
-
-def every_layer(model):
-    """The layers of a model and of the models in it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from every_layer(layer)
-        else:
-            yield layer
 
 
 def fresh_initializer(initializer):

@@ -9,7 +9,8 @@ import keras
 
 from keras_squeezenet.network import imagenet
 from keras_squeezenet.network.architecture import PRESETS
-from keras_squeezenet.network.layers import Fire, ImagePreprocessing, every_layer
+from keras_squeezenet.network.graph import convolutions_of, every_layer
+from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold, unfold
 from keras_squeezenet.network.weight_files import FORMATS, WeightFile, WeightFileError, read_weights
 
@@ -90,17 +91,6 @@ def assign_pretrained(model, pretrained, names, preprocessing):
             kernel, bias = unfold(kernel, bias, PREPROCESSINGS[preprocessing])
         convolution.kernel.assign(kernel)
         convolution.bias.assign(bias)
-
-
-def convolutions_of(layers):
-    """Layers' convolutions by the names of `Architecture.kernel_shapes`."""
-    found = {}
-    for layer in layers:
-        if isinstance(layer, Fire):
-            found |= {f"{layer.name}_{part.name}": part for part in layer.convolutions}
-        elif isinstance(layer, keras.layers.Conv2D):
-            found[layer.name] = layer
-    return found
 
 
 def classes_of(pretrained, architecture):

@@ -10,6 +10,7 @@ from functools import partial
 import keras
 from keras import layers
 
+from keras_squeezenet.network.graph import follow, graph_of
 from keras_squeezenet.network.layers import Fire
 
 FLOAT32_BYTES = 4
@@ -118,18 +119,6 @@ def profile_model(model, input_shape=None):
     return ModelProfile(model.name, tuple(rows))
 
 
-def graph_of(model):
-    """What calling a functional or Sequential model runs through; ValueError for other models."""
-    # A Sequential keeps its functional twin here, None until its input is known.
-    graph = getattr(model, "_functional", model)
-    if not hasattr(graph, "_run_through_graph"):
-        raise ValueError(
-            "`model` must be a functional or Sequential keras.Model whose inputs are known: start "
-            f"a Sequential with keras.Input. Received: model={model!r} of type {type(model)}"
-        )
-    return graph
-
-
 def _symbolic_inputs(graph, input_shape):
     inputs = graph.inputs
     if input_shape is None:
@@ -168,13 +157,9 @@ def _one_or_all(shapes):
 def _walk(graph, inputs, prefix, add_row, counted):
     """Follows symbolic tensors through a graph, adds a row per layer, returns the outputs."""
 
-    def symbolic(operation):
-        return partial(_visit, operation, prefix=prefix, add_row=add_row, counted=counted)
-
-    # Keras has no public way to visit a graph with other shapes than its own. This one is what
-    # `compute_output_spec` of a functional model is made of, and unlike calling the layers it
-    # leaves the model as it was.
-    return graph._run_through_graph(inputs, operation_fn=symbolic)
+    visit = partial(_visit, prefix=prefix, add_row=add_row, counted=counted)
+    # Unlike calling the layers, this leaves the model as it was.
+    return follow(graph, inputs, visit)
 
 
 def _visit(operation, *args, prefix, add_row, counted, **kwargs):

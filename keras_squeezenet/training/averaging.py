@@ -3,6 +3,7 @@
 import keras
 
 from keras_squeezenet.network.folding import folded_weights
+from keras_squeezenet.network.graph import moving_averages, plain_optimizer
 
 
 def kept_weights(model):
@@ -50,8 +51,8 @@ def average_from_here(model):
 
 def _averages(model):
     """The average of each variable that has one, by the variable's id."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = plain_optimizer(model.optimizer)
     if optimizer is None or not optimizer.use_ema or int(optimizer.iterations) == 0:
         return {}
-    averages = optimizer._model_variables_moving_average
+    averages = moving_averages(optimizer)
     return dict(zip(map(id, model.trainable_variables), averages, strict=True))

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_squeezenet.network.graph import last_layer
 from keras_squeezenet.network.layers import Fire
 
 
@@ -137,7 +138,7 @@ class Observer:
     def __init__(self, model, images, labels=None):
         self.images = ops.convert_to_tensor(images)
         self.classes = None if labels is None else np.unique(ops.convert_to_numpy(labels))
-        self._last = [layer for layer in model.layers if layer.weights][-1]
+        self._last = last_layer(model)
         self._hidden = [
             layer for layer in model.layers if layer is not self._last and _ends_in_relu(layer)
         ]

@@ -20,6 +20,13 @@ import numpy as np
 from keras_squeezenet import distributed
 from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.network.graph import (
+    last_layer,
+    plain_optimizer,
+    set_weight_decay,
+    variable_key,
+    weight_decay_of,
+)
 
 # Features, divided by their root mean square, are the same to the penalty whatever the network.
 # With a weaker one training photos end at probabilities near 1, from which the layers below learn
@@ -135,11 +142,6 @@ def fit_softmax(features, labels, classes):
     return kernel.astype("float32"), bias.astype("float32")
 
 
-def last_layer(model):
-    """The last layer with weights of a model whose layers are its direct ones."""
-    return [layer for layer in model.layers if layer.weights][-1]
-
-
 def scale_rates(optimizer, model, decay):
     """Have each layer of a model learn at `decay` times the rate of the one above it.
 
@@ -153,13 +155,13 @@ def scale_rates(optimizer, model, decay):
     """
     layers = [layer for layer in model.layers if layer.weights]
     factors = {
-        optimizer._var_key(variable): decay**depth
+        variable_key(optimizer, variable): decay**depth
         for depth, layer in enumerate(reversed(layers))
         for variable in layer.trainable_variables
     }
     update = _ScaledUpdate(optimizer, factors)
     optimizer.update_step = update
-    optimizer._apply_weight_decay = update.decay
+    set_weight_decay(optimizer, update.decay)
 
 
 def set_rate_share(model, share):
@@ -169,7 +171,7 @@ def set_rate_share(model, share):
         model: compiled with an optimizer of `scale_rates`.
         share: above 0, in place of the one that was set before.
     """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = plain_optimizer(model.optimizer)
     optimizer.update_step.share.assign(share)
 
 
@@ -184,11 +186,11 @@ class _ScaledUpdate:
         self.share = keras.Variable(1.0, trainable=False, name="rate_share")
         self._optimizer = optimizer
         self._update_step = optimizer.update_step
-        self._decay = optimizer._apply_weight_decay
+        self._decay = weight_decay_of(optimizer)
         self._factors = factors
 
     def __call__(self, gradient, variable, learning_rate):
-        factor = self._factors[self._optimizer._var_key(variable)]
+        factor = self._factors[variable_key(self._optimizer, variable)]
         rate = learning_rate * factor * keras.ops.cast(self.share, learning_rate.dtype)
         self._update_step(gradient, variable, rate)
 
@@ -198,7 +200,7 @@ class _ScaledUpdate:
         if whole is None:
             return
         for variable in variables:
-            factor = self._factors[self._optimizer._var_key(variable)]
+            factor = self._factors[variable_key(self._optimizer, variable)]
             self._optimizer.weight_decay = whole * factor * keras.ops.convert_to_tensor(self.share)
             self._decay([variable])
         self._optimizer.weight_decay = whole

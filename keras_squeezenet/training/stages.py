@@ -6,8 +6,9 @@ import keras
 import numpy as np
 
 from keras_squeezenet import distributed
+from keras_squeezenet.network.graph import last_layer
 from keras_squeezenet.settings import RecipeError
-from keras_squeezenet.training.fine_tuning import last_layer, scale_rates
+from keras_squeezenet.training.fine_tuning import scale_rates
 from keras_squeezenet.training.losses import SmoothedCrossentropy
 from keras_squeezenet.training.optimizers import build_optimizer, updates_per_epoch
 from keras_squeezenet.training.recipe import Recipe

@@ -14,15 +14,14 @@ from keras import layers
 
 from keras_squeezenet.compression.with_training.tfmot import require_tfmot
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.network.graph import every_layer, follow, graph_of, maker_of
 from keras_squeezenet.network.layers import (
     BatchNormalization,
     CeilMaxPooling2D,
     Fire,
     ImagePreprocessing,
-    every_layer,
 )
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold
-from keras_squeezenet.network.profile import graph_of
 
 # What decides about the outputs of layers that both libraries have under one name.
 CARRIED = {
@@ -120,7 +119,7 @@ def to_tf_keras(model):
         tf_keras.Input(
             tensor.shape[1:],
             batch_size=tensor.shape[0],
-            name=tensor._keras_history.operation.name,
+            name=maker_of(tensor).name,
             dtype="float32",
         )
         for tensor in graph.inputs
@@ -245,12 +244,9 @@ class _Walk:
 
     def through(self, graph, inputs, inference=False):
         """The twin's outputs; `inference`: everything in `graph` is called with training=False."""
-        # As in `profile`: Keras has no public way to follow a graph with tensors of another kind.
-        return graph._run_through_graph(
-            inputs, operation_fn=lambda operation: partial(self._call, operation, inference)
-        )
+        return follow(graph, inputs, partial(self._call, inference))
 
-    def _call(self, operation, inference, *args, training=None, **kwargs):
+    def _call(self, inference, operation, *args, training=None, **kwargs):
         inference = inference or training is False
         name = self._names.get(operation, operation.name)
         kwargs = {key: value for key, value in kwargs.items() if value is not None}
@@ -324,7 +320,7 @@ class _Walk:
         return self._layer("Add", f"{name}_add", [outputs, bypass])
 
     def _ceil_max_pooling(self, pooling, name, inputs):
-        paddings = [pooling._padding(side) for side in inputs.shape[1:3]]
+        paddings = [pooling.padding_of(side) for side in inputs.shape[1:3]]
         if "explicit" in paddings:
             expected = "known sides, and a last window at most one pixel over the edge"
             raise _refusal(pooling, name, expected, tuple(inputs.shape))

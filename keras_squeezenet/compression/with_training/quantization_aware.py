@@ -49,7 +49,8 @@ from keras_squeezenet.litert.model import (
 )
 from keras_squeezenet.litert.ranges import measure_saturation
 from keras_squeezenet.machine import own_threads
-from keras_squeezenet.network.layers import ImagePreprocessing, every_layer
+from keras_squeezenet.network.graph import every_layer
+from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS
 
 PRESERVABLE = (None, "sparsity", "clusters")

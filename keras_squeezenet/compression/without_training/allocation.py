@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_squeezenet.compression.without_training.calibration import batches, pieces, run
 from keras_squeezenet.compression.without_training.reconstruction import entropy_bits
-from keras_squeezenet.network.pretrained import convolutions_of
+from keras_squeezenet.network.graph import convolutions_of
 
 # Steps relative to the root mean square of a kernel, from coarse to fine.
 RELATIVE_STEPS = tuple(4 / 2**exponent for exponent in range(9))

@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_squeezenet.compression.without_training.reconstruction import Moments
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.network.graph import infer
 from keras_squeezenet.network.layers import Fire
 
 BATCH = 16  # images at a time
@@ -128,8 +129,7 @@ def pieces(model):
 def run(layers, batch):
     """A batch through layers one after the other, as in inference."""
     for layer in layers:
-        # Dropout is the one layer of a SqueezeNet that asks.
-        batch = layer(batch, training=False) if layer._call_has_training_arg else layer(batch)
+        batch = infer(layer, batch)
     return batch
 
 

@@ -1,0 +1,124 @@
+"""The one door to what Keras keeps to itself, and to all layers and kernels of a model.
+
+Keras has no public way to follow a graph with tensors of one's own, to ask what a layer takes, or
+to read the averages that an optimizer keeps. What the package needs of that is here and nowhere
+else, a function for each need: a version of Keras that changes it breaks this file alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import keras
+
+from keras_squeezenet.network.layers import Fire
+
+
+def every_layer(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from every_layer(layer)
+        else:
+            yield layer
+
+
+def last_layer(model: keras.Model) -> keras.layers.Layer:
+    """The last layer with weights of a model whose layers are its direct ones."""
+    return [layer for layer in model.layers if layer.weights][-1]
+
+
+def named_convolutions(
+    layers: Iterable[keras.layers.Layer],
+) -> Iterator[tuple[str, keras.layers.Conv2D]]:
+    """Each convolution of layers and of the Fires among them, after its name.
+
+    The names are those of `Architecture.kernel_shapes`: conv1, fire2_squeeze1x1, ….
+    """
+    for layer in layers:
+        if isinstance(layer, Fire):
+            yield from ((f"{layer.name}_{part.name}", part) for part in layer.convolutions)
+        elif isinstance(layer, keras.layers.Conv2D):
+            yield layer.name, layer
+
+
+def convolutions_of(layers: Iterable[keras.layers.Layer]) -> dict[str, keras.layers.Conv2D]:
+    """Layers' convolutions by the names of `Architecture.kernel_shapes`."""
+    return dict(named_convolutions(layers))
+
+
+def graph_of(model):
+    """What calling a functional or Sequential model runs through.
+
+    Raises:
+        ValueError: the model is of another kind, or a Sequential that does not know its input.
+    """
+    # A Sequential keeps its functional twin here, None until its input is known.
+    graph = getattr(model, "_functional", model)
+    if not hasattr(graph, "_run_through_graph"):
+        raise ValueError(
+            "`model` must be a functional or Sequential keras.Model whose inputs are known: start "
+            f"a Sequential with keras.Input. Received: model={model!r} of type {type(model)}"
+        )
+    return graph
+
+
+def follow(graph, inputs, call: Callable):
+    """Follow a graph with tensors of one's own, of another shape or another library.
+
+    It is what calling a functional model is made of. The model stays as it was.
+
+    Args:
+        graph: as `graph_of` gives it.
+        inputs: in place of the model's own, in their structure.
+        call: called as `call(operation, *args, **kwargs)` in place of each operation of the graph,
+            a model within the model among them; it gives the operation's outputs.
+
+    Returns:
+        The outputs of the graph, in the structure of the model's.
+    """
+    return graph._run_through_graph(inputs, operation_fn=lambda operation: partial(call, operation))
+
+
+def maker_of(tensor):
+    """The operation, such as a layer, whose output a symbolic tensor is."""
+    return tensor._keras_history.operation
+
+
+def first_inputs_of(layer) -> list:
+    """The symbolic tensors that a layer takes where it was called first."""
+    return layer._inbound_nodes[0].input_tensors
+
+
+def takes(layer, tensor) -> bool:
+    """Whether a layer takes a symbolic tensor in one of its calls."""
+    return any(tensor is taken for node in layer._inbound_nodes for taken in node.input_tensors)
+
+
+def infer(layer, inputs):
+    """A layer's outputs as in inference; only some layers take an argument `training`."""
+    return layer(inputs, training=False) if layer._call_has_training_arg else layer(inputs)
+
+
+def plain_optimizer(optimizer):
+    """The optimizer itself, without the scaling of losses that may stand around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def moving_averages(optimizer) -> list:
+    """The averages that an optimizer of `use_ema=True` keeps, in the order of its variables."""
+    return optimizer._model_variables_moving_average
+
+
+def variable_key(optimizer, variable):
+    """What an optimizer knows a variable by, Keras's own and the backend's in it alike."""
+    return optimizer._var_key(variable)
+
+
+def weight_decay_of(optimizer) -> Callable:
+    """The function of a list of variables by which an optimizer lets them decay."""
+    return optimizer._apply_weight_decay
+
+
+def set_weight_decay(optimizer, decay: Callable):
+    """Have an optimizer call `decay` with its list of variables in place of its own function."""
+    optimizer._apply_weight_decay = decay
