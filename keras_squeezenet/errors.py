@@ -1,6 +1,16 @@
 """The error that is the user's to mend. Commands show its one line instead of a traceback."""
 
 
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """An error's text in one line, or the name of its kind where it says nothing itself.
+
+    Args:
+        most: characters after which it is cut: some libraries put whole networks into their text.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if most is None or len(text) <= most else f"{text[:most]}…"
+
+
 class InputError(ValueError):
     """Bad input: the text is one line that names it, what was expected and what came."""
 

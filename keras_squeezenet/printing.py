@@ -23,6 +23,10 @@ def _printable_character(character):
     return "" if unicodedata.category(character) == "Cf" else "\ufffd"
 
 
+def silent(line):
+    """Takes a line of progress where nobody wants to read any."""
+
+
 class LineFormatter(logging.Formatter):
     """Log records of a line each, whatever names are in them."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import InputError, one_line
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,7 +51,7 @@ def read_values(path):
     except OSError as error:
         raise RecipeError(f"The recipe cannot be read: {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe is not YAML: {path}: {_one_line(error)}") from None
+        raise RecipeError(f"The recipe is not YAML: {path}: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"The recipe must hold keys with values. Received: {path}")
     return values
@@ -69,7 +69,7 @@ def _set(values, setting):
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {key}: {_one_line(error)}. Received: {text}") from None
+        raise RecipeError(f"--set {key}: {one_line(error)}. Received: {text}") from None
 
 
 def _first_problem(error, kind):
@@ -109,7 +109,3 @@ def _similar(location, section):
     names = list(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"
-
-
-def _one_line(error):
-    return " ".join(str(error).split())

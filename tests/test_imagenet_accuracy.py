@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_squeezenet.downloads import FOLDER_VARIABLE
 from keras_squeezenet.network import imagenet
 from keras_squeezenet.training.diagnosis import Diagnosis, Observer
 
@@ -26,7 +27,7 @@ TOLERANCE = 2  # photos of 600
 @pytest.fixture(scope="module")
 def weights_folder(shared):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(imagenet.FOLDER_VARIABLE, str(shared / "weights"))
+        patched.setenv(FOLDER_VARIABLE, str(shared / "weights"))
         yield shared / "weights"
 
 

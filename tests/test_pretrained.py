@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import SqueezeNet
+from keras_squeezenet.downloads import FOLDER_VARIABLE
 from keras_squeezenet.network import imagenet, pretrained
-from keras_squeezenet.network.imagenet import FOLDER_VARIABLE, preprocess_input
+from keras_squeezenet.network.imagenet import preprocess_input
 from keras_squeezenet.network.weight_files import WeightFileError
 from tests.weight_file_writers import (
     CLASSES,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.files import find_beside, replacing, write_json
 from keras_squeezenet.printing import printable
 
@@ -44,7 +44,7 @@ def bad_input(*kinds):
     try:
         yield
     except (ValueError, *kinds) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(one_line(error)) from error
 
 
 def model_path(model):

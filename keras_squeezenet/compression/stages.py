@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import InputError
 
 if TYPE_CHECKING:  # it imports Keras
@@ -79,7 +80,7 @@ class Stage:
     def __post_init__(self):
         for name, least in (("bytes", 0), ("count", 1)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
+            if not is_int(value, least):
                 raise InputError(f"`{name}` must be an integer ≥ {least}. Received: {name}={value}")
         for name in ("top1", "standard_error", "top5"):
             value = getattr(self, name)

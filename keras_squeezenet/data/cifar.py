@@ -1,26 +1,15 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009)."""
 
-import contextlib
-import hashlib
-import http.client
-import logging
-import os
-import shutil
 import tarfile
-import urllib.request
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from keras_squeezenet.data.errors import DataError
-from keras_squeezenet.data.examples import ArrayExamples, Source, frozen_labels, one_line
-
-logger = logging.getLogger(__name__)
-
-TIMEOUT = 30
-"""Seconds without any byte from the server."""
+from keras_squeezenet.data.examples import ArrayExamples, Source, frozen_labels
+from keras_squeezenet.downloads import PublishedFile, PublishedFileError, published_path
+from keras_squeezenet.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -42,6 +31,11 @@ class CifarArchive:
     test_member: str
     names_member: str
     label_bytes: int
+
+    @property
+    def file(self) -> PublishedFile:
+        name = self.url.rsplit("/", 1)[-1]
+        return PublishedFile("CIFAR archive", name, self.url, self.sha256, folder="datasets")
 
 
 CIFAR_ARCHIVES = {
@@ -96,57 +90,21 @@ def _cifar_records(
 
 
 def download_cifar(name: str) -> str:
-    """Fetch an archive into Keras's cache unless it is there, and check its SHA-256.
-
-    Several processes may do so at once: each writes a file of its own and renames it.
-
-    Returns:
-        The archive's path.
+    """Where an archive is, downloaded into Keras's cache unless it is at hand.
 
     Raises:
         DataError: The download failed, or is not the file that was expected.
     """
-    archive, target = CIFAR_ARCHIVES[name], _place_in_cache(name)
-    part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        if is_cached(name):
-            return str(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        logger.info("Downloading %s to %s", archive.url, target)
-        with (
-            urllib.request.urlopen(archive.url, timeout=TIMEOUT) as response,
-            part.open("wb") as file,
-        ):
-            shutil.copyfileobj(response, file)
-        digest = _sha256(part)
-        if digest != archive.sha256:
-            raise DataError(f"expected SHA-256 {archive.sha256}, got {digest}")
-        os.replace(part, target)
-    except (OSError, http.client.HTTPException, DataError) as error:
-        raise DataError(
-            f"{archive.url} could not be downloaded; a copy belongs at {target} ({one_line(error)})"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-    return str(target)
+        return str(published_path(CIFAR_ARCHIVES[name].file))
+    except (PublishedFileError, OSError) as error:
+        raise DataError(f"{name}: {one_line(error)}") from error
 
 
 def is_cached(name: str) -> bool:
-    """Whether an archive is in Keras's cache, whole, so that nothing has to be downloaded.
+    """Whether an archive is on this machine, whole, so that nothing has to be downloaded.
 
     Raises:
         OSError: What is there cannot be read.
     """
-    path = _place_in_cache(name)
-    return path.exists() and _sha256(path) == CIFAR_ARCHIVES[name].sha256
-
-
-def _place_in_cache(name: str) -> Path:
-    home = os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras"))
-    return Path(home, "datasets", CIFAR_ARCHIVES[name].url.rsplit("/", 1)[-1])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return CIFAR_ARCHIVES[name].file.is_at_hand

@@ -13,11 +13,12 @@ import tensorflow as tf
 from keras_squeezenet.checks import is_integer, is_number
 from keras_squeezenet.data.augmentation import Augmentation
 from keras_squeezenet.data.errors import DataError
-from keras_squeezenet.data.examples import Examples, one_line
+from keras_squeezenet.data.examples import Examples
 from keras_squeezenet.data.framing import Framing, require_positive
 from keras_squeezenet.data.graph_calls import call_in_graph
 from keras_squeezenet.data.images import decode_rgb, decode_square
 from keras_squeezenet.data.sources import open_source
+from keras_squeezenet.errors import one_line
 from keras_squeezenet.machine import own_threads
 
 PREFETCHED_BATCHES = 4
@@ -524,11 +525,11 @@ def _image_and_label(images, labels, *_):
 
 
 def _require_natural(name: str, value) -> None:
-    if not is_integer(value) or value < 0:
+    if not is_integer(value, 0):
         raise DataError(f"`{name}` must be a non-negative integer. Received: {name}={value}")
 
 
 def _check_rank(rank: int, ranks: int) -> None:
     require_positive("ranks", ranks)
-    if not is_integer(rank) or not 0 <= rank < ranks:
+    if not is_integer(rank, 0, ranks - 1):
         raise DataError(f"`rank` must be from 0 to {ranks - 1}. Received: rank={rank}")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.images import open_image
+from keras_squeezenet.errors import one_line
 
 
 class Examples(ABC):
@@ -184,8 +185,3 @@ def frozen_labels(labels: Sequence[int] | np.ndarray) -> np.ndarray:
     array = np.array(labels, np.int32)
     array.setflags(write=False)
     return array
-
-
-def one_line(error: BaseException) -> str:
-    """An error in one line, with the name of its kind where it says nothing itself."""
-    return " ".join(str(error).split()) or type(error).__name__

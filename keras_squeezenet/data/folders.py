@@ -13,9 +13,9 @@ from keras_squeezenet.data.examples import (
     FileExamples,
     Source,
     frozen_labels,
-    one_line,
     stratified_split,
 )
+from keras_squeezenet.errors import one_line
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 VALIDATION_FOLDERS = ("val", "validation", "test")

@@ -37,7 +37,7 @@ class Framing:
             object.__setattr__(self, "resize", self.image_size)
         if self.resize == "stretch":
             return
-        if not is_integer(self.resize) or self.resize < self.image_size:
+        if not is_integer(self.resize, self.image_size):
             raise DataError(
                 f"`resize` must be 'stretch' or a number of pixels that is not less than "
                 f"image_size={self.image_size}. Received: resize={self.resize}"
@@ -61,5 +61,5 @@ class Framing:
 
 
 def require_positive(name: str, value) -> None:
-    if not is_integer(value) or value < 1:
+    if not is_integer(value, 1):
         raise DataError(f"`{name}` must be a positive integer. Received: {name}={value}")

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from keras_squeezenet.data.augmentation import Augmentation
 from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.framing import Box, Framing
+from keras_squeezenet.errors import one_line
 
 # Pillow knows some forty formats, many of them little tested against hostile bytes.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -84,8 +85,8 @@ def open_still(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise DataError(f"{path}: expected a picture ({kinds}), and this is none") from None
     # Pillow's plug-ins raise nearly anything for hostile bytes.
     except Exception as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(f"{path}: {reason or type(error).__name__}") from error
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{path}: {reason}") from error
 
 
 def check_still(path: str | os.PathLike) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_squeezenet.data.dataset import BrokenImages, Split, load_dataset
 from keras_squeezenet.data.errors import DataError
-from keras_squeezenet.data.examples import evenly_spread, one_line
+from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.data.folders import (
     find_pictures,
     has_labels_file,
@@ -22,6 +22,7 @@ from keras_squeezenet.data.folders import (
 )
 from keras_squeezenet.data.framing import Framing
 from keras_squeezenet.data.images import decode_square, open_image
+from keras_squeezenet.errors import one_line
 
 MADE_CONTRAST = 0.5  # of made images: of each pattern relative to the one twice as coarse
 

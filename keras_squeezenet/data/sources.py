@@ -14,10 +14,10 @@ from keras_squeezenet.data.examples import (
     RecordExamples,
     Source,
     frozen_labels,
-    one_line,
     stratified_split,
 )
 from keras_squeezenet.data.folders import open_folder
+from keras_squeezenet.errors import one_line
 
 
 def open_source(source: str, *, val_fraction: float, seed: int) -> Source:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
+from keras_squeezenet.checks import is_int
 from keras_squeezenet.distributed.ranks import communicates
 from keras_squeezenet.network.graph import plain_optimizer
 
@@ -49,7 +50,7 @@ def DistributedOptimizer(optimizer, compression=None, accumulation_steps=1):
         raise ValueError(
             f"`compression` must be None or 'fp16'. Received: compression={compression}"
         )
-    if not isinstance(accumulation_steps, int) or accumulation_steps < 1:
+    if not is_int(accumulation_steps, 1):
         raise ValueError(
             "`accumulation_steps` must be an integer ≥ 1. "
             f"Received: accumulation_steps={accumulation_steps}"

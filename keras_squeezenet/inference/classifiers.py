@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.files import find_beside
 from keras_squeezenet.litert.model import LiteRTModel
 from keras_squeezenet.network.architecture import PRESETS
@@ -114,8 +114,9 @@ def open_classifier(path: str | Path) -> Classifier:
     except ModelFileError:
         raise
     except Exception as error:  # both libraries raise nearly anything for hostile bytes
-        text = " ".join(str(error).split())
-        raise ModelFileError(f"The model file cannot be read: {path}: {text[:300]}") from error
+        raise ModelFileError(
+            f"The model file cannot be read: {path}: {one_line(error, 300)}"
+        ) from error
 
 
 def open_published(version: str) -> Classifier:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet._version import __version__
+from keras_squeezenet.checks import is_int
 from keras_squeezenet.files import replacing
 from keras_squeezenet.litert.bias_correction import correct_biases
 from keras_squeezenet.litert.equalization import equalize_squeezes
@@ -244,9 +245,7 @@ def _check_options(quantize, input_type, output_type, batch_size, tolerance):
             raise ValueError(
                 f"`{name}` other than 'float32' needs `quantize` 'int8'. Received: {name}={value}"
             )
-    if batch_size is not None and (
-        isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
-    ):
+    if batch_size is not None and not is_int(batch_size, 1):
         raise ValueError(
             f"`batch_size` must be an integer ≥ 1 or None. Received: batch_size={batch_size}"
         )

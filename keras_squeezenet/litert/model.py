@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_squeezenet.checks import is_int
+
 TENSOR_TYPES = ("float32", "uint8", "int8")
 
 LABELS_FILE = "labels.txt"
@@ -100,7 +102,7 @@ class LiteRTModel:
         self, path: str | os.PathLike, *, num_threads: int = 1, keep_activations: bool = False
     ):
         self.path = Path(path)
-        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+        if not is_int(num_threads, 1):
             raise ValueError(
                 f"`num_threads` must be an integer ≥ 1. Received: num_threads={num_threads}"
             )
@@ -218,7 +220,7 @@ def read_resize(path: str | os.PathLike) -> int | str | None:
     # RecursionError: ten thousand opening brackets.
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: {DESCRIPTION_FILE} in it cannot be read: {error!r}") from error
-    if resize not in (None, "stretch") and (type(resize) is not int or resize < 1):
+    if resize not in (None, "stretch") and not is_int(resize, 1):
         raise ValueError(
             f"{path}: expected a number of pixels or stretch. Received: resize={resize!r}"
         )

@@ -7,6 +7,8 @@ Source: Iandola et al., "SqueezeNet", arXiv 1602.07360; section and table number
 import math
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
+from keras_squeezenet.checks import is_int, is_number
+
 BYPASSES = (None, "simple", "complex")
 MAX_SHOWN = 200  # characters of a value in an error
 FIRST_FIRE = 2  # the paper counts layers: conv1 is the first, fire2 the first Fire
@@ -312,17 +314,16 @@ def _round_half_up(value):
 
 
 def _check_integer(name, value, minimum):
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+    if not is_int(value, minimum):
         raise ValueError(
             f"`{name}` must be an integer ≥ {minimum}. Received: {name}={_shown(value)}"
         )
 
 
 def _check_layer_numbers(name, value, highest):
-    numbers = range(1, highest + 1)
     if (
         not isinstance(value, tuple | list)
-        or any(type(number) is not int or number not in numbers for number in value)
+        or not all(is_int(number, 1, highest) for number in value)
         or len(set(value)) != len(value)
     ):
         raise ValueError(
@@ -332,7 +333,7 @@ def _check_layer_numbers(name, value, highest):
 
 
 def _check_share(name, value, range_text):
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(
             f"`{name}` must be a number {range_text}. Received: {name}={_shown(value)}"
         )

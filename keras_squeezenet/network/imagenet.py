@@ -1,53 +1,20 @@
 """ImageNet: what the published networks take and say, and where their files come from.
 
-The files are not part of the package. They are looked for in the folder that the environment
-variable KERAS_SQUEEZENET_WEIGHTS names, then in Keras's cache, then downloaded into it; whatever
-is found has to have the SHA-256 that is written here before a byte of it is read.
+The files are not part of the package: `downloads` finds them, or has them downloaded. Whatever is
+found has to have the SHA-256 that is written here before a byte of it is read.
 """
 
-import contextlib
-import hashlib
 import json
-import logging
-import os
-import sys
-import tempfile
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.checks import is_int
+from keras_squeezenet.downloads import PublishedFile, published_path
 from keras_squeezenet.network.layers import ImagePreprocessing
 
-log = logging.getLogger(__name__)
-
 CLASSES = 1000
-FOLDER_VARIABLE = "KERAS_SQUEEZENET_WEIGHTS"
-
-
-class PublishedFileError(InputError):
-    """A published file that cannot be had, or is not what was published; one line."""
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """A file on the web, and how to know it.
-
-    Attributes:
-        what: for messages.
-        name: in the cache and in the user's folder.
-        url: where it is downloaded from.
-        sha256: of its bytes.
-    """
-
-    what: str
-    name: str
-    url: str
-    sha256: str
-
 
 WEIGHTS = {
     # The paper's authors' own, pruned and 8-bit (arXiv 1510.00149). BSD-2-Clause.
@@ -126,7 +93,7 @@ def decode_predictions(preds, top=5):
         raise ValueError(
             f"`preds` must have the shape (batch, {CLASSES}). Received: preds.shape={scores.shape}"
         )
-    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= CLASSES:
+    if not is_int(top, 1, CLASSES):
         raise ValueError(f"`top` must be an integer from 1 to {CLASSES}. Received: top={top}")
     index = class_index()
     return [
@@ -151,73 +118,6 @@ def weights_path(version):
     """Where the weights of a version are, downloaded if need be.
 
     Raises:
-        PublishedFileError: see `published_path`.
+        PublishedFileError: see `downloads.published_path`.
     """
     return published_path(WEIGHTS[version])
-
-
-def published_path(file):
-    """Where a `PublishedFile` is: in the user's folder, in Keras's cache, or downloaded into it.
-
-    Raises:
-        PublishedFileError: the folder that KERAS_SQUEEZENET_WEIGHTS names is missing, or holds
-            other bytes under that name; or the download failed or brought other bytes. A good
-            file in the cache is never touched.
-    """
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if folder:
-        path = Path(folder) / file.name
-        if not path.parent.is_dir():
-            raise PublishedFileError(f"{FOLDER_VARIABLE} must name a folder. Received: {folder}")
-        if path.is_file():
-            _check_hash(path, file, path)
-            return path
-    cached = _keras_home() / "models" / file.name
-    if cached.is_file():
-        if _sha256(cached) == file.sha256:
-            return cached
-        log.warning("%s is not the published file and is downloaded again", cached)
-    _download(file, cached)
-    return cached
-
-
-def _keras_home():
-    """Keras's own rule, which it does not export."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-
-
-def _download(file, destination):
-    """Download beside `destination`; only what has the right hash is moved there."""
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own: ranks that start together do not write into each other's file.
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=destination.parent) as folder:
-            # Keras shows its progress on standard output, which belongs to the results.
-            with contextlib.redirect_stdout(sys.stderr):
-                downloaded = Path(
-                    keras.utils.get_file(file.name, file.url, cache_dir=folder, cache_subdir="")
-                )
-            _check_hash(downloaded, file, file.url)
-            downloaded.replace(destination)
-    except PublishedFileError:
-        raise
-    except Exception as error:  # get_file raises bare Exceptions
-        reason = " ".join(str(error).split())
-        raise PublishedFileError(
-            f"The {file.what} cannot be downloaded from {file.url} ({reason}). Put the file at "
-            f"{destination}, or into a folder that the environment variable {FOLDER_VARIABLE} names"
-        ) from error
-
-
-def _check_hash(path, file, received):
-    found = _sha256(path)
-    if found != file.sha256:
-        raise PublishedFileError(
-            f"Expected the {file.what} with SHA-256 {file.sha256}. "
-            f"Received: {received} with SHA-256 {found}"
-        )
-
-
-def _sha256(path):
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import layers, ops
 
+from keras_squeezenet.checks import is_int
 from keras_squeezenet.network.architecture import FireFilters
 from keras_squeezenet.network.data_formats import standardize_data_format
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS
@@ -260,7 +261,7 @@ class CeilMaxPooling2D(layers.Layer):
     def __init__(self, pool_size=3, strides=2, data_format=None, **kwargs):
         super().__init__(**kwargs)
         sides = (pool_size, strides)
-        if any(type(side) is not int for side in sides) or not 1 <= strides <= pool_size:
+        if not all(map(is_int, sides)) or not 1 <= strides <= pool_size:
             raise ValueError(
                 "`strides` must be an integer from 1 to `pool_size`, an integer too. "
                 f"Received: strides={strides}, pool_size={pool_size}"

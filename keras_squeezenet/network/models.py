@@ -103,7 +103,7 @@ def SqueezeNet(
 
     Raises:
         ValueError: for arguments that do not go together; the text names them. Its subclasses
-            `imagenet.PublishedFileError` (the published file cannot be had) and
+            `downloads.PublishedFileError` (the published file cannot be had) and
             `weight_files.WeightFileError` (a file that holds no such weights).
 
     Example:

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import keras
 
+from keras_squeezenet.errors import one_line
 from keras_squeezenet.network import imagenet
 from keras_squeezenet.network.architecture import PRESETS
 from keras_squeezenet.network.graph import convolutions_of, every_layer
@@ -30,7 +31,7 @@ def read_pretrained(weights, architecture):
 
     Raises:
         ValueError: there are no ImageNet weights for the architecture, or the file's do not fit.
-        PublishedFileError: see `imagenet.published_path`.
+        PublishedFileError: see `downloads.published_path`.
         WeightFileError: see `read_weights`.
     """
     if weights == "imagenet":
@@ -54,10 +55,9 @@ def load_unnamed(model, path):
     try:
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise nearly anything
-        reason = " ".join(str(error).split())
         raise WeightFileError(
-            f"The weights cannot be read into {model.name}: {path}: {reason[:200]}. A .weights.h5 "
-            "file fits the model that it was saved from; a .keras file also fits others"
+            f"The weights cannot be read into {model.name}: {path}: {one_line(error, 200)}. "
+            "A .weights.h5 file fits the model that it was saved from, a .keras file others too"
         ) from error
 
 
@@ -136,8 +136,9 @@ def _read_keras(path, architecture):
     except OSError:
         raise
     except Exception as error:  # Keras raises nearly anything for hostile bytes
-        reason = " ".join(str(error).split())
-        raise WeightFileError(f"The model cannot be read: {path}: {reason[:300]}") from error
+        raise WeightFileError(
+            f"The model cannot be read: {path}: {one_line(error, 300)}"
+        ) from error
     layers = {layer.name: layer for layer in every_layer(model)}
     convolutions = convolutions_of(layers.values())
     kernels, biases = {}, {}

@@ -19,6 +19,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from keras_squeezenet.checks import is_number
 from keras_squeezenet.files import replacing
 from keras_squeezenet.litert.ranges import MOST_CONFIDENCE_LOST
 from keras_squeezenet.numerals import byte_size, duration, percent, scaled
@@ -222,7 +223,7 @@ class _Metrics:
 
 
 def _number_or_none(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         return None
     try:
         return value if math.isfinite(value) else None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.sqz import container, context_coding, faithful, numbers
 from keras_squeezenet.sqz.container import Header
 from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
@@ -96,7 +96,7 @@ class Contents:
         except SqzError:
             raise
         except InputError as error:
-            raise SqzError(f"the file holds no network: {container.one_line(error)}") from error
+            raise SqzError(f"the file holds no network: {one_line(error, 200)}") from error
 
     @classmethod
     def _of_sections(cls, mode, sections):
@@ -119,7 +119,7 @@ class Contents:
         except SqzError:
             raise
         except InputError as error:
-            raise SqzError(f"the file holds no network: {container.one_line(error)}") from error
+            raise SqzError(f"the file holds no network: {one_line(error, 200)}") from error
 
 
 def network_of(header, class_names, layers, biases):

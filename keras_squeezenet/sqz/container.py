@@ -8,6 +8,8 @@ import zlib
 from dataclasses import dataclass
 from math import prod
 
+from keras_squeezenet.checks import is_int
+from keras_squeezenet.errors import one_line
 from keras_squeezenet.network.architecture import Architecture, FireFilters
 from keras_squeezenet.sqz.reading import Reader, SqzError, varint
 
@@ -76,9 +78,9 @@ class Header:
         fields = _json_list(_inflate(data, MAX_HEADER, "header", DICTIONARY), "header")
         if len(fields) != len(cls.__dataclass_fields__):
             raise SqzError(f"the header must have 8 fields. Received: {len(fields)}")
-        if type(fields[1]) is not int or not 1 <= fields[1] <= MAX_WEIGHTS:
+        if not is_int(fields[1], 1, MAX_WEIGHTS):
             raise SqzError("the header must have a number of classes")
-        if type(fields[2]) is not int:
+        if not is_int(fields[2]):
             raise SqzError("the header must have an input size")
         return cls(_architecture(fields[0]), *fields[1:])
 
@@ -164,14 +166,14 @@ def _architecture(fields):
             name, filters, kernel_size, fires, tuple(pool_after), input_size, padding
         )
     except (TypeError, ValueError) as error:
-        raise SqzError(f"the header has no architecture: {one_line(error)}") from error
+        raise SqzError(f"the header has no architecture: {one_line(error, 200)}") from error
 
 
 def _json_list(data, what):
     try:
         fields = json.loads(data.decode(errors="surrogatepass"), parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise SqzError(f"the {what} must be JSON: {one_line(error)}") from None
+        raise SqzError(f"the {what} must be JSON: {one_line(error, 200)}") from None
     if not isinstance(fields, list):
         raise SqzError(f"the {what} must be a JSON list. Received: {type(fields).__name__}")
     return fields
@@ -195,11 +197,7 @@ def _inflate(data, maximum, what, dictionary):
     try:
         inflated = inflater.decompress(data, maximum)
     except zlib.error as error:
-        raise SqzError(f"the {what} cannot be inflated: {one_line(error)}") from None
+        raise SqzError(f"the {what} cannot be inflated: {one_line(error, 200)}") from None
     if not inflater.eof or inflater.unused_data:
         raise SqzError(f"the {what} must be one deflated stream of at most {maximum} bytes")
     return inflated
-
-
-def one_line(error):
-    return " ".join(str(error).split())[:200]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.sqz import container, numbers
 from keras_squeezenet.sqz.coding import CODERS, SECTIONS, Contents, encode, network_of
 from keras_squeezenet.sqz.container import Header
@@ -183,7 +183,7 @@ def _rewritten(before, reader):
     except SqzError:
         raise
     except InputError as error:
-        raise SqzError(f"the update gives no network: {container.one_line(error)}") from error
+        raise SqzError(f"the update gives no network: {one_line(error, 200)}") from error
     # A hint, which saves the time of fitting them: they may be of an encoder with other codebooks,
     # in units of which their classes are wide, and an old file in faithful mode has none.
     predictors = bytes(updated.texts["predictors"]) or None

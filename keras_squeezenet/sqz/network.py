@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS
@@ -162,7 +163,7 @@ def _check_arrays(name, arrays, shapes):
 
 
 def _check_integer(name, value, minimum, otherwise=""):
-    if type(value) is not int or value < minimum:
+    if not is_int(value, minimum):
         raise InputError(
             f"`{name}` must be an integer ≥ {minimum}{otherwise}. Received: {name}={value}"
         )

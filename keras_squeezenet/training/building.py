@@ -1,6 +1,7 @@
 """From a recipe to its data and its network."""
 
 from keras_squeezenet.data import load_dataset
+from keras_squeezenet.errors import one_line
 from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.models import SqueezeNet
 from keras_squeezenet.settings import RecipeError
@@ -55,4 +56,4 @@ def build_model(section, image_size, classes):
             **network,
         )
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"model: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"model: {one_line(error)}") from error

@@ -15,14 +15,14 @@ import contextlib
 import json
 import logging
 import math
-import textwrap
 import zipfile
 
 import keras
 import numpy as np
 
 from keras_squeezenet import files
-from keras_squeezenet.errors import RunError
+from keras_squeezenet.checks import is_int
+from keras_squeezenet.errors import RunError, one_line
 from keras_squeezenet.training.callbacks import best_epoch
 from keras_squeezenet.training.state import TrainingState
 
@@ -132,7 +132,7 @@ def _state(folder, checkpoint, model, examples):
             raise ValueError("it holds another network")
     except UNREADABLE as error:
         raise _UnreadableModel(
-            f"The checkpoint cannot be read: {path}: {_one_line(error)}"
+            f"The checkpoint cannot be read: {path}: {one_line(error, 300)}"
         ) from None
     return TrainingState(
         weights=tuple(weights),
@@ -288,7 +288,7 @@ def _read(path):
         best_is_there = best is not None and (path.parent / best).is_file()
         _within_epoch(checkpoint) or _at_the_start_of_an_epoch(checkpoint, examples=0)
     except UNREADABLE as error:
-        raise RunError(f"The checkpoint cannot be read: {path}: {_one_line(error)}") from None
+        raise RunError(f"The checkpoint cannot be read: {path}: {one_line(error, 300)}") from None
     if not last.is_file():
         raise RunError(f"The checkpoint {path} names a file that is missing: {last.name}")
     damage = _damage(last)
@@ -305,7 +305,7 @@ def _check(checkpoint):
         One of UNREADABLE: it is not what was written.
     """
     epoch = checkpoint["epoch"]
-    if type(epoch) is not int or epoch < 0:
+    if not is_int(epoch, 0):
         raise ValueError(f"epoch is {epoch!r}")
     if not _are_texts(checkpoint["class_names"]):
         raise ValueError("class_names is no list of names")
@@ -326,7 +326,7 @@ def _check_history(rows, epoch):
     for row in rows:
         if not all(_is_finite(row[name]) for name in {*row, "val_accuracy", "ranks"}):
             raise ValueError(f"history has what is no number in epoch {row['epoch']}")
-        if type(row["ranks"]) is not int or row["ranks"] < 1:
+        if not is_int(row["ranks"], 1):
             raise ValueError(f"history has {row['ranks']!r} ranks in epoch {row['epoch']}")
 
 
@@ -344,7 +344,7 @@ def _damage(path):
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
     except Exception as error:  # whatever a damaged archive makes of zipfile
-        return _one_line(error)
+        return one_line(error, 300)
     return part and f"{part} has another checksum"
 
 
@@ -359,9 +359,9 @@ def _within_epoch(checkpoint):
     if len(trained) != count:
         raise ValueError(f"trained: {len(trained)} of {count} examples")
     ranks, examples, seconds = within["ranks"], within["examples"], within["seconds"]
-    if type(ranks) is not int or ranks < 1:
+    if not is_int(ranks, 1):
         raise ValueError(f"ranks is {ranks!r}")
-    if type(examples) is not int or not trained.sum() <= examples <= count or not examples:
+    if not is_int(examples, max(1, trained.sum()), count):
         raise ValueError(f"examples is {examples!r}, {trained.sum()} of {count} are trained on")
     if not _is_finite(seconds) or seconds <= 0:
         raise ValueError(f"seconds is {seconds!r}")
@@ -384,8 +384,3 @@ def _at_the_start_of_an_epoch(checkpoint, examples):
 def _model_name(epoch, examples=None):
     """Of the model after an epoch, or after some of its examples."""
     return f"epoch-{epoch:04d}.keras" if examples is None else f"epoch-{epoch:04d}-{examples}.keras"
-
-
-def _one_line(error):
-    # Keras writes whole networks into its messages.
-    return textwrap.shorten(str(error), 300, placeholder=" …") or type(error).__name__

@@ -30,7 +30,7 @@ import numpy as np
 
 from keras_squeezenet import distributed, files
 from keras_squeezenet.data.sources import is_same_source, resolved
-from keras_squeezenet.errors import RunError
+from keras_squeezenet.errors import RunError, one_line
 from keras_squeezenet.inference.classifiers import CLASS_NAMES_FILE
 from keras_squeezenet.training import checkpoints
 from keras_squeezenet.training.averaging import averaged_weights, kept_weights
@@ -327,9 +327,7 @@ class Run:
         try:
             return keras.saving.load_model(find())
         except (RunError, *checkpoints.UNREADABLE) as error:
-            log.warning(
-                "%s, for the best one's are gone: %s", otherwise, " ".join(str(error).split())
-            )
+            log.warning("%s, for the best one's are gone: %s", otherwise, one_line(error))
             return None
 
     def save_model(self, model):

@@ -7,6 +7,7 @@ together. With tfmot's sparsity-preserving clustering, zeros of a pruned kernel 
 
 import numpy as np
 
+from keras_squeezenet.checks import is_int
 from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
 from keras_squeezenet.compression.with_training.pruning import by_layer
 from keras_squeezenet.compression.with_training.retraining import (
@@ -76,7 +77,7 @@ def layer_bits(bits, kernel_by_name):
     shapes = {name: kernel.shape for name, kernel in kernel_by_name.items()}
     found = by_layer("bits", bits, shapes)
     for name, value in found.items():
-        if type(value) is not int or not MIN_BITS <= value <= MAX_BITS:
+        if not is_int(value, MIN_BITS, MAX_BITS):
             raise RetrainingError(
                 f"`bits` must be integers from {MIN_BITS} to {MAX_BITS}. "
                 f"Received: bits={value} for {name}"

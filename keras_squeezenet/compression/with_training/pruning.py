@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_squeezenet.checks import is_number
 from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
 from keras_squeezenet.compression.with_training.retraining import (
     Compressed,
     RetrainingError,
     check_classifier,
-    is_number,
     retrain,
     top1,
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from keras_squeezenet.checks import is_int, is_number
 from keras_squeezenet.compression.with_training.bridge import copy_of, copy_weights_back, kernels
 from keras_squeezenet.errors import InputError
 
@@ -41,7 +42,7 @@ class Retraining:
     def __post_init__(self):
         for name in ("epochs", "steps_per_epoch"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if not is_int(value, 1):
                 raise RetrainingError(f"`{name}` must be an integer ≥ 1. Received: {name}={value}")
         rate, momentum = self.learning_rate, self.momentum
         if not is_number(rate) or not 0 < rate < math.inf:
@@ -234,10 +235,6 @@ def broadcast(twin):
     hvd = _horovod()
     if hvd is not None:
         hvd.broadcast_variables(twin.variables, root_rank=0)
-
-
-def is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _training_step(twin, retraining, precondition):

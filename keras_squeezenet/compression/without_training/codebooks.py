@@ -5,6 +5,7 @@ Source: Han et al., "Deep Compression", arXiv 1510.00149, section 3.
 
 import numpy as np
 
+from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.sqz.network import SharedValues
 
@@ -27,7 +28,7 @@ def share_values(array, bits, importance=None):
     Raises:
         InputError: an argument is none of these.
     """
-    if type(bits) is not int or not 1 <= bits <= MAX_BITS:
+    if not is_int(bits, 1, MAX_BITS):
         raise InputError(f"`bits` must be an integer from 1 to {MAX_BITS}. Received: bits={bits}")
     array = np.asarray(array, np.float32)
     if not np.isfinite(array).all():

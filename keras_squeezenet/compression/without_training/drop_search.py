@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from keras_squeezenet import sqz
 from keras_squeezenet.compression.without_training.post_training import PRICES, Rounding
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.network import CompressedNetwork
 
 START, FINEST = 1.5, 8  # bits per weight with which the search begins, and ends in vain
@@ -44,7 +45,7 @@ def fit_to_drop(model, images, drop_of, max_drop, *, progress=None):
     Raises:
         InputError: every one that was tried loses more, up to 8 bits a weight.
     """
-    say = progress or _silent
+    say = progress or silent
     rounding = Rounding(model, images, progress)
     bytes_per_bit = model.count_params() / 8
     start = math.log(rounding.price_for(START * bytes_per_bit))
@@ -102,7 +103,3 @@ def _halving_the_last_step(tried, attempt):
             yield found
         else:
             coarse = found.logarithm
-
-
-def _silent(line):
-    pass

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import sqz
+from keras_squeezenet.checks import is_int, is_number
 from keras_squeezenet.compression.saving import settings_of
 from keras_squeezenet.compression.without_training.allocation import (
     allocate,
@@ -21,6 +22,7 @@ from keras_squeezenet.compression.without_training.calibration import sites
 from keras_squeezenet.compression.without_training.codebooks import MAX_BITS, share_values
 from keras_squeezenet.compression.without_training.reconstruction import Layer
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
 
 MEASURED_IMAGES = 48  # on which layers are measured one by one
@@ -52,7 +54,7 @@ def share_weights(model, images, *, bits, density=None, progress=None):
     Raises:
         InputError: an argument is none of these.
     """
-    say = progress or _silent
+    say = progress or silent
     settings = settings_of(model)
     names = settings["architecture"].kernel_shapes(settings["classes"])
     bits_of = {name: _checked_bits(_of_layer("bits", bits, name)) for name in names}
@@ -98,7 +100,7 @@ class Rounding:
     """
 
     def __init__(self, model, images, progress=None):
-        self._say = say = progress or _silent
+        self._say = say = progress or silent
         self._settings = settings_of(model)
         self._model, self._images = model, (images := _checked_images(model, images))
         self._quick_sizes = {}  # by the logarithm of the price
@@ -248,14 +250,13 @@ def _checked_images(model, images):
 
 
 def _checked_bits(bits):
-    if type(bits) is not int or not 1 <= bits <= MAX_BITS:
+    if not is_int(bits, 1, MAX_BITS):
         raise InputError(f"`bits` must be an integer from 1 to {MAX_BITS}. Received: bits={bits}")
     return bits
 
 
 def _checked_density(density):
-    is_number = isinstance(density, int | float) and not isinstance(density, bool)
-    if density is not None and not (is_number and 0 < density <= 1):
+    if density is not None and not (is_number(density) and 0 < density <= 1):
         raise InputError(
             "`density` must be a number above 0 and at most 1, or None. "
             f"Received: density={density}"
@@ -269,7 +270,3 @@ def _of_layer(name, value, layer):
     if layer not in value:
         raise InputError(f"`{name}` must name every kernel. Received: none for {layer}")
     return value[layer]
-
-
-def _silent(line):
-    pass

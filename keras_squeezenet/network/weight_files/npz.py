@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 from numpy.lib import format as npy
 
+from keras_squeezenet.errors import one_line
 from keras_squeezenet.network.weight_files.archive import open_archive
 from keras_squeezenet.network.weight_files.contents import (
     WeightFile,
@@ -42,7 +43,9 @@ def read(data, architecture):
     except WeightFileError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on broken bytes
-        raise WeightFileError(f"not a sound .npz file: {_one_line(error)}") from error
+        raise WeightFileError(
+            f"not a sound .npz file: {type(error).__name__}: {one_line(error, 200)}"
+        ) from error
 
 
 def max_bytes(architecture):
@@ -121,7 +124,3 @@ def _read_body(entry, name, size):
     if len(body) != size or entry.read(1):
         raise WeightFileError(f"{name} must have {size} bytes after its header")
     return body
-
-
-def _one_line(error):
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
