@@ -207,6 +207,7 @@ def test_the_versions_have_the_signature_of_squeezenet(constructor, version):
         "kernel_initializer": "he_normal",
         "last_activation": None,
         "batch_normalization": True,
+        "out_indices": None,
     }
     assert set(given) == set(names)
     config = SqueezeNet(**given, version=version).get_config()

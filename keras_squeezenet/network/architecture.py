@@ -53,6 +53,22 @@ class FireFilters:
 
 
 @dataclass(frozen=True)
+class FeatureMap:
+    """The last feature map of a size, before the pooling that halves it.
+
+    Attributes:
+        name: the layer that gives it: "conv1", "fire3", …; "pool9" where a pooling follows the last
+            Fire.
+        stride: image pixels from one of its pixels to the next: 2, 4, 8, …
+        channels: of the map.
+    """
+
+    name: str
+    stride: int
+    channels: int
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A SqueezeNet without its input and its classes.
 
@@ -112,12 +128,43 @@ class Architecture:
 
     @property
     def fire_in_channels(self):
-        return (self.conv1_filters, *(fire.out_channels for fire in self.fires[:-1]))
+        return self._channels_after[:-1]
 
     @property
     def out_channels(self):
         """Channels of the feature map without top."""
         return self.fires[-1].out_channels
+
+    @property
+    def feature_maps(self):
+        """The `FeatureMap` of each size, the greatest map first.
+
+        They are what `out_indices` of `SqueezeNet` counts. Of images of n×n pixels the first one
+        has `floor((n - conv1_kernel_size) / 2) + 1` pixels a side, and each further one of s
+        pixels is followed by one of `ceil((s - 3) / 2) + 1`: 111, 55, 27 and 13 for both published
+        networks at the sizes that they were designed for.
+
+        Example:
+
+        >>> [(found.name, found.stride, found.channels) for found in preset("1.1").feature_maps]
+        [('conv1', 2, 64), ('fire3', 4, 128), ('fire5', 8, 256), ('fire9', 16, 512)]
+        >>> [(found.name, found.stride, found.channels) for found in preset("1.0").feature_maps]
+        [('conv1', 2, 96), ('fire4', 4, 256), ('fire8', 8, 512), ('fire9', 16, 512)]
+        """
+        channels = dict(zip((1, *self.fire_numbers), self._channels_after, strict=True))
+        last_fire = self.fire_numbers[-1]
+        found = [
+            FeatureMap(f"fire{number}" if number > 1 else "conv1", 2**index, channels[number])
+            for index, number in enumerate((*self.pool_after, last_fire), start=1)
+        ]
+        if last_fire in self.pool_after:
+            found[-1] = replace(found[-1], name=f"pool{last_fire}")
+        return tuple(found)
+
+    @property
+    def _channels_after(self):
+        """Channels after conv1 and after each Fire."""
+        return (self.conv1_filters, *(fire.out_channels for fire in self.fires))
 
     @property
     def last_conv_number(self):

@@ -56,6 +56,7 @@ def SqueezeNet(
     kernel_initializer=None,
     last_activation="relu",
     batch_normalization=False,
+    out_indices=None,
 ):
     """A SqueezeNet (Iandola et al., arXiv 1602.07360).
 
@@ -95,11 +96,30 @@ def SqueezeNet(
             in training from nothing; None leaves the ReLU out and no class dies.
         batch_normalization: whether each convolution but the last is followed by one, before its
             activation, and has no bias. The paper has none; training from nothing learns faster
-            with it, at higher rates. `folding.folded_weights` gives the weights of the network
-            without it that computes the same. For `weights=None`.
+            with it, at higher rates. `folded_weights` gives the weights of the network without it
+            that computes the same. For `weights=None`.
+        out_indices: without top: a tuple of indices of `Architecture.feature_maps`, negative ones
+            from the end. The model then has these feature maps as outputs, in the order asked for,
+            and no layer beyond the last of them: a backbone for detection and segmentation, as
+            timm's `features_only=True`. None: one output, the last map.
+
+            ===== ============== ============== ======
+            index 1.0 (channels) 1.1 (channels) stride
+            ===== ============== ============== ======
+            0     conv1 (96)     conv1 (64)     2
+            1     fire4 (256)    fire3 (128)    4
+            2     fire8 (512)    fire5 (256)    8
+            3     fire9 (512)    fire9 (512)    16
+            ===== ============== ============== ======
+
+            A bypass changes nothing of that. `model.output_names` has the layers' names; with
+            `batch_normalization` that of conv1's map is conv1_relu. Keras gives several outputs as
+            a list, and a single one as it is.
 
     Returns:
-        A `keras.Model`. With top its output is `(batch, classes)`.
+        A `keras.Model`. With top its output is `(batch, classes)`; without it a feature map
+        `(batch, height, width, channels)`, or with channels first, a list of these with
+        `out_indices`, or `(batch, channels)` with `pooling`.
 
     Raises:
         ValueError: for arguments that do not go together; the text names them. Its subclasses
@@ -110,6 +130,11 @@ def SqueezeNet(
 
     >>> SqueezeNet(weights=None).count_params()
     1235496
+    >>> backbone = SqueezeNet(
+    ...     weights=None, include_top=False, input_shape=(224, 224, 3), out_indices=(1, 2, -1)
+    ... )
+    >>> [tuple(output.shape) for output in backbone.outputs]
+    [(None, 55, 55, 128), (None, 27, 27, 256), (None, 13, 13, 512)]
     """
     architecture = _architecture_of(version, bypass, architecture)
     _check_weights(weights, include_top, classifier_activation)
@@ -120,6 +145,7 @@ def SqueezeNet(
         )
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling}")
+    maps = _asked_maps(out_indices, include_top, pooling, architecture)
     image = _image_input(input_tensor, input_shape, include_top, architecture)
     unnamed = weights is not None and str(weights).endswith(".h5")
     pretrained = None
@@ -139,8 +165,13 @@ def SqueezeNet(
     mode = _preprocessing_mode(include_preprocessing, pretrained)
 
     x = ImagePreprocessing(mode, name="preprocessing")(image) if mode else image
-    x = _features(x, architecture, kernel_initializer or AUTHORS_INITIALIZER, batch_normalization)
-    if include_top:
+    features = _features(
+        x, architecture, kernel_initializer or AUTHORS_INITIALIZER, batch_normalization
+    )
+    x = list(features.values())[-1]
+    if maps is not None:
+        x = [features[found.name] for found in maps]
+    elif include_top:
         last_initializer = kernel_initializer or keras.initializers.RandomNormal(
             stddev=AUTHORS_LAST_DEVIATION
         )
@@ -181,6 +212,7 @@ def SqueezeNet1_0(
     kernel_initializer=None,
     last_activation="relu",
     batch_normalization=False,
+    out_indices=None,
 ):
     """SqueezeNet 1.0, the network of the paper's Table 1. Arguments: see `SqueezeNet`."""
     return SqueezeNet(**locals(), version="1.0")
@@ -202,6 +234,7 @@ def SqueezeNet1_1(
     kernel_initializer=None,
     last_activation="relu",
     batch_normalization=False,
+    out_indices=None,
 ):
     """SqueezeNet 1.1: as accurate, 2.4 times less computation. Arguments: see `SqueezeNet`."""
     return SqueezeNet(**locals(), version="1.1")
@@ -214,12 +247,15 @@ def _preprocessing_mode(include_preprocessing, pretrained):
 
 
 def _features(x, architecture, kernel_initializer, batch_normalization):
-    """Everything up to the last Fire."""
+    """Everything up to the last Fire, or the pooling after it: tensors by the layers' names."""
+    features = {}
 
-    def pooled(x, number):
-        if number not in architecture.pool_after:
-            return x
-        return CeilMaxPooling2D(name=f"pool{number}")(x)
+    def pooled(x, name, number):
+        features[name] = x
+        if number in architecture.pool_after:
+            x = CeilMaxPooling2D(name=f"pool{number}")(x)
+            features[f"pool{number}"] = x
+        return x
 
     x = layers.Conv2D(
         architecture.conv1_filters,
@@ -237,7 +273,7 @@ def _features(x, architecture, kernel_initializer, batch_normalization):
             name="conv1_normalization",
         )(x)
         x = layers.Activation("relu", name="conv1_relu")(x)
-    x = pooled(x, 1)
+    x = pooled(x, "conv1", 1)
     for number, fire in zip(architecture.fire_numbers, architecture.fires, strict=True):
         x = Fire(
             fire.squeeze,
@@ -248,8 +284,8 @@ def _features(x, architecture, kernel_initializer, batch_normalization):
             batch_normalization=batch_normalization,
             name=f"fire{number}",
         )(x)
-        x = pooled(x, number)
-    return x
+        x = pooled(x, f"fire{number}", number)
+    return features
 
 
 def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initializer, activation):
@@ -290,6 +326,31 @@ def _architecture_of(version, bypass, architecture):
             f"Received: bypass={bypass}"
         )
     return architecture
+
+
+def _asked_maps(out_indices, include_top, pooling, architecture):
+    """The `FeatureMap`s at `out_indices`; None without any."""
+    if out_indices is None:
+        return None
+    if include_top or pooling is not None:
+        raise ValueError(
+            "`out_indices` goes with `include_top=False` and `pooling=None`. "
+            f"Received: include_top={include_top}, pooling={pooling}, out_indices={out_indices}"
+        )
+    maps = architecture.feature_maps
+    count = len(maps)
+    if (
+        not isinstance(out_indices, tuple | list)
+        or not out_indices
+        or any(type(index) is not int or not -count <= index < count for index in out_indices)
+        or len({index % count for index in out_indices}) < len(out_indices)
+    ):
+        names = ", ".join(found.name for found in maps)
+        raise ValueError(
+            f"`out_indices` must hold different integers from {-count} to {count - 1}, which are "
+            f"the feature maps {names} of {architecture.name}. Received: out_indices={out_indices}"
+        )
+    return [maps[index] for index in out_indices]
 
 
 def _check_weights(weights, include_top, classifier_activation):
