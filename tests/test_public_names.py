@@ -11,12 +11,13 @@ from keras_squeezenet.data import Split
 PACKAGE = Path(keras_squeezenet.__file__).parent
 
 # Keras's layers and losses take name, dtype and trainable that way; `write_page` takes what its
-# template names; the processes of hosts take what `subprocess.Popen` takes.
+# template names; what starts a process takes what `subprocess` takes.
 MAY_TAKE_ANY_ARGUMENT = {
     "network/layers.py:__init__",
     "network/baselines.py:__init__",
     "training/losses.py:__init__",
     "reports/report.py:write_page",
+    "cli/horovod_build.py:pip",
     "communication/hosts.py:popen",
     "communication/hosts.py:run",
 }
