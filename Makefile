@@ -1,5 +1,5 @@
 # make demo        sets up .venv, trains on two Horovod ranks, exports, writes a report
-# make test        sets up .venv, checks the style, runs the tests
+# make test        sets up .venv, checks style and types, runs the tests
 # make test-slow   the tests that take long; those that start hosts or are held to seconds run alone
 # make k8s-lint    holds the manifests and the Dockerfile of k8s/ against the rules of two linters
 # make docs        the site, in docs/_build/html
@@ -30,6 +30,7 @@ test-slow: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Warnings are errors. Nothing is fetched while the site is built.
 docs: $(VENV)/.docs
