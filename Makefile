@@ -66,7 +66,7 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml
 	  { echo "Python 3.11 or 3.12 is needed. Received: $$($(PYTHON) --version), $(PYTHON)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the package and what it needs into $(VENV) (a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet -e '.[compression,test]'
+	$(BIN)/python -m pip install --quiet -e '.[all,test]'
 	@touch $@
 
 # Without a compiler the set-up goes on: training on one process works, Horovod's tests are skipped.

@@ -4,10 +4,12 @@ import difflib
 from pathlib import Path
 from typing import Annotated, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from keras_squeezenet.errors import InputError, one_line
+from keras_squeezenet.extras import from_extra
+
+with from_extra("train"):
+    import yaml
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

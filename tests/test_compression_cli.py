@@ -564,7 +564,7 @@ class TestPrune:
         monkeypatch.setitem(sys.modules, missing, None)
         line = refused("prune", model_path, tmp_path / "a.keras", "--data", "digits")
         assert missing in line
-        assert "pip install 'keras-squeezenet[compression]'" in line
+        assert "pip install 'squeezenet-keras[compression]'" in line
 
 
 class TestCluster:

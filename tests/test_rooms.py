@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "keras_squeezenet"
 
 # A module imports from its own room and from those above it.
 ROOMS = (
-    "_version checks downloads errors files machine numerals printing settings",
+    "_version checks downloads errors extras files machine numerals printing settings",
     "startup",
     "network",
     "data",

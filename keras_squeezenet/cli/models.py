@@ -31,6 +31,7 @@ from keras_squeezenet.cli.options import (
     trained_on,
 )
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.extras import require
 from keras_squeezenet.printing import (
     print_arena,
     print_evaluation,
@@ -142,7 +143,6 @@ def classify(
     as_json: AsJson = False,
 ):
     """What images show: the most probable classes of each."""
-    from keras_squeezenet.cli.explaining import check_explainable, draw_explanations
     from keras_squeezenet.data.folders import find_pictures
     from keras_squeezenet.data.framing import Framing
     from keras_squeezenet.data.images import check_still, read_square
@@ -154,6 +154,8 @@ def classify(
     names = labels and classifiers.read_class_names(labels)
     files = find_pictures(images)
     if explain:
+        from keras_squeezenet.cli.explaining import check_explainable, draw_explanations
+
         check_explainable(explain, path, files)
     for file in track(files, "checking", len(files)):
         check_still(file)
@@ -199,12 +201,13 @@ def evaluate(
     as_json: AsJson = False,
 ):
     """Top-1, top-5 and per-class accuracy of a model file on labelled images."""
+    if confusion:
+        require("report")
     path = model_path(model)
     asked = asked_of_data(path, data, resize, max_broken_share)
     classifier = open_model(model)
     from keras_squeezenet.data import load_labelled
     from keras_squeezenet.inference import evaluation
-    from keras_squeezenet.reports import figures
 
     held_out = asked["held_out"]
     images = load_labelled(
@@ -234,6 +237,8 @@ def evaluate(
         raise InputError(f"No image could be read. Received: {data}")
     measured = evaluation.evaluate_predictions(predictions, images.class_names)
     if confusion:
+        from keras_squeezenet.reports import figures
+
         figures.confusion_matrix(measured, confusion)
     if as_json:
         broken = [{"file": file, "reason": reason} for file, reason in images.broken]
@@ -295,6 +300,7 @@ def export(
     path = keras_model_path(model)
     as_c = format is Format.c or (format is None and out.suffix in SOURCE_SUFFIXES)
     check_output(out, SOURCE_SUFFIXES if as_c else (".tflite",), path)
+    require("litert")
     # A conversion needs no photos, a calibration does.
     needs_photos = quantize is Quantize.int8 or calibration
     asked = sample = None

@@ -74,10 +74,12 @@ def open_model(model):
 
 def run_recipe(model):
     """The recipe beside a model; None where the model is of no run."""
+    recipe_path = _recipe_path(model)
+    if not recipe_path:
+        return None
     from keras_squeezenet.training.recipe import load_recipe_of_run
 
-    recipe_path = _recipe_path(model)
-    return load_recipe_of_run(recipe_path) if recipe_path else None
+    return load_recipe_of_run(recipe_path)
 
 
 def _recipe_path(model):

@@ -28,8 +28,8 @@ from keras_squeezenet.cli.options import (
     run_recipe,
     save_keras,
 )
-from keras_squeezenet.compression.with_training.tfmot import require_tfmot
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.extras import require
 from keras_squeezenet.printing import print_json, print_retrained
 
 DEFAULT_BATCH_SIZE = 32
@@ -93,11 +93,7 @@ def prune(
     as_json: AsJson = False,
 ):
     """Prune a network's kernels while it trains on; the zeros stay zeros."""
-    from keras_squeezenet.compression.recipe import PruneSection
-
-    asked = _section(
-        PruneSection, "prune", epochs=epochs, learning_rate=learning_rate, sparsity=sparsity
-    )
+    asked = _section("prune", epochs=epochs, learning_rate=learning_rate, sparsity=sparsity)
     if structure and sparsity:
         raise InputError(f"--structure fixes the sparsity. Received: --sparsity {sparsity}")
     with _prepared(model, out, ".keras", data, batch_size, resize, max_broken_share) as prepared:
@@ -135,11 +131,7 @@ def cluster(
     as_json: AsJson = False,
 ):
     """Let the weights of each kernel share a few values, and train those."""
-    from keras_squeezenet.compression.recipe import ClusterSection
-
-    asked = _section(
-        ClusterSection, "cluster", epochs=epochs, learning_rate=learning_rate, bits=bits
-    )
+    asked = _section("cluster", epochs=epochs, learning_rate=learning_rate, bits=bits)
     with _prepared(model, out, ".keras", data, batch_size, resize, max_broken_share) as prepared:
         from keras_squeezenet.compression.with_training.clustering import cluster as cluster_model
 
@@ -179,9 +171,7 @@ def quantize(
 
     Its accuracy is that of the file, which is run on the validation images.
     """
-    from keras_squeezenet.compression.recipe import QuantizeSection
-
-    asked = _section(QuantizeSection, "quantize", epochs=epochs, learning_rate=learning_rate)
+    asked = _section("quantize", epochs=epochs, learning_rate=learning_rate)
     with _prepared(model, out, ".tflite", data, batch_size, resize, max_broken_share) as prepared:
         from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
         from keras_squeezenet.litert.export import ExportError
@@ -290,7 +280,6 @@ def _prepared(model, out, ending, data, batch_size, resize, max_broken_share):
     """All that is refused before the training, then a `_Prepared` to train with."""
     path = keras_model_path(model)
     check_output(out, (ending,), path)
-    require_tfmot()
     asked = asked_of_data(path, data, resize, max_broken_share, "--data")
     of_the_run = asked.pop("held_out")
     recipe = run_recipe(path)
@@ -348,10 +337,13 @@ def _dataset(classifier, asked):
     return dataset
 
 
-def _section(kind, command, **options):
+def _section(command, **options):
     """The options that were given, checked, and the defaults of the others."""
+    require("compression")
+    from keras_squeezenet.compression.recipe import CompressionRecipe
     from keras_squeezenet.settings import check_recipe
 
+    kind = CompressionRecipe.model_fields[command].annotation
     given = {name: value for name, value in options.items() if value is not None}
     return check_recipe(kind, given, source=command)
 

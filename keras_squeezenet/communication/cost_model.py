@@ -19,7 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
+
+from keras_squeezenet.extras import from_extra
+
+with from_extra("report"):
+    from scipy.optimize import least_squares
 
 FLOAT32_BYTES = 4
 

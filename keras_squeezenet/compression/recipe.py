@@ -2,10 +2,12 @@
 
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field
-
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.settings import Positive, Section, check_recipe
+
+with from_extra("train"):
+    import yaml
+    from pydantic import Field
 
 Rate = Annotated[float, Field(gt=0)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_squeezenet.data import load_dataset, load_labelled, sample_images
+from keras_squeezenet import data
 from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.data.folders import has_labels_file, has_splits, image_files
 
@@ -103,12 +103,12 @@ def draw_samples(
     folder = Path(os.path.expanduser(source))
     framing = {"image_size": image_size, "resize": resize, "max_broken_share": max_broken_share}
     if has_labels_file(folder) and not has_splits(folder):
-        split = load_labelled(source, class_names=class_names, classes=classes, **framing)
+        split = data.load_labelled(source, class_names=class_names, classes=classes, **framing)
         return _of_labelled_folder(split, count)
     if folder.is_dir() and image_files(folder):
-        images = [batch[0] for batch in sample_images(source, count=2 * count, **framing)]
+        images = [batch[0] for batch in data.sample_images(source, count=2 * count, **framing)]
         return _samples(_stacked(images[::2], image_size), _stacked(images[1::2], image_size), None)
-    dataset = load_dataset(source, val_fraction=val_fraction, seed=seed, **framing)
+    dataset = data.load_dataset(source, val_fraction=val_fraction, seed=seed, **framing)
     with dataset.clear_errors():
         calibration, _ = _read(dataset.train, count, 0, 1)
         held_out, labels = _read(dataset.val, MOST_HELD_OUT, 0, 1)

@@ -1,17 +1,15 @@
 """Examples -> batches: shuffled, sharded over ranks, and honest about what could not be read."""
 
 import logging
-import threading
-from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-import tensorflow as tf
 
 from keras_squeezenet.checks import is_integer, is_number
 from keras_squeezenet.data.augmentation import Augmentation
+from keras_squeezenet.data.broken import BrokenImages
 from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.examples import Examples
 from keras_squeezenet.data.framing import Framing, require_positive
@@ -19,68 +17,15 @@ from keras_squeezenet.data.graph_calls import call_in_graph
 from keras_squeezenet.data.images import decode_rgb, decode_square
 from keras_squeezenet.data.sources import open_source
 from keras_squeezenet.errors import one_line
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.machine import own_threads
+
+with from_extra("train"):
+    import tensorflow as tf
 
 PREFETCHED_BATCHES = 4
 
 logger = logging.getLogger(__name__)
-
-
-class BrokenImages:
-    """The unreadable pictures of one split, each counted and logged once. Threads may share it.
-
-    Args:
-        split: "train" or "val", for messages.
-        count: Number of examples in the split.
-        max_share: Share of `count` that may be broken.
-    """
-
-    def __init__(self, split: str, count: int, max_share: float):
-        self._split = split
-        self._count = count
-        self._max_share = max_share
-        self._lock = threading.Lock()
-        self._reasons: dict[str, str] = {}
-
-    def add(self, name: str, reason: str) -> None:
-        """Note a broken picture.
-
-        Raises:
-            DataError: There are too many of them, now or already.
-        """
-        with self._lock:
-            is_new = name not in self._reasons
-            self._reasons.setdefault(name, reason)
-        if is_new:
-            logger.warning("Left out %s: %s", name, reason)
-        failure = self.failure
-        if failure:
-            raise DataError(failure)
-
-    def include(self, found: Iterable[tuple[str, str]]) -> None:
-        """Count what other processes found in the same split as well."""
-        with self._lock:
-            for name, reason in found:
-                self._reasons.setdefault(name, reason)
-
-    @property
-    def found(self) -> tuple[tuple[str, str], ...]:
-        """(file or example, reason) in the order of discovery."""
-        with self._lock:
-            return tuple(self._reasons.items())
-
-    @property
-    def failure(self) -> str | None:
-        """Why reading has to end, in one line; None while it need not."""
-        found = self.found
-        # Whatever share is allowed: without a single readable picture training would wait for ever.
-        if not found or len(found) <= min(self._max_share * self._count, self._count - 1):
-            return None
-        name, reason = found[0]
-        return (
-            f"{len(found)} of {self._count} images of the {self._split} split are broken "
-            f"(max_broken_share={self._max_share:g}); the first: {name}: {reason}"
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import tensorflow as tf
+from keras_squeezenet.extras import from_extra
+
+with from_extra("train"):
+    import tensorflow as tf
 
 POLL_SECONDS = 0.01
 RESTING_POLLS = 10  # polls in a row without a call, after which the threads are at rest

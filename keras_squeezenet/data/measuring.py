@@ -1,15 +1,21 @@
-"""Images to measure, calibrate and compare a trained model with."""
+"""Images to measure, calibrate and compare a trained model with.
+
+Those of a folder without classes are read without TensorFlow; all others are a `Split`.
+"""
+
+from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 
-from keras_squeezenet.data.dataset import BrokenImages, Split, load_dataset
+from keras_squeezenet import data
+from keras_squeezenet.data.broken import BrokenImages
 from keras_squeezenet.data.errors import DataError
 from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.data.folders import (
@@ -23,6 +29,9 @@ from keras_squeezenet.data.folders import (
 from keras_squeezenet.data.framing import Framing
 from keras_squeezenet.data.images import decode_square, open_image
 from keras_squeezenet.errors import one_line
+
+if TYPE_CHECKING:
+    from keras_squeezenet.data.dataset import Split
 
 MADE_CONTRAST = 0.5  # of made images: of each pattern relative to the one twice as coarse
 
@@ -61,12 +70,12 @@ def load_labelled(
         examples = open_labels_file(folder, classes)
         broken = BrokenImages(folder.name, len(examples), max_broken_share)
         class_names = class_names or tuple(map(str, range(classes)))
-        return Split(class_names, examples, framing, broken)
+        return data.Split(class_names, examples, framing, broken)
     if class_names and not held_out and folder.is_dir() and not has_splits(folder):
         examples = open_class_folders(folder, class_names)
         broken = BrokenImages(folder.name, len(examples), max_broken_share)
-        return Split(class_names, examples, framing, broken)
-    dataset = load_dataset(
+        return data.Split(class_names, examples, framing, broken)
+    dataset = data.load_dataset(
         source,
         image_size=image_size,
         resize=resize,
@@ -158,7 +167,7 @@ def sample_images(
                 continue
             yield pixels[None].astype("float32")
         return
-    train = load_dataset(
+    train = data.load_dataset(
         source,
         image_size=image_size,
         resize=resize,

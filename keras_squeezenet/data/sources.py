@@ -18,6 +18,7 @@ from keras_squeezenet.data.examples import (
 )
 from keras_squeezenet.data.folders import open_folder
 from keras_squeezenet.errors import one_line
+from keras_squeezenet.extras import from_extra
 
 
 def open_source(source: str, *, val_fraction: float, seed: int) -> Source:
@@ -56,7 +57,8 @@ def is_at_hand(source: str) -> bool:
 
 def _is_prepared(name: str) -> bool:
     try:
-        import tensorflow_datasets as tfds
+        with from_extra("tfds"):
+            import tensorflow_datasets as tfds
 
         return tfds.builder(name).is_prepared()
     except Exception:  # it raises what it likes; to read the data set says what is wrong
@@ -78,7 +80,8 @@ def is_same_source(one: str, other: str) -> bool:
 
 
 def _digits(val_fraction: float, seed: int) -> Source:
-    from sklearn.datasets import load_digits
+    with from_extra("train"):
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
@@ -97,13 +100,8 @@ def _digits(val_fraction: float, seed: int) -> Source:
 
 
 def _tensorflow_datasets(name: str, val_fraction: float, seed: int) -> Source:
-    try:
+    with from_extra("tfds"):
         import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise DataError(
-            "tfds:NAME needs tensorflow-datasets: pip install tensorflow-datasets. "
-            f"Received: source=tfds:{name}"
-        ) from error
 
     try:
         builder = tfds.builder(name)

@@ -5,11 +5,14 @@ import importlib
 from contextlib import contextmanager
 
 import keras
-import tensorflow as tf
 
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.distributed.ranks import communicates
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.network.graph import plain_optimizer
+
+with from_extra("train"):
+    import tensorflow as tf
 
 COMPRESSIONS = (None, "fp16")
 

@@ -12,12 +12,15 @@ import sys
 from contextlib import contextmanager
 
 import numpy as np
-import tensorflow as tf
 
 from keras_squeezenet.distributed.connections import noticing_dead_peers
 from keras_squeezenet.distributed.launchers import launch
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.machine import keep_to_own_cores, own_cores, schedulable_cores, told_threads
+
+with from_extra("train"):
+    import tensorflow as tf
 
 # How long ranks wait for one that is starting, TensorFlow's import on a cold disk included. Gloo
 # ends the whole process after it, so it is no way to notice that a rank is gone.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_squeezenet.errors import InputError, one_line
+from keras_squeezenet.extras import NotInstalledError
 from keras_squeezenet.files import find_beside
 from keras_squeezenet.litert.model import LiteRTModel
 from keras_squeezenet.network.architecture import PRESETS
@@ -107,11 +108,12 @@ def open_classifier(path: str | Path) -> Classifier:
 
     Raises:
         ModelFileError: one line: the file is missing, broken, or no image classifier.
+        NotInstalledError: LiteRT is not installed, and the file is a .tflite file.
     """
     path = check_model_path(path)
     try:
         return _READERS[path.suffix](path)
-    except ModelFileError:
+    except (ModelFileError, NotInstalledError):
         raise
     except Exception as error:  # both libraries raise nearly anything for hostile bytes
         raise ModelFileError(

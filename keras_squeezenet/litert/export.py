@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_squeezenet._version import __version__
 from keras_squeezenet.checks import is_int
+from keras_squeezenet.extras import from_extra, require
 from keras_squeezenet.files import replacing
 from keras_squeezenet.litert.bias_correction import correct_biases
 from keras_squeezenet.litert.equalization import equalize_squeezes
@@ -185,7 +186,9 @@ def export_litert(
         ValueError: for arguments that do not go together; the text names them.
         ExportError: the converter failed, or file and model disagree. Nothing is written then.
         OSError: the file cannot be written.
+        NotInstalledError: TensorFlow or LiteRT is not installed.
     """
+    require("litert")
     path = Path(path)
     _check_options(quantize, input_type, output_type, batch_size, tolerance)
     _check_model(model)
@@ -319,7 +322,8 @@ def _stacked(name, images, shape, takes_pixels):
 
 def _converter_options(quantize) -> dict[str, Any]:
     """Attributes of `tf.lite.TFLiteConverter`, as `Model.export` takes them."""
-    import tensorflow as tf
+    with from_extra("litert"):
+        import tensorflow as tf
 
     builtins = "TFLITE_BUILTINS_INT8" if quantize == "int8" else "TFLITE_BUILTINS"
     target_spec = {"supported_ops": [getattr(tf.lite.OpsSet, builtins)]}

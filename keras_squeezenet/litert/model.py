@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_squeezenet.checks import is_int
+from keras_squeezenet.extras import from_extra
 
 TENSOR_TYPES = ("float32", "uint8", "int8")
 
@@ -96,6 +97,7 @@ class LiteRTModel:
         ValueError: the file is not a LiteRT model of one input and one output, or its class names
             do not fit. Foreign bytes are verified before they are used.
         OSError: the file cannot be read.
+        NotInstalledError: LiteRT is not installed.
     """
 
     def __init__(
@@ -292,7 +294,8 @@ def _check_identifier(path):
 
 
 def _interpreter(path, num_threads, keep_activations):
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    with from_extra("litert"):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     kernels = OpResolverType.AUTO
     if keep_activations:

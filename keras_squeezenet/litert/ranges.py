@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.litert.model import LiteRTModel
 
 # Share of images that are expected to exceed a range.
@@ -64,8 +65,9 @@ def widen(path, images):
             the outputs, or of what a bounded function (softmax, sigmoid) makes the outputs of.
         images: those of the calibration.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
+    with from_extra("litert"):
+        import flatbuffers
+        from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes(), 0)
     graph = model.subgraphs[0]
@@ -141,8 +143,9 @@ def quantize_calibrated(calibrated, input_type, output_type):
         calibrated: bytes, as `widen` leaves them.
         input_type, output_type: "float32", "uint8" or "int8".
     """
-    import tensorflow as tf
-    from tensorflow.lite.python.convert import mlir_quantize
+    with from_extra("litert"):
+        import tensorflow as tf
+        from tensorflow.lite.python.convert import mlir_quantize
 
     return mlir_quantize(
         calibrated,
@@ -162,7 +165,8 @@ def measure_saturation(path, images):
         A tuple of `Saturation`, in the order of execution. What has the fixed range of a bounded
         function (softmax, ReLU6), and values of 0 at the end of a ReLU, are not counted.
     """
-    from ai_edge_litert import schema_py_generated as schema
+    with from_extra("litert"):
+        from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(Path(path).read_bytes(), 0)
     graph = model.subgraphs[0]

@@ -15,6 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.litert.model import LiteRTModel
 
 # Of every buffer in the arena (TFLM, micro_arena_constants.h).
@@ -139,7 +140,8 @@ def aligned(size: int) -> int:
 
 def _read_graph(path):
     """The file's only graph, and its operations as (name, operation)."""
-    from ai_edge_litert import schema_py_generated as schema
+    with from_extra("litert"):
+        from ai_edge_litert import schema_py_generated as schema
 
     try:
         LiteRTModel(path)  # verifies the bytes, which the reader below trusts
@@ -165,7 +167,8 @@ def _read_graph(path):
 
 def _tensor_bytes(path, tensor):
     """Of the activation, rounded up; 0 of a constant, which stays in the file."""
-    from ai_edge_litert import schema_py_generated as schema
+    with from_extra("litert"):
+        from ai_edge_litert import schema_py_generated as schema
 
     if tensor.is_constant or tensor.isVariable:
         return 0

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import sys
 
+from keras_squeezenet.extras import a_backend
 from keras_squeezenet.startup.imports import around_import
 
 SAVED_AS = "keras_squeezenet"  # the package part of the registered names in saved models
@@ -23,7 +24,8 @@ def register_with_keras():
 
 @contextlib.contextmanager
 def _then_registered():
-    yield
+    with a_backend():
+        yield
     _import_modules()
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from keras_squeezenet import distributed
 from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.network.graph import (
     last_layer,
     plain_optimizer,
@@ -120,7 +121,8 @@ def fit_softmax(features, labels, classes):
         + bias are the probabilities.
     """
     # Half a second that only fine-tuning needs.
-    from sklearn.linear_model import LogisticRegression
+    with from_extra("train"):
+        from sklearn.linear_model import LogisticRegression
 
     present = np.unique(labels)
     kernel = np.zeros((features.shape[1], classes))

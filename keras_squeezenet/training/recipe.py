@@ -5,9 +5,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, field_validator, model_validator
-
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.settings import (
     NotNegative,
     Positive,
@@ -17,6 +15,10 @@ from keras_squeezenet.settings import (
     check_recipe,
     read_values,
 )
+
+with from_extra("train"):
+    import yaml
+    from pydantic import Field, field_validator, model_validator
 
 LEAST_EPOCHS = 10  # that `max_images` leaves
 LEAST_STEPS = 8  # of an epoch, that a global batch size leaves

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_squeezenet.compression.with_training.tfmot import require_tfmot
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.graph import every_layer, follow, graph_of, maker_of
 from keras_squeezenet.network.layers import (
@@ -110,7 +109,6 @@ def to_tf_keras(model):
     Raises:
         BridgeError: names a layer that cannot be carried, and its class.
     """
-    require_tfmot()
     import tf_keras
 
     graph = _graph_of(model)

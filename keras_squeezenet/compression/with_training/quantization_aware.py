@@ -32,6 +32,7 @@ from keras_squeezenet.compression.with_training.retraining import (
 )
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 from keras_squeezenet.data.examples import evenly_spread
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.files import replacing
 from keras_squeezenet.litert.export import (
     DEFAULT_TOLERANCE,
@@ -486,7 +487,8 @@ def _code_statistics(quantized, names):
 
 
 def _check_integers_only(path):
-    from ai_edge_litert.interpreter import Interpreter
+    with from_extra("litert"):
+        from ai_edge_litert.interpreter import Interpreter
 
     with silenced():
         interpreter = Interpreter(str(path))

@@ -1,23 +1,6 @@
-"""The TensorFlow Model Optimization Toolkit, where it is installed."""
+"""The TensorFlow Model Optimization Toolkit, imported without a trace."""
 
-import importlib.util
 import os
-
-from keras_squeezenet.errors import InputError
-
-
-def require_tfmot():
-    """Refuse, in one line, to go on where tfmot or tf_keras is not installed.
-
-    Raises:
-        InputError: names what is missing and what to install.
-    """
-    for name in ("tensorflow_model_optimization", "tf_keras"):
-        if importlib.util.find_spec(name) is None:
-            raise InputError(
-                f"This takes {name}, which is not installed: "
-                "pip install 'keras-squeezenet[compression]'"
-            )
 
 
 def load_tfmot():
@@ -25,11 +8,7 @@ def load_tfmot():
 
     Importing it tells the process, and all that it starts, that `tf.keras` is tf_keras. Keras 3
     code has no use for that, so the setting is put back.
-
-    Raises:
-        InputError: see `require_tfmot`.
     """
-    require_tfmot()
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     import tensorflow_model_optimization
 
