@@ -27,6 +27,7 @@ from keras_squeezenet.data.augmentation import translate
 from keras_squeezenet.data.examples import FileExamples, stratified_split
 from keras_squeezenet.data.images import decode_rgb, decode_square, open_image, read_thumbnail
 from keras_squeezenet.data.sources import is_at_hand
+from keras_squeezenet.extras import NotInstalledError
 from keras_squeezenet.training.callbacks import BrokenPictures
 
 
@@ -950,7 +951,7 @@ def test_a_file_that_is_not_cifar_is_refused(tmp_path):
 
 def test_tfds_says_what_to_install_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(DataError, match="pip install tensorflow-datasets"):
+    with pytest.raises(NotInstalledError, match=r"pip install 'squeezenet-keras\[tfds\]'"):
         load_dataset("tfds:imagenette", image_size=8)
 
 
