@@ -20,6 +20,7 @@ _MODULE_OF = {
     "SqueezeNet": "network.models",
     "SqueezeNet1_0": "network.models",
     "SqueezeNet1_1": "network.models",
+    "with_new_head": "network.heads",
     "decode_predictions": "network.imagenet",
     "preprocess_input": "network.imagenet",
     "profile_model": "network.profile",

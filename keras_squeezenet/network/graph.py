@@ -84,6 +84,12 @@ def maker_of(tensor):
     return tensor._keras_history.operation
 
 
+def inputs_of(tensor) -> list:
+    """The symbolic tensors from which the layer that made a symbolic tensor made it."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index].input_tensors
+
+
 def first_inputs_of(layer) -> list:
     """The symbolic tensors that a layer takes where it was called first."""
     return layer._inbound_nodes[0].input_tensors
