@@ -1,7 +1,9 @@
 """What commands and scripts write: tables and lines for people, JSON for programs."""
 
+import io
 import json
 import logging
+import sys
 import unicodedata
 
 from keras_squeezenet.numerals import percent
@@ -25,6 +27,16 @@ def _printable_character(character):
 
 def silent(line):
     """Takes a line of progress where nobody wants to read any."""
+
+
+def write_anything():
+    """Have standard output and error write a question mark for what their encoding lacks.
+
+    In a pipe on Windows that is one of 256 characters, and class names come from anywhere.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 class LineFormatter(logging.Formatter):

@@ -52,6 +52,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main():
     asked = parse_arguments()
+    if sys.platform != "linux":
+        raise InputError(f"the study needs Linux. Received: {sys.platform}")
     if asked.train_into:
         return train(asked)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STATUS))

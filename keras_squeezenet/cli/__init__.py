@@ -17,6 +17,7 @@ from keras_squeezenet.cli.horovod import horovod
 from keras_squeezenet.cli.models import classify, evaluate, export, summary
 from keras_squeezenet.cli.retraining import cluster, prune, quantize
 from keras_squeezenet.cli.training import optimize, train
+from keras_squeezenet.printing import write_anything
 
 app = typer.Typer(
     help="SqueezeNet for Keras 3: train, measure, compress, export and report.",
@@ -42,5 +43,6 @@ def main():
 
     # Pillow's warning of a picture that is refused in a line of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    write_anything()
     with one_line_for_bad_input("keras-squeezenet"):
         app()

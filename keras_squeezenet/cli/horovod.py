@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from typing import Annotated
 
 import typer
@@ -22,6 +23,8 @@ def horovod(
 
     Where it is built for GPUs, NCCL is asked for with HOROVOD_GPU_OPERATIONS=NCCL.
     """
+    if sys.platform == "win32":
+        raise InputError(f"Horovod is for Linux and macOS. Received: {sys.platform}")
     if mpi:
         os.environ["HOROVOD_WITH_MPI"] = "1"
     try:

@@ -17,6 +17,8 @@ from keras_squeezenet.distributed.launchers import launch
 STATUS = 128 + signal.SIGTERM  # what a shell reports of a process that SIGTERM ended
 # A rank that waits for others in a collective operation may never come to an agreement.
 SECONDS_TO_AGREE = 25.0
+# Linux and macOS hear of a signal, and of a reader that is gone, while they are busy; Windows not.
+CAN_BE_ASKED = hasattr(select, "poll")
 
 
 class Terminated(Exception):
@@ -29,7 +31,8 @@ class TerminationRequest:
     It also asks when the reader of standard output, which is the launcher, is gone. If the
     process has not ended some seconds later, it is ended as it stands.
 
-    Enter it in the main thread.
+    Enter it in the main thread. On Windows, where SIGTERM ends a process at once and no launcher of
+    ranks runs, nobody asks.
 
     Attributes:
         received: whether it was asked.
@@ -44,6 +47,8 @@ class TerminationRequest:
         return self._received.is_set()
 
     def __enter__(self):
+        if not CAN_BE_ASKED:
+            return self
         # The main thread may be in TensorFlow for long, where Python handles no signal; but the
         # number of each is written to this pipe at once.
         self._reading, self._writing = os.pipe()
@@ -54,6 +59,8 @@ class TerminationRequest:
         return self
 
     def __exit__(self, *exception):
+        if not CAN_BE_ASKED:
+            return
         if not self.received:  # else a second SIGTERM must not end what is being saved
             signal.signal(signal.SIGTERM, self._earlier_handler)
         signal.set_wakeup_fd(self._earlier_pipe)

@@ -32,8 +32,8 @@ from keras_squeezenet.reports.figures.drawing import (
 )
 
 SHARES = LinearSegmentedColormap.from_list(
-    "shares", ["#f6f9fb", "#7fb8dd", TRAINING, "#06263b"], bad=FAINT
-)
+    "shares", ["#f6f9fb", "#7fb8dd", TRAINING, "#06263b"]
+).with_extremes(bad=FAINT)
 
 ANNOTATED_CLASSES = 20
 LABELLED_CLASSES = 100
