@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from tests import preloaded
 
 LAUNCHER = (sys.executable, Path(__file__).with_name("horovodrun.py"))
 
@@ -39,16 +40,20 @@ def greetings(stderr, ranks=1):
     return [line for line in lines if ".cc:" in line or "absl::" in line]
 
 
-def horovodrun(*command, ranks=2, timeout=300, launcher_arguments=("--gloo",)):
+def horovodrun(*command, ranks=2, timeout=300, launcher_arguments=("--gloo",), preload=True):
     """Run a Python script on real ranks; returns the finished process with its output as text.
 
     The controller is named, because horovodrun takes MPI by itself where Horovod has it.
+
+    Args:
+        preload: whether the ranks are forks of a process that has imported TensorFlow already.
     """
+    start = preloaded.command if preload else preloaded.command_from_nothing
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
     return subprocess.run(
         [
             *(*LAUNCHER, "-np", str(ranks), *map(str, launcher_arguments)),
-            *(sys.executable, *map(str, command)),
+            *start(*command),
         ],
         capture_output=True,
         text=True,

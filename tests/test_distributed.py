@@ -15,6 +15,7 @@ import pytest
 from keras_squeezenet import distributed
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.distributed.connections import DEAD_PEER_SECONDS, noticing_dead_peers
+from tests import preloaded
 from tests.launching import SECOND_OF_TWO, horovodrun, needs_horovod
 from tests.ranks import overflowing
 from tests.ranks.cases import BATCH, CASES, joined_examples, make_loss, make_model
@@ -204,7 +205,7 @@ class TestWhoeverJoinsTheRanks:
         """As under mpirun with a Horovod that was built without MPI."""
         environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
         done = subprocess.run(
-            [sys.executable, RANKS_FOLDER / "orders.py", order, tmp_path],
+            preloaded.command(RANKS_FOLDER / "orders.py", order, tmp_path),
             env=environment | SECOND_OF_TWO[launcher],
             capture_output=True,
             text=True,

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from PIL import Image
 
 from keras_squeezenet.data import DataError, load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
+from tests import preloaded
 from tests.interrupted_runs import TRAIN
 
 NAMES = (
@@ -77,11 +77,11 @@ def train(tmp_path, folder, *arguments):
     recipe.write_text(yaml.safe_dump(RECIPE))
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
     return subprocess.run(
-        [
-            *(sys.executable, TRAIN, "--recipe", recipe, "--output", tmp_path / "run"),
+        preloaded.command(
+            *(TRAIN, "--recipe", recipe, "--output", tmp_path / "run"),
             *("--set", f"data.source={json.dumps(str(folder))}"),
             *arguments,
-        ],
+        ),
         capture_output=True,
         text=True,
         timeout=150,

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 
 import keras
@@ -21,6 +20,7 @@ import psutil
 import pytest
 import yaml
 
+from tests import preloaded
 from tests.interrupted_runs import TINY, TRAIN, history, launcher, started
 from tests.launching import needs_horovod
 
@@ -58,10 +58,10 @@ def write_recipe(folder, epochs):
 
 def command(folder, ranks):
     recipe = write_recipe(folder, epochs_for(kills_on(ranks)))
-    training = [
-        *(sys.executable, TRAIN, "--recipe", recipe, "--output", folder / "run"),
+    training = preloaded.command(
+        *(TRAIN, "--recipe", recipe, "--output", folder / "run"),
         *("--resume", "--journal"),
-    ]
+    )
     return training if ranks == 1 else launcher("-np", ranks, *training)
 
 

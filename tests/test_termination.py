@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from tests import preloaded
 from tests.interrupted_runs import (
     EXAMPLES,
     TRAIN,
@@ -27,6 +29,7 @@ from tests.interrupted_runs import (
 )
 from tests.launching import needs_horovod
 
+WAITING = Path(__file__).parent / "ranks" / "waiting.py"
 EPOCHS = 12
 BATCH = 16
 SECONDS = 30.0  # Kubernetes' patience between SIGTERM and SIGKILL
@@ -197,25 +200,10 @@ class TestOneProcess:
         assert len(history(run)) == EPOCHS
 
 
-WAITS = """
-import os, sys, time
-from keras_squeezenet.distributed.termination import TerminationRequest
-with TerminationRequest(seconds_to_agree=float(sys.argv[1])) as request:
-    print("ready", flush=True)
-    end = time.monotonic() + 20
-    while time.monotonic() < end and not request.received:
-        time.sleep(0.01)
-    if float(sys.argv[1]) < 1:
-        time.sleep(20)  # waits for a rank that never answers
-    os.write(2, b"saved")
-    sys.exit(143)
-"""
-
-
 class TestRequest:
     def start(self, seconds_to_agree, **environment):
         process = subprocess.Popen(
-            [sys.executable, "-c", WAITS, str(seconds_to_agree)],
+            preloaded.command(WAITING, seconds_to_agree),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},

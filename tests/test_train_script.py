@@ -94,7 +94,7 @@ def alone(recipe, tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_ranks(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two") / "run"
-    done = horovodrun(TRAIN, "--recipe", recipe, "--output", folder)
+    done = horovodrun(TRAIN, "--recipe", recipe, "--output", folder, preload=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert greetings(done.stderr, ranks=2) == []
     return folder
