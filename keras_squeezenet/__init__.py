@@ -6,6 +6,7 @@ that `keras.saving.load_model` needs to read models of this package.
 """
 
 import importlib
+from typing import Any
 
 from keras_squeezenet._version import __version__ as __version__
 from keras_squeezenet.startup.registration import register_with_keras
@@ -47,14 +48,14 @@ _MODULE_OF = {
 __all__ = sorted([*_MODULE_OF, "__version__"])
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_MODULE_OF[name]}")
     return getattr(module, name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__
 
 

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def published_path(file: PublishedFile) -> Path:
     return cached
 
 
-def _download(file, destination):
+def _download(file: PublishedFile, destination: Path) -> None:
     """Download beside `destination`; only what has the right hash is moved there."""
     import keras
 
@@ -121,7 +122,7 @@ def _download(file, destination):
 
 
 @contextlib.contextmanager
-def _patience():
+def _patience() -> Iterator[None]:
     """Keras waits for ever for a server that sends nothing, unless sockets are told not to."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SECONDS_WITHOUT_A_BYTE)
@@ -131,7 +132,7 @@ def _patience():
         socket.setdefaulttimeout(before)
 
 
-def _check_hash(path, file, received):
+def _check_hash(path: Path, file: PublishedFile, received: Path | str) -> None:
     found = _sha256(path)
     if found != file.sha256:
         raise PublishedFileError(
@@ -140,6 +141,6 @@ def _check_hash(path, file, received):
         )
 
 
-def _sha256(path):
+def _sha256(path: Path) -> str:
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

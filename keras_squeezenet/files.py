@@ -9,9 +9,11 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 # Windows opens no folder, some network file systems flush none: they care for names themselves.
 FOLDER_CANNOT_BE_FLUSHED = (errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -20,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path`, with its suffix, that takes its place when the block ends.
 
     What took its place is on the disk: it outlives a loss of power. If the block fails, the
@@ -46,7 +48,7 @@ def replacing(path):
             temporary.unlink()
 
 
-def remove_left_behind(path):
+def remove_left_behind(path: Path | str) -> None:
     """Remove what a process left that was killed while it was replacing `path`.
 
     Only where no other process may be replacing it now.
@@ -56,7 +58,7 @@ def remove_left_behind(path):
         temporary.unlink(missing_ok=True)
 
 
-def find_beside(path, name):
+def find_beside(path: Path, name: str) -> Path | None:
     """The file of a name beside another file, or beside what that one is a link to; or None."""
     places = (path.with_name(name), path.resolve().with_name(name))
     return next((place for place in places if place.exists()), None)
@@ -71,12 +73,12 @@ class Attempts:
         consequence: a sentence: what it means that the file is not written.
     """
 
-    def __init__(self, consequence):
+    def __init__(self, consequence: str) -> None:
         self.consequence = consequence
         self.failing = False
 
     @contextmanager
-    def write(self, path):
+    def write(self, path: Path | str) -> Iterator[None]:
         """Suppress the `OSError` of a block that writes `path`."""
         try:
             yield
@@ -91,12 +93,12 @@ class Attempts:
             self.failing = False
 
 
-def write_text(path, text):
+def write_text(path: Path | str, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path, value):
+def write_json(path: Path | str, value: Any) -> None:
     """A dict with a line for each of its keys: readable, and small where matrices are large."""
     # Escapes: file names on Linux need not be valid Unicode, and JSON has to be.
     encode = partial(json.dumps, allow_nan=False)
@@ -107,7 +109,7 @@ def write_json(path, value):
         write_text(path, encode(value) + "\n")
 
 
-def write_csv(path, rows):
+def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Rows are dicts; all their keys are the names of the first line. What a row lacks is empty."""
     text = io.StringIO()
     names = dict.fromkeys(name for row in rows for name in row)
@@ -117,7 +119,7 @@ def write_csv(path, rows):
     write_text(path, text.getvalue())
 
 
-def _new_file_beside(path):
+def _new_file_beside(path: Path) -> Path:
     """Not by `tempfile`, whose files are for their owner alone; these are as the umask says."""
     while True:
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
@@ -126,13 +128,13 @@ def _new_file_beside(path):
             return temporary
 
 
-def _flush(path):
+def _flush(path: Path) -> None:
     # For writing: Windows flushes no other file.
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder):
+def _flush_folder(folder: Path) -> None:
     """The names in it are its data."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 # Ranks on this machine, as launchers tell: horovodrun with Gloo, Open MPI, MPICH, MVAPICH2, jsrun.
@@ -24,10 +25,10 @@ LOCAL_RANK_VARIABLES = (
 )
 
 # What all ranks on this machine might run on together, before `keep_to_own_cores`.
-_undivided = None
+_undivided: set[int] | None = None
 
 
-def usable_cores():
+def usable_cores() -> int:
     """Cores that this process and the other ranks here may run on together.
 
     Fewer than the machine has where a launcher's or a container's set of cores is smaller, or
@@ -39,20 +40,20 @@ def usable_cores():
     return count if quota is None else min(count, math.ceil(quota))
 
 
-def schedulable_cores():
+def schedulable_cores() -> int:
     """Cores that the system would run this process on, whatever its share of them is."""
     cores = _cores_of(0)
     return len(cores) if cores else os.cpu_count() or 1
 
 
-def own_cores():
+def own_cores() -> int:
     """This process's share of the usable cores where several ranks run on one machine."""
     share = max(1, usable_cores() // _told(LOCAL_SIZE_VARIABLES, 1))
     cores = _cores_of(0)  # a launcher may have bound this rank to fewer
     return min(share, len(cores)) if cores else share
 
 
-def own_threads():
+def own_threads() -> int:
     """Threads for this process to compute with, or to decode pictures.
 
     As TF_NUM_INTRAOP_THREADS says, where it does; else the process's cores.
@@ -60,13 +61,15 @@ def own_threads():
     return told_threads() or own_cores()
 
 
-def told_threads():
+def told_threads() -> int | None:
     """What TF_NUM_INTRAOP_THREADS says, as TensorFlow reads it; None where it says nothing."""
     told = os.environ.get("TF_NUM_INTRAOP_THREADS", "").strip()
     return int(told) if told.isdecimal() and int(told) > 0 else None
 
 
-def cpu_quota(proc=Path("/proc/self"), mounted=Path("/sys/fs/cgroup")):
+def cpu_quota(
+    proc: Path = Path("/proc/self"), mounted: Path = Path("/sys/fs/cgroup")
+) -> float | None:
     """The cores' worth of time that control groups allow this process; None where none is set.
 
     `os.sched_getaffinity` does not know of it: in a pod with a limit of 4 cores on a node of 64
@@ -99,22 +102,21 @@ def cpu_quota(proc=Path("/proc/self"), mounted=Path("/sys/fs/cgroup")):
                     break
                 with contextlib.suppress(OSError, ValueError):
                     quotas.append(read(folder))
-    quotas = [quota for quota in quotas if quota is not None and quota > 0]
-    return min(quotas, default=None)
+    return min((quota for quota in quotas if quota is not None and quota > 0), default=None)
 
 
-def _quota_of_version_2(folder):
+def _quota_of_version_2(folder: Path) -> float | None:
     quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
     return None if quota == "max" else int(quota) / int(period)
 
 
-def _quota_of_version_1(folder):
+def _quota_of_version_1(folder: Path) -> float | None:
     quota = int((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
     period = int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
     return quota / period if quota > 0 and period > 0 else None
 
 
-def keep_to_own_cores():
+def keep_to_own_cores() -> None:
     """Run on this rank's share of the cores alone, with all threads that are started from now on.
 
     Left to the scheduler, a rank's communication displaces the other ranks' computing. Nothing is
@@ -133,7 +135,7 @@ def keep_to_own_cores():
     _undivided = mine
 
 
-def _launchers_cores():
+def _launchers_cores() -> set[int] | None:
     """The set of cores of the process that started the ranks, or None if there is no such process.
 
     It is the nearest ancestor that does not have the variables which ranks are given: scripts may
@@ -160,7 +162,7 @@ def _launchers_cores():
     return None
 
 
-def _cores_of(process):
+def _cores_of(process: int) -> set[int] | None:
     """The set of cores on which a process may run (0 for this one), or None if none is known."""
     if not hasattr(os, "sched_getaffinity"):
         return None
@@ -170,11 +172,11 @@ def _cores_of(process):
         return None
 
 
-def _told(variables, default):
+def _told(variables: Sequence[str], default: int) -> int:
     return next((int(os.environ[name]) for name in variables if name in os.environ), default)
 
 
-def describe():
+def describe() -> str:
     """The processor's name and the usable cores, for the record beside a measurement."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):

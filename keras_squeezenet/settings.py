@@ -1,8 +1,9 @@
 """Recipes as such: sections of checked keys, read from YAML, changed by `--set`. No framework."""
 
 import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.extras import from_extra
@@ -10,10 +11,15 @@ from keras_squeezenet.extras import from_extra
 with from_extra("train"):
     import yaml
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
+    from pydantic.fields import FieldInfo
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+# Of a problem, as pydantic says it: names of keys, and numbers within lists.
+Location = Sequence[str | int]
 
 
 class RecipeError(InputError):
@@ -26,7 +32,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def check_recipe(kind, values, settings=(), source="--set"):
+Kind = TypeVar("Kind", bound=Section)
+
+
+def check_recipe(
+    kind: type[Kind],
+    values: dict[str, Any],
+    settings: Iterable[str] = (),
+    source: Path | str = "--set",
+) -> Kind:
     """Values as a recipe of a kind.
 
     Args:
@@ -46,7 +60,7 @@ def check_recipe(kind, values, settings=(), source="--set"):
         raise RecipeError(f"{source}: {_first_problem(error, kind)}") from None
 
 
-def read_values(path):
+def read_values(path: Path | str) -> dict[str, Any]:
     """The recipe's values, not checked yet."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -59,7 +73,7 @@ def read_values(path):
     return values
 
 
-def _set(values, setting):
+def _set(values: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals:
         raise RecipeError(f"--set takes section.key=value. Received: {setting}")
@@ -74,7 +88,7 @@ def _set(values, setting):
         raise RecipeError(f"--set {key}: {one_line(error)}. Received: {text}") from None
 
 
-def _first_problem(error, kind):
+def _first_problem(error: ValidationError, kind: type[Section]) -> str:
     problem = error.errors(include_url=False)[0]
     location = problem["loc"]
     key = ".".join(_key_parts(location, kind))
@@ -89,25 +103,26 @@ def _first_problem(error, kind):
     return f"{key}: {message}. Received: {key}={received}"
 
 
-def _key_parts(location, section):
+def _key_parts(location: Location, section: type[Section]) -> Iterator[str]:
     """The part of pydantic's location that a reader of the YAML knows: sections and keys."""
     for part in location:
         yield str(part)
-        field = section.model_fields.get(part)
-        section = field and _section_of(field)
-        if section is None:
+        field = section.model_fields.get(str(part))
+        inner = field and _section_of(field)
+        if inner is None:
             return
+        section = inner
 
 
-def _section_of(field):
+def _section_of(field: FieldInfo) -> type[Section] | None:
     """The section that a field holds, be it optional or not."""
     kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
 
 
-def _similar(location, section):
+def _similar(location: Location, section: type[Section]) -> str:
     for part in location[:-1]:
-        section = _section_of(section.model_fields[part])
+        section = _section_of(section.model_fields[str(part)]) or section
     names = list(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keras_squeezenet import cli, files, load_compressed, save_compressed, sqz
+from keras_squeezenet.cli.tables import print_retrained
 from keras_squeezenet.compression.samples import HeldOut, draw_samples
 from keras_squeezenet.compression.without_training import drop_search
 from keras_squeezenet.data import load_dataset
@@ -21,7 +22,6 @@ from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert import export
 from keras_squeezenet.network.graph import convolutions_of
-from keras_squeezenet.printing import print_retrained
 from keras_squeezenet.sqz.files import read_network, write_network
 from tests.compression_digits import SIDE, trained_net
 from tests.sqz_networks import assert_same, counted

@@ -9,10 +9,10 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 from scipy.stats import gumbel_r
 
+from keras_squeezenet.cli.tables import print_exported
 from keras_squeezenet.litert.export import export_litert
 from keras_squeezenet.litert.model import LiteRTModel
 from keras_squeezenet.litert.ranges import LATE_ROOM, Saturation
-from keras_squeezenet.printing import print_exported
 
 SIDE = 8
 

@@ -28,8 +28,9 @@ from keras_squeezenet.cli.options import (
     save_keras,
     say,
 )
+from keras_squeezenet.cli.tables import print_compressed
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.printing import print_compressed, print_json, printable, thousands
+from keras_squeezenet.printing import print_json, printable, thousands
 
 if TYPE_CHECKING:
     from keras_squeezenet.sqz.network import CompressedNetwork

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from keras_squeezenet.cli.options import AsJson, say
+from keras_squeezenet.cli.tables import print_files
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.printing import print_files, print_json, print_table
+from keras_squeezenet.printing import print_json, print_table
 
 COMMUNICATION_TABLE = "communication.csv"
 

@@ -30,17 +30,16 @@ from keras_squeezenet.cli.options import (
     track,
     trained_on,
 )
-from keras_squeezenet.errors import InputError
-from keras_squeezenet.extras import require
-from keras_squeezenet.printing import (
+from keras_squeezenet.cli.tables import (
     print_arena,
     print_evaluation,
     print_exported,
-    print_json,
     print_predictions,
     print_profile,
-    printable,
 )
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.extras import require
+from keras_squeezenet.printing import print_json, printable
 
 LEAST_IMAGES_TO_COMPARE = 20
 MADE_IMAGES = "made images"  # where there are no photos

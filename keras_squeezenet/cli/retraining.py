@@ -28,9 +28,10 @@ from keras_squeezenet.cli.options import (
     run_recipe,
     save_keras,
 )
+from keras_squeezenet.cli.tables import print_retrained
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import require
-from keras_squeezenet.printing import print_json, print_retrained
+from keras_squeezenet.printing import print_json
 
 DEFAULT_BATCH_SIZE = 32
 MEASURED_BATCH = 32

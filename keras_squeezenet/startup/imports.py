@@ -1,9 +1,17 @@
 """Doing something around the import of another package, whoever imports it and whenever."""
 
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+Context = Callable[[], AbstractContextManager[None]]
 
 
-def around_import(name, context):
+def around_import(name: str, context: Context) -> None:
     """Have a top-level module imported within a context manager, once or, reloaded, again.
 
     Nothing happens to a module that is imported already. The finder stays where it is: an import
@@ -21,16 +29,18 @@ def around_import(name, context):
 class _Finder:
     """Finds one module as the finders behind it do, and has it loaded within the context."""
 
-    def __init__(self, name, context):
+    def __init__(self, name: str, context: Context) -> None:
         self.name = name
         self.context = context
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, _Finder) and vars(self) == vars(other)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # as Python's documentation says it
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != self.name:
             return None
         finders = list(sys.meta_path)
@@ -47,17 +57,18 @@ class _Finder:
 class _Loader:
     """A module's own loader, within the context."""
 
-    def __init__(self, loader, context):
+    def __init__(self, loader: Loader, context: Context) -> None:
         self.loader = loader
         self.context = context
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
 
-    def create_module(self, spec):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None  # the import made the module of it
         # The module is to look as it does without this.
         module.__loader__ = module.__spec__.loader = self.loader
         with self.context():

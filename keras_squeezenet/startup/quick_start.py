@@ -14,6 +14,7 @@ imports them as ever.
 
 import contextlib
 import sys
+from collections.abc import Iterator
 
 from keras_squeezenet.startup.imports import around_import
 
@@ -21,10 +22,11 @@ NOT_NEEDED = ("matplotlib", "sklearn")
 
 
 @contextlib.contextmanager
-def _without_what_is_not_needed():
+def _without_what_is_not_needed() -> Iterator[None]:
     withheld = [name for name in NOT_NEEDED if name not in sys.modules]
     for name in withheld:
-        sys.modules[name] = None  # an import of it fails as if it were not installed
+        # An import of it fails as if it were not installed.
+        sys.modules[name] = None  # type: ignore[assignment]  # declared without it, but documented
     try:
         yield
     finally:

@@ -16,6 +16,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 LEVEL_VARIABLE = "TF_CPP_MIN_LOG_LEVEL"
 DEFAULT_LEVEL = "2"
@@ -36,8 +38,8 @@ GREETINGS = re.compile(
 )
 
 
-def is_greeting(line, level):
-    """Whether a line of standard error, bytes, is withheld at a level, 0 to 3."""
+def is_greeting(line: bytes, level: int) -> bool:
+    """Whether a line of standard error is withheld at a level, 0 to 3."""
     line = line.rstrip(b"\r\n")
     found = LOG_LINE.match(line)
     if found and SEVERITIES.index((found[1] or found[2]).decode()) < level:
@@ -46,7 +48,7 @@ def is_greeting(line, level):
 
 
 @contextlib.contextmanager
-def without_greetings():
+def without_greetings() -> Iterator[None]:
     """Take the greetings out of the process's standard error; as it was where that fails."""
     level = os.environ.get(LEVEL_VARIABLE, DEFAULT_LEVEL)
     if level not in ("1", "2", "3"):
@@ -67,6 +69,7 @@ def without_greetings():
         os.close(own)
         yield
         return
+    assert reader.stdin is not None  # a pipe, as asked
     _flush()
     os.dup2(reader.stdin.fileno(), 2)
     reader.stdin.close()
@@ -81,20 +84,20 @@ def without_greetings():
             reader.wait(SECONDS_TO_END)
 
 
-def _flush():
+def _flush() -> None:
     if sys.stderr is not None:
         sys.stderr.flush()
 
 
 @contextlib.contextmanager
-def _quietly_imported():
+def _quietly_imported() -> Iterator[None]:
     with without_greetings():
         yield
         # Without NVIDIA's driver this says so as an error, the first time.
         sys.modules["tensorflow"].config.list_physical_devices("GPU")
 
 
-def pass_on(lines, out, level):
+def pass_on(lines: Iterable[bytes], out: BinaryIO, level: int) -> None:
     """Copy the lines of standard error that are no greetings, until there are no more."""
     for line in lines:
         if not is_greeting(line, level):

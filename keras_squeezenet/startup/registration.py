@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 
 from keras_squeezenet.extras import a_backend
 from keras_squeezenet.startup.imports import around_import
@@ -15,7 +16,7 @@ SAVED_AS = "keras_squeezenet"  # the package part of the registered names in sav
 MODULES = ("network.layers", "network.baselines", "training.losses", "training.schedules")
 
 
-def register_with_keras():
+def register_with_keras() -> None:
     """Register the classes now, if Keras is imported already, or else as soon as it is."""
     around_import("keras", _then_registered)
     if "keras" in sys.modules:
@@ -23,12 +24,12 @@ def register_with_keras():
 
 
 @contextlib.contextmanager
-def _then_registered():
+def _then_registered() -> Iterator[None]:
     with a_backend():
         yield
     _import_modules()
 
 
-def _import_modules():
+def _import_modules() -> None:
     for name in MODULES:
         importlib.import_module(f"keras_squeezenet.{name}")

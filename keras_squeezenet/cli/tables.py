@@ -1,0 +1,146 @@
+"""What commands print for people: tables and lines of what they measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_squeezenet.numerals import percent
+from keras_squeezenet.printing import print_table, printable, thousands
+
+if TYPE_CHECKING:
+    from keras_squeezenet.inference.classifiers import Prediction
+    from keras_squeezenet.inference.evaluation import Evaluation
+    from keras_squeezenet.litert.c_array import CArray
+    from keras_squeezenet.litert.export import ExportResult
+    from keras_squeezenet.network.profile import ModelProfile
+
+
+def print_profile(profile: ModelProfile) -> None:
+    columns = ("layer", "output", "parameters", "multiply-adds", "activation bytes")
+    rows = [
+        (
+            layer.name,
+            "×".join(map(str, layer.output_shape)),
+            thousands(layer.parameters),
+            thousands(layer.multiply_adds),
+            thousands(layer.activation_bytes),
+        )
+        for layer in profile.layers
+    ]
+    total = (
+        "total",
+        "",
+        thousands(profile.parameters),
+        thousands(profile.multiply_adds),
+        thousands(profile.activation_bytes),
+    )
+    print_table(columns, rows, total)
+
+
+def print_evaluation(
+    model: str, size: int, measured: Evaluation, broken: Iterable[tuple[str, str]]
+) -> None:
+    print(f"{printable(model)}: {thousands(size)} bytes, {measured.count} images")
+    print(f"top-1 {measured.top1:.4f} ± {measured.top1_standard_error:.4f}   ", end="")
+    print(f"top-5 {measured.top5:.4f}   loss {measured.loss:.4f}")
+    print_table(
+        ("class", "accuracy", "images"),
+        [
+            (name, "" if accuracy is None else f"{accuracy:.3f}", str(count))
+            for name, accuracy, count in zip(
+                measured.class_names,
+                measured.per_class_accuracy,
+                measured.per_class_count,
+                strict=True,
+            )
+        ],
+    )
+    for file, reason in broken:
+        print(printable(f"left out: {file}: {reason}"))
+
+
+def print_predictions(file: Path | str, predictions: Iterable[Prediction]) -> None:
+    print(printable(file))
+    for prediction in predictions:
+        print(f"{percent(prediction.probability):>9}  {printable(prediction.name)}")
+
+
+def print_files(rows: Sequence[Mapping[str, Any]]) -> None:
+    print_table(
+        ("file", "bytes", "top-1"),
+        [(row["name"], thousands(row["bytes"]), f"{row['top1']:.4f}") for row in rows],
+    )
+
+
+def print_exported(result: ExportResult, model: str, images: str) -> None:
+    """What was written, and with which model and on what it was compared."""
+    print(
+        f"{printable(result.path)}: {thousands(result.bytes)} bytes; on {result.images_checked} "
+        f"{images} the largest difference from {printable(model)} is {result.max_difference:.2g} "
+        f"and {result.decisions_equal:.1%} of the decisions are equal"
+    )
+    _print_warning(result.warning)
+
+
+def _print_warning(warning: str | None) -> None:
+    if warning:
+        print(f"warning: {printable(warning)}")
+
+
+def print_arena(written: CArray) -> None:
+    """What a network takes of a microcontroller's memory."""
+    print(
+        f"{printable(written.header)}: a tensor arena of {thousands(written.arena.bytes)} bytes, "
+        f"{thousands(written.arena.activations)} of them activations"
+    )
+
+
+def print_compressed(measured: Mapping[str, Any]) -> None:
+    """What `compress` measured on the file that it wrote."""
+    print(
+        f"{printable(measured['path'])}: {thousands(measured['bytes'])} bytes, "
+        f"{measured['times_smaller']:.1f} times smaller than the float32 weights"
+    )
+    if measured["weights_equal"]:
+        print("all weights are those of the model")
+    if measured["images_judged"]:
+        print(_judgement(measured))
+    print_table(
+        ("spent on", "bytes"),
+        [(what, thousands(size)) for what, size in measured["bytes_spent"].items()],
+    )
+
+
+def _judgement(measured: Mapping[str, Any]) -> str:
+    images = f"of {measured['images_judged']} images it was not compressed with"
+    equal = f"{measured['decisions_equal']:.1%} of the decisions are equal"
+    if measured["top1_after"] is None:
+        return f"{images}, {equal}"
+    return (
+        f"{images}, top-1 {measured['top1_before']:.4f} before and {measured['top1_after']:.4f} "
+        f"after; {equal}"
+    )
+
+
+def print_retrained(measured: Mapping[str, Any]) -> None:
+    """What `prune`, `cluster` or `quantize` measured; see `LayerStatistics`."""
+    print(f"{printable(measured['path'])}: {thousands(measured['bytes'])} bytes")
+    print(
+        f"top-1 {measured['before']:.4f} before and {measured['after']:.4f} after, "
+        f"{measured['validation_images']} validation images"
+    )
+    _print_warning(measured.get("warning"))
+    print_table(
+        ("layer", "weights", "not 0", "distinct"),
+        [
+            (
+                layer["name"],
+                thousands(layer["weights"]),
+                percent(layer["nonzero"] / layer["weights"]),
+                thousands(layer["distinct"]),
+            )
+            for layer in measured["layers"]
+        ],
+    )
