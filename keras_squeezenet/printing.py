@@ -29,7 +29,7 @@ def silent(line: str) -> None:
     """Takes a line of progress where nobody wants to read any."""
 
 
-def write_anything():
+def write_anything() -> None:
     """Have standard output and error write a question mark for what their encoding lacks.
 
     In a pipe on Windows that is one of 256 characters, and class names come from anywhere.
