@@ -103,6 +103,27 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
+def test_a_rank_whose_standard_output_is_closed_is_asked_like_others():
+    code = """
+import os, signal, sys, time
+from keras_squeezenet.distributed.termination import TerminationRequest
+assert sys.__stdout__ is None
+with TerminationRequest() as request:
+    os.kill(os.getpid(), signal.SIGTERM)
+    end = time.monotonic() + 20
+    while not request.received and time.monotonic() < end:
+        time.sleep(0.01)
+    os._exit(0 if request.received else 1)
+"""
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, code],
+        env={**os.environ, "HOROVOD_RANK": "0", "HOROVOD_SIZE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 class TestRanks:

@@ -5,6 +5,9 @@ import keras
 from keras_squeezenet.distributed.ranks import size, total
 from keras_squeezenet.distributed.weights import average_statistics, broadcast_variables
 
+# Metrics of a batch or an epoch by name, as Keras hands them to callbacks.
+Logs = dict[str, float]
+
 
 class BroadcastState(keras.callbacks.Callback):
     """Give every rank the weights and the optimizer's variables of one rank when training starts.
@@ -17,11 +20,11 @@ class BroadcastState(keras.callbacks.Callback):
         root_rank: the rank whose state all take.
     """
 
-    def __init__(self, root_rank=0):
+    def __init__(self, root_rank: int = 0) -> None:
         super().__init__()
         self.root_rank = root_rank
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         if size() == 1:
             return
         optimizer = self.model.optimizer
@@ -30,7 +33,7 @@ class BroadcastState(keras.callbacks.Callback):
         # `weights` leaves out the states of random generators: dropout differs between ranks.
         broadcast_variables([*self.model.weights, *optimizer.variables], self.root_rank)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         average_statistics(self.model)
 
 
@@ -41,7 +44,7 @@ class AverageMetrics(keras.callbacks.Callback):
     Put it before the callbacks that read the metrics.
     """
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if size() > 1 and logs:
             names = sorted(logs)
             averages = total([logs[name] for name in names]) / size()

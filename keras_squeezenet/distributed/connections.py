@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +12,7 @@ DEAD_PEER_SECONDS = 30
 
 
 @contextmanager
-def noticing_dead_peers():
+def noticing_dead_peers() -> Iterator[None]:
     """Have the kernel end the connections that are opened within, once the other end is silent.
 
     Horovod offers no setting for it. Without it a rank waits for a host that was cut off until
@@ -30,9 +31,9 @@ def noticing_dead_peers():
                 _expect_answers(connection)
 
 
-def _sockets():
+def _sockets() -> dict[int, str]:
     """The kernel's name of each open socket of this process, by descriptor."""
-    found = {}
+    found: dict[int, str] = {}
     if not hasattr(socket, "TCP_USER_TIMEOUT"):  # not Linux
         return found
     for path in Path("/proc/self/fd").iterdir():
@@ -43,7 +44,7 @@ def _sockets():
     return found
 
 
-def _expect_answers(connection):
+def _expect_answers(connection: socket.socket) -> None:
     if connection.family in (socket.AF_INET, socket.AF_INET6):
         # Questions even while nothing is sent, the first after a third of the time.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -15,7 +15,9 @@ Its host is used again after the cool-down; `--reset-limit` bounds how often.
 
 import logging
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
@@ -24,7 +26,7 @@ from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrup
 
 from keras_squeezenet import distributed
 from keras_squeezenet.distributed.stalls import StallWatch
-from keras_squeezenet.distributed.termination import Terminated
+from keras_squeezenet.distributed.termination import Terminated, TerminationRequest
 
 # The text alone tells the loss of a rank from other errors of the same classes.
 SIGNS_OF_A_LOST_RANK = ("horovod", "gloo", "nccl", "mpi_")
@@ -34,7 +36,33 @@ SECONDS_BETWEEN_TRIES = 1.0
 log = logging.getLogger(__name__)
 
 
-def run(open_run, train, save, request, look_out=None):
+class Committed(Protocol):
+    """A moment of training."""
+
+    @property
+    def commits(self) -> int:
+        """How many there were: of two states of a run the one with more is the newer."""
+
+
+class AgreedRun(Protocol):
+    """What the ranks agree on: `training.runs.Run` is one."""
+
+    @property
+    def state(self) -> Committed:
+        """The last commit."""
+
+
+RunT = TypeVar("RunT", bound=AgreedRun)
+Result = TypeVar("Result")
+
+
+def run(
+    open_run: Callable[[], RunT],
+    train: Callable[[RunT, "Membership[RunT]"], Result],
+    save: Callable[[RunT], None],
+    request: TerminationRequest,
+    look_out: StallWatch | None = None,
+) -> Result:
     """Train on whatever ranks there are, until training is done.
 
     Args:
@@ -54,14 +82,16 @@ def run(open_run, train, save, request, look_out=None):
         Terminated: this rank was asked to end. If it is rank 0, the run is saved.
     """
 
-    def attempt(membership):
+    def attempt(membership: Membership[RunT]) -> Result:
+        agreed = membership.run
+        assert agreed is not None  # `run_fn` has the ranks agree before each attempt
         try:
             with _told_as_horovods():
-                return train(membership.run, membership)
+                return train(agreed, membership)
         except HorovodInternalError as error:
             if request.received:
                 if distributed.rank() == 0:
-                    save(membership.run)
+                    save(agreed)
                 raise Terminated from error
             log.warning("Rank %d lost another one: %s", distributed.rank(), _reason(error))
             raise
@@ -69,7 +99,7 @@ def run(open_run, train, save, request, look_out=None):
     look_out = look_out or StallWatch()
     membership = Membership(open_run, look_out)
 
-    def reset():
+    def reset() -> None:
         look_out.stop()
         membership.forget_changes()
         _rejoin()
@@ -77,31 +107,31 @@ def run(open_run, train, save, request, look_out=None):
     return run_fn(attempt, reset)(membership)
 
 
-class Membership(State):
+class Membership(State, Generic[RunT]):
     """Who trains, and the run that they agree on.
 
     Attributes:
         run: the `Run`; None before the first agreement.
     """
 
-    def __init__(self, open_run, look_out=None):
+    def __init__(self, open_run: Callable[[], RunT], look_out: StallWatch | None = None) -> None:
         super().__init__(bcast_object=distributed.broadcast, get_rank=distributed.rank)
         self._open_run = open_run
         self._look_out = look_out or StallWatch()
-        self.run = None
+        self.run: RunT | None = None
 
     @property
-    def changed(self):
+    def changed(self) -> bool:
         """Whether the launcher told this process that hosts have come or gone; it tells rank 0."""
         return not self._host_messages.empty()
 
-    def renew(self):
+    def renew(self) -> NoReturn:
         """Leave `train`, on all ranks at the same step, to be called again with those there are."""
         # Horovod spares remaining ranks the agreement when hosts have only gone. But a host that
         # comes at that very moment waits for it.
         raise HostsUpdatedInterrupt(skip_sync=False)
 
-    def sync(self):
+    def sync(self) -> None:
         """Take over the newest of the ranks' runs."""
         with _told_as_horovods():
             distributed.take_place()
@@ -112,25 +142,26 @@ class Membership(State):
                 self.run = self._open_run()
             self.run = distributed.broadcast(self.run, newest)
 
-    def restore(self):
+    def restore(self) -> None:
         """`Run.state` is the last commit at any time: nothing to undo."""
 
-    def on_reset(self):
+    def on_reset(self) -> None:
         """What was told while ranks were meeting may be new to them: it is not forgotten."""
 
-    def forget_changes(self):
+    def forget_changes(self) -> None:
         """Before ranks meet: the launcher counts all changes that it has told of."""
         while self.changed:
             self._host_messages.get()
 
 
-def _rejoin():
+def _rejoin() -> None:
     """Meet the ranks that are there now. One more may be lost on the way: try again."""
     hvd.shutdown()
     end = time.monotonic() + LONGEST_REJOINING_SECONDS
     while True:
         try:
-            return distributed.join(elastic=True)
+            distributed.join(elastic=True)
+            return
         except (HorovodInternalError, ValueError) as error:
             if time.monotonic() > end:
                 raise
@@ -140,7 +171,7 @@ def _rejoin():
 
 
 @contextmanager
-def _told_as_horovods():
+def _told_as_horovods() -> Iterator[None]:
     """TensorFlow's errors of a collective operation that failed, as Horovod's own error.
 
     Raises:
@@ -154,7 +185,7 @@ def _told_as_horovods():
         raise
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     """The line that says it, out of all that TensorFlow says."""
     lines = [line.strip() for line in str(error).splitlines()]
     signs = [line for line in lines if any(sign in line.lower() for sign in SIGNS_OF_A_LOST_RANK)]

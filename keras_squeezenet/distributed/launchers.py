@@ -34,7 +34,7 @@ class Launch(NamedTuple):
     managed: bool
 
 
-def launch():
+def launch() -> Launch | None:
     """The `Launch` of this process, or None if no launcher started it.
 
     A single process of a cluster's manager counts as started by hand, and so does Slurm's batch

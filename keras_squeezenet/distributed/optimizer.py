@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Literal
 
 import keras
 
@@ -14,10 +16,18 @@ from keras_squeezenet.network.graph import plain_optimizer
 with from_extra("train"):
     import tensorflow as tf
 
-COMPRESSIONS = (None, "fp16")
+Compression = Literal["fp16"] | None
+COMPRESSIONS: tuple[Compression, ...] = (None, "fp16")
+# One for each variable; None where no gradient reaches it.
+Gradients = Sequence[tf.Tensor | None]
+Variables = Sequence[keras.Variable]
 
 
-def DistributedOptimizer(optimizer, compression=None, accumulation_steps=1):
+def DistributedOptimizer(
+    optimizer: keras.optimizers.Optimizer,
+    compression: Compression = None,
+    accumulation_steps: int = 1,
+) -> keras.optimizers.Optimizer:
     """Make a Keras 3 optimizer average its gradients over all ranks before it applies them.
 
     The gradients of one step travel in one group. The averaged step on N ranks with batches of
@@ -69,7 +79,7 @@ def DistributedOptimizer(optimizer, compression=None, accumulation_steps=1):
     return optimizer
 
 
-def apply_incomplete_group(model):
+def apply_incomplete_group(model: keras.Model) -> None:
     """Apply the mean of the gradients that wait for a group of `accumulation_steps` to be whole.
 
     For the end of an epoch: what is saved then has everything that was trained on. All ranks call
@@ -86,7 +96,12 @@ def apply_incomplete_group(model):
 class _AveragedApply:
     """The `apply` of an optimizer, or of one with loss scaling around it, on averaged gradients."""
 
-    def __init__(self, optimizer, compression, accumulation_steps):
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        compression: Compression,
+        accumulation_steps: int,
+    ) -> None:
         self._inner = optimizer
         self._inner_apply = optimizer.apply
         self._outer, self._outer_apply = optimizer, optimizer.apply
@@ -94,15 +109,22 @@ class _AveragedApply:
         self._compression = compression
         self._steps = accumulation_steps
         # Not the optimizer's own variables: the saved optimizer must be the plain one.
-        self._sums, self._waiting = [], None
+        self._sums: list[tf.Variable | None] = []
+        self._waiting: Any = None  # a tf.Variable from the first step on
 
-    def __call__(self, grads, trainable_variables=None):
+    def __call__(self, grads: Gradients, trainable_variables: Variables | None = None) -> None:
         if self._averaged:
             self._inner_apply(grads, trainable_variables)
         else:
             self.apply_around(self._inner, self._inner_apply, grads, trainable_variables)
 
-    def apply_around(self, outer, outer_apply, grads, trainable_variables=None):
+    def apply_around(
+        self,
+        outer: keras.optimizers.Optimizer,
+        outer_apply: Callable[[Gradients, Variables | None], None],
+        grads: Gradients,
+        trainable_variables: Variables | None = None,
+    ) -> None:
         """Average, then have an optimizer apply that is ours or has ours inside.
 
         Args:
@@ -115,24 +137,24 @@ class _AveragedApply:
         else:
             self._accumulate(grads, trainable_variables)
 
-    def apply_waiting(self, trainable_variables):
+    def apply_waiting(self, trainable_variables: Variables) -> None:
         if self._waiting is not None and int(self._waiting) > 0:
             self._apply_mean(trainable_variables)
 
-    def _apply_averaged(self, grads, trainable_variables):
+    def _apply_averaged(self, grads: Gradients, trainable_variables: Variables | None) -> None:
         averages = _average(grads, self._compression)
         with self._of_averages():
             self._outer_apply(averages, trainable_variables)
 
     @contextmanager
-    def _of_averages(self):
+    def _of_averages(self) -> Iterator[None]:
         self._averaged = True
         try:
             yield
         finally:
             self._averaged = False
 
-    def _accumulate(self, grads, trainable_variables):
+    def _accumulate(self, grads: Gradients, trainable_variables: Variables | None) -> None:
         """Sum gradients here, and apply their mean every few calls."""
         grads = [None if grad is None else tf.convert_to_tensor(grad) for grad in grads]
         if self._waiting is None:
@@ -154,7 +176,7 @@ class _AveragedApply:
             lambda: None,
         )
 
-    def _apply_mean(self, trainable_variables):
+    def _apply_mean(self, trainable_variables: Variables | None) -> None:
         count = tf.cast(self._waiting, "float32")
         means = [
             None if total is None else total / tf.cast(count, total.dtype) for total in self._sums
@@ -166,7 +188,7 @@ class _AveragedApply:
         self._waiting.assign(0)
 
 
-def _averaging(optimizer):
+def _averaging(optimizer: keras.optimizers.Optimizer) -> "_AveragedApply | None":
     """The `_AveragedApply` of an optimizer or of the one inside of its loss scaling, or None."""
     for one in (optimizer, plain_optimizer(optimizer)):
         found = vars(one).get("apply") if one is not None else None
@@ -176,7 +198,7 @@ def _averaging(optimizer):
 
 
 @functools.cache
-def _average_before_loss_scaling():
+def _average_before_loss_scaling() -> None:
     """Have Keras's `LossScaleOptimizer` average first, if the optimizer inside is distributed.
 
     `Model.compile` puts one around an optimizer as the model's policy demands, which may be another
@@ -188,7 +210,11 @@ def _average_before_loss_scaling():
     apply = kind.apply
 
     @functools.wraps(apply)
-    def apply_averages(self, grads, trainable_variables=None):
+    def apply_averages(
+        self: keras.optimizers.LossScaleOptimizer,
+        grads: Gradients,
+        trainable_variables: Variables | None = None,
+    ) -> None:
         averaging = _averaging(self.inner_optimizer)
         if averaging is None or averaging._averaged:
             apply(self, grads, trainable_variables)
@@ -199,7 +225,7 @@ def _average_before_loss_scaling():
     kind.apply = apply_averages
 
 
-def _average(grads, compression):
+def _average(grads: Gradients, compression: Compression) -> Gradients:
     if not communicates():
         return grads
     hvd = importlib.import_module("horovod.tensorflow")
@@ -210,7 +236,7 @@ def _average(grads, compression):
         op=hvd.Average,
         compression=compressor,
     )
-    result = [None] * len(grads)
+    result: list[tf.Tensor | None] = [None] * len(grads)
     for number, grad in zip(present, averaged, strict=True):
         result[number] = grad
     return result

@@ -9,9 +9,13 @@ import logging
 import os
 import pickle
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from keras_squeezenet.distributed.connections import noticing_dead_peers
 from keras_squeezenet.distributed.launchers import launch
@@ -28,11 +32,13 @@ GLOO_TIMEOUT_SECONDS = 120
 
 # (rank, size) as Horovod told last. After the loss of a rank it knows neither, and no rank may
 # then take itself for the only one.
-_place = None
+_place: tuple[int, int] | None = None
 # Whether this process is one of an elastic run that has not met the others yet.
 _waiting = False
 
 log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 
 class LauncherError(InputError):
@@ -43,7 +49,7 @@ class RankError(RuntimeError):
     """Another rank failed; its message is in the text."""
 
 
-def start(elastic=False):
+def start(elastic: bool = False) -> None:
     """Join the other ranks, if a launcher started this process, and share the machine with them.
 
     Call it before TensorFlow does any work: it sets threads and visible GPUs. Each rank takes
@@ -62,7 +68,8 @@ def start(elastic=False):
             already; or there is no launcher, and `elastic` is true.
     """
     global _waiting
-    if launch() is None:
+    launched = launch()
+    if launched is None:
         if elastic:
             raise LauncherError(
                 "An elastic run is started by: horovodrun --min-np … --max-np … "
@@ -85,12 +92,12 @@ def start(elastic=False):
     if not hvd.is_initialized():
         join(elastic)
     if gpus:
-        _take_gpu(gpus, hvd)
+        _take_gpu(gpus, hvd, launched.managed)
     else:
         _limit_threads()
 
 
-def join(elastic=False):
+def join(elastic: bool = False) -> None:
     """Initialize Horovod.
 
     Args:
@@ -105,19 +112,19 @@ def join(elastic=False):
         hvd.init()
 
 
-def take_place():
+def take_place() -> None:
     """In an elastic run: work with the ranks that Horovod has joined, from now on."""
     global _waiting
     _waiting = False
 
 
-def launched_rank():
+def launched_rank() -> int:
     """The rank that the launcher gave this process; in an elastic run it may change later."""
     found = launch()
     return 0 if found is None else found.rank
 
 
-def rank():
+def rank() -> int:
     """This process's number, from 0. Rank 0 alone writes files and shows progress.
 
     Raises:
@@ -126,7 +133,7 @@ def rank():
     return _current_place()[0]
 
 
-def size():
+def size() -> int:
     """Number of ranks that train together; 1 without a launcher.
 
     Raises:
@@ -135,7 +142,7 @@ def size():
     return _current_place()[1]
 
 
-def communicates():
+def communicates() -> bool:
     """Whether what this process learns has to travel: to other ranks, or to those that may come.
 
     Raises:
@@ -149,7 +156,7 @@ def communicates():
     return size() > 1 or (_place is not None and _ranks_may_change())
 
 
-def gather(value):
+def gather(value: Value) -> list[Value]:
     """The list of what each rank passed, in rank order, on every rank. Picklable values only.
 
     The values come from our own ranks over Horovod's connections, not from files.
@@ -157,7 +164,7 @@ def gather(value):
     return _horovod().allgather_object(value) if size() > 1 else [value]
 
 
-def broadcast(value, root_rank=0):
+def broadcast(value: Value, root_rank: int = 0) -> Value:
     """What one rank passed, on every rank. Picklable values only, as in `gather`."""
     if size() == 1:
         return value
@@ -169,7 +176,7 @@ def broadcast(value, root_rank=0):
     return pickle.loads(hvd.broadcast(tf.constant(mine), root_rank).numpy().tobytes())
 
 
-def total(values):
+def total(values: ArrayLike) -> NDArray[np.float64]:
     """The sum over all ranks of an array of numbers, float64, the same shape."""
     # Horovod's sums in float64 are exact for counts up to 2^53.
     values = np.asarray(values, "float64")
@@ -179,7 +186,7 @@ def total(values):
 
 
 @contextmanager
-def together():
+def together() -> Iterator[None]:
     """Run a block that may fail on some ranks; if it does, every rank fails, and none waits.
 
     For work without collective operations inside, such as reading data.
@@ -201,7 +208,7 @@ def together():
             raise RankError(f"rank {failed[0][0]}: {failed[0][1]}")
 
 
-def _current_place():
+def _current_place() -> tuple[int, int]:
     """(rank, size)."""
     global _place
     if _waiting:
@@ -214,7 +221,7 @@ def _current_place():
         except ValueError:  # a rank was lost at this moment; the last place stands
             log.debug("Horovod has shut down")
         else:
-            _check_not_alone()
+            _check_not_alone(_place[1])
     if _place is None and _launched_with_others():
         raise LauncherError(
             "A launcher started this process as one of several, and it has not joined them: call "
@@ -224,14 +231,14 @@ def _current_place():
     return _place or (0, 1)
 
 
-def _check_not_alone():
+def _check_not_alone(joined: int) -> None:
     """Where Horovod knows the launcher, it has met those that the launcher started.
 
     Built without MPI it knows horovodrun alone, and takes each process of another launcher for the
     only one. So does MPI under srun without the --mpi that belongs to it.
     """
     found = launch()
-    if _place[1] > 1 or found is None or _ranks_may_change():
+    if joined > 1 or found is None or _ranks_may_change():
         return
     # Where the number is not told, rank 0 alone cannot know.
     if (found.size or found.rank + 1) > 1:
@@ -243,18 +250,18 @@ def _check_not_alone():
         )
 
 
-def _launched_with_others():
+def _launched_with_others() -> bool:
     found = launch()
     return found is not None and (found.size != 1 or _ranks_may_change())
 
 
-def _ranks_may_change():
+def _ranks_may_change() -> bool:
     """Whether Horovod's elastic driver started this process."""
     return os.environ.get("HOROVOD_ELASTIC") == "1"
 
 
-def _take_gpu(gpus, hvd):
-    if hvd.local_size() > len(gpus) and not launch().managed:
+def _take_gpu(gpus: Sequence[tf.config.PhysicalDevice], hvd: ModuleType, managed: bool) -> None:
+    if hvd.local_size() > len(gpus) and not managed:
         raise LauncherError(
             f"Each rank takes one GPU, and this machine has {len(gpus)}. "
             f"Received: {hvd.local_size()} ranks on it"
@@ -268,7 +275,7 @@ def _take_gpu(gpus, hvd):
         ) from error
 
 
-def _limit_threads():
+def _limit_threads() -> None:
     """Have TensorFlow compute with this process's cores, where it would take more by itself."""
     if told_threads() or own_cores() >= schedulable_cores():
         return
@@ -283,5 +290,5 @@ def _limit_threads():
         )
 
 
-def _horovod():
+def _horovod() -> ModuleType:
     return importlib.import_module("horovod.tensorflow")

@@ -13,6 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, Self, TypeVar
 
 from keras_squeezenet.distributed.ranks import rank, size
 
@@ -23,6 +25,8 @@ MISSED_BEATS = 4
 SCOPE = "keras_squeezenet_beats"
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 class StallWatch:
@@ -39,7 +43,7 @@ class StallWatch:
         seconds: how long a step, a batch of validation or what comes before them may take.
     """
 
-    def __init__(self, seconds=None):
+    def __init__(self, seconds: float | None = None) -> None:
         self.seconds = SECONDS_UNTIL_NAMED if seconds is None else seconds
         self._left = threading.Event()
         self._steps = 0
@@ -47,14 +51,14 @@ class StallWatch:
         self._said = False
         self._without_look_out = False  # and that was said
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    def start(self):
+    def start(self) -> None:
         """Look out among the ranks that there are now; all of them begin to count steps anew."""
         self.stop()
         self._left = threading.Event()
@@ -69,14 +73,14 @@ class StallWatch:
             )
         if self._store:
             beat = threading.Thread(
-                target=self._beat, args=[self._left], name="stall-watch", daemon=True
+                target=self._beat, args=[self._left, self._store], name="stall-watch", daemon=True
             )
             beat.start()
 
-    def stop(self):
+    def stop(self) -> None:
         self._left.set()
 
-    def step(self):
+    def step(self) -> None:
         """Note that a step has its data, or is done: a rank that has fewer of them is behind."""
         self._steps += 1
         self._since = time.monotonic()
@@ -84,31 +88,31 @@ class StallWatch:
             self._said = False
             log.warning("The ranks go on.")
 
-    def each(self, items):
+    def each(self, items: Iterable[Item]) -> Iterable[Item]:
         """The items of an iterable, each a step when it has come, and another when it is done with.
 
         They can be gone through as often as the iterable can.
         """
         return _Each(items, self.step)
 
-    def _beat(self, left):
+    def _beat(self, left: threading.Event, store: "_Store") -> None:
         beats = 0
         while not left.is_set():
             beats += 1
-            self._store.put(self._rank, f"{beats} {self._steps} {_host()}")
+            store.put(self._rank, f"{beats} {self._steps} {_host()}")
             if time.monotonic() - self._since > self.seconds and not self._said:
-                self._look(left)
+                self._look(left, store)
             left.wait(SECONDS_BETWEEN_BEATS)
 
-    def _look(self, left):
+    def _look(self, left: threading.Event, store: "_Store") -> None:
         """Say who keeps the others waiting, if this is the rank to say it."""
         steps = self._steps
-        before = self._beats()
+        before = self._beats(store)
         for beat in range(MISSED_BEATS):
             if left.wait(SECONDS_BETWEEN_BEATS):
                 return
-            self._store.put(self._rank, f"look-{beat} {self._steps} {_host()}")
-        after = self._beats()
+            store.put(self._rank, f"look-{beat} {self._steps} {_host()}")
+        after = self._beats(store)
         if self._steps != steps or self._rank not in after:
             return  # they went on, or the store does not answer
         silent = [n for n in range(self._ranks) if after.get(n) == before.get(n)]
@@ -146,18 +150,18 @@ class StallWatch:
             reason,
         )
 
-    def _beats(self):
+    def _beats(self, store: "_Store") -> dict[int, str]:
         """{rank: its last beat} of the ranks that have left one."""
-        beats = {number: self._store.get(number) for number in range(self._ranks)}
+        beats = {number: store.get(number) for number in range(self._ranks)}
         return {number: beat for number, beat in beats.items() if beat}
 
 
-class _Each:
-    def __init__(self, items, step):
+class _Each(Generic[Item]):
+    def __init__(self, items: Iterable[Item], step: Callable[[], None]) -> None:
         self._items = items
         self._step = step
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Item]:
         for item in self._items:
             self._step()
             yield item
@@ -169,22 +173,22 @@ class _Store:
 
     TIMEOUT_SECONDS = 2.0
 
-    def __init__(self, address):
+    def __init__(self, address: str) -> None:
         self._address = address
 
     @classmethod
-    def of_the_launcher(cls):
+    def of_the_launcher(cls) -> Self | None:
         host = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR")
         port = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT")
         return cls(f"http://{host}:{port}/{SCOPE}") if host and port else None
 
-    def put(self, name, text):
+    def put(self, name: int, text: str) -> None:
         self._ask(urllib.request.Request(f"{self._address}/{name}", text.encode(), method="PUT"))
 
-    def get(self, name):
+    def get(self, name: int) -> str | None:
         return self._ask(urllib.request.Request(f"{self._address}/{name}"))
 
-    def _ask(self, request):
+    def _ask(self, request: urllib.request.Request) -> str | None:
         # Never through a proxy: it is a process of this very job.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
@@ -194,5 +198,5 @@ class _Store:
             return None
 
 
-def _host():
+def _host() -> str:
     return os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname()

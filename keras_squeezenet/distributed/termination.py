@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Self
 
 from keras_squeezenet.distributed.launchers import launch
 
@@ -38,15 +39,15 @@ class TerminationRequest:
         received: whether it was asked.
     """
 
-    def __init__(self, seconds_to_agree=SECONDS_TO_AGREE):
+    def __init__(self, seconds_to_agree: float = SECONDS_TO_AGREE) -> None:
         self.seconds_to_agree = seconds_to_agree
         self._received = threading.Event()
 
     @property
-    def received(self):
+    def received(self) -> bool:
         return self._received.is_set()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if not CAN_BE_ASKED:
             return self
         # The main thread may be in TensorFlow for long, where Python handles no signal; but the
@@ -58,7 +59,7 @@ class TerminationRequest:
         threading.Thread(target=self._watch, name="termination", daemon=True).start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if not CAN_BE_ASKED:
             return
         if not self.received:  # else a second SIGTERM must not end what is being saved
@@ -66,11 +67,11 @@ class TerminationRequest:
         signal.set_wakeup_fd(self._earlier_pipe)
         os.close(self._writing)
 
-    def _watch(self):
+    def _watch(self) -> None:
         asked = False
         poll = select.poll()
         poll.register(self._reading, select.POLLIN)
-        if launch() is not None:
+        if launch() is not None and sys.__stdout__ is not None:  # None where it was closed
             poll.register(sys.__stdout__.fileno(), 0)  # errors and hang-ups are told unasked
         while not asked:
             for descriptor, _ in poll.poll():
@@ -88,9 +89,10 @@ class TerminationRequest:
         os._exit(STATUS)
 
 
-def _discard_output():
+def _discard_output() -> None:
     """Nobody reads it any more, and writing to a closed pipe would be an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.__stdout__.fileno())
-    os.dup2(nowhere, sys.__stderr__.fileno())
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -9,19 +10,19 @@ import numpy as np
 from keras_squeezenet.distributed.ranks import gather, size, total
 
 
-def broadcast_variables(variables, root_rank=0):
+def broadcast_variables(variables: Iterable[keras.Variable], root_rank: int = 0) -> None:
     """Give every rank's Keras variables the values of one rank's."""
     if size() > 1:
         hvd = importlib.import_module("horovod.tensorflow")
         hvd.broadcast_variables([v.value for v in variables], root_rank=root_rank)
 
 
-def broadcast_weights(model, root_rank=0):
+def broadcast_weights(model: keras.Model, root_rank: int = 0) -> None:
     """Give every rank's model the weights of one rank's."""
     broadcast_variables(model.weights, root_rank)
 
 
-def average_statistics(model):
+def average_statistics(model: keras.Model) -> None:
     """Give every rank's model the mean over all ranks of what its layers count by themselves.
 
     These are the weights that no gradient reaches, such as the moving mean and variance of batch
@@ -44,11 +45,11 @@ def average_statistics(model):
         weight.assign(mean.reshape(value.shape).astype(value.dtype))
 
 
-def _is_floating(weight):
+def _is_floating(weight: keras.Variable) -> bool:
     return "float" in keras.backend.standardize_dtype(weight.dtype)
 
 
-def equal_ranks(model):
+def equal_ranks(model: keras.Model) -> int:
     """How many ranks have bit for bit the weights of rank 0. All of them, if all went well."""
     digest = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
     digests = gather(digest.hexdigest())
