@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from keras_squeezenet.extras import from_extra
 
@@ -86,6 +87,11 @@ class Costs:
     crowding: float
 
 
+# Seconds that an all-reduce takes on its links.
+AllReduce = Callable[[Costs, Case], float]
+# Network, ranks and link of cases that are predicted together.
+Group = tuple[str, int, float | None]
+
 # The order in which a fit has them, with what it starts from and its bounds.
 _SHARED = {
     "negotiating": (1e-3, 1e-6, 1e-1),
@@ -136,16 +142,12 @@ def parameter_server_seconds(costs: Costs, case: Case) -> float:
     return _on_links(costs, case, messages=rounds, payloads=rounds * case.ranks)
 
 
-def step_seconds(
-    costs: Costs, case: Case, allreduce: Callable[[Costs, Case], float] = ring_seconds
-) -> float:
+def step_seconds(costs: Costs, case: Case, allreduce: AllReduce = ring_seconds) -> float:
     """Seconds of one step: a forward and backward pass, and its part of an update."""
     return computing_seconds(costs, case) + allreduce_seconds(costs, case, allreduce)
 
 
-def allreduce_seconds(
-    costs: Costs, case: Case, allreduce: Callable[[Costs, Case], float] = ring_seconds
-) -> float:
+def allreduce_seconds(costs: Costs, case: Case, allreduce: AllReduce = ring_seconds) -> float:
     """Seconds of a step that are spent on averaging gradients; 0 for one rank."""
     if case.ranks == 1:
         return 0.0
@@ -161,19 +163,17 @@ def computing_seconds(costs: Costs, case: Case) -> float:
     return sharing(costs, case) * (costs.computing[case.network] + updating)
 
 
-def efficiency(
-    costs: Costs, case: Case, allreduce: Callable[[Costs, Case], float] = ring_seconds
-) -> float:
+def efficiency(costs: Costs, case: Case, allreduce: AllReduce = ring_seconds) -> float:
     """Throughput of N workers over N times that of one: 1 is perfect (weak scaling)."""
     alone = Case(case.network, case.parameters, 1, None, accumulation=case.accumulation)
     return step_seconds(costs, alone) / step_seconds(costs, case, allreduce)
 
 
-def _ring_payloads(case):
+def _ring_payloads(case: Case) -> float:
     return 2 * (case.ranks - 1) / case.ranks
 
 
-def _on_links(costs, case, messages, payloads):
+def _on_links(costs: Costs, case: Case, messages: float, payloads: float) -> float:
     sent = payloads * case.wire_bytes * case.parameters
     per_byte = costs.copying if case.wire_bytes == FLOAT32_BYTES else costs.copying_halves
     copying = sharing(costs, case) * per_byte * sent
@@ -214,7 +214,7 @@ def fit(cases: Sequence[Case], seconds: Sequence[float], message: float) -> Cost
         upper.append(math.log(high))
     measured = np.log(seconds)
 
-    def residuals(logarithms):
+    def residuals(logarithms: NDArray[np.float64]) -> NDArray[np.float64]:
         costs = _costs(networks, logarithms, message)
         return np.log([step_seconds(costs, case) for case in cases]) - measured
 
@@ -223,7 +223,7 @@ def fit(cases: Sequence[Case], seconds: Sequence[float], message: float) -> Cost
     return _costs(networks, found.x, message)
 
 
-def _costs(networks, logarithms, message):
+def _costs(networks: Sequence[str], logarithms: ArrayLike, message: float) -> Costs:
     values = np.exp(logarithms)
     shared = dict(zip(_SHARED, values[len(networks) :].tolist(), strict=True))
     return Costs(dict(zip(networks, values.tolist(), strict=False)), message, **shared)
@@ -247,7 +247,7 @@ def leave_one_out(
     cases: Sequence[Case],
     seconds: Sequence[float],
     message: float,
-    left_out: Iterable[tuple] | None = None,
+    left_out: Iterable[Group] | None = None,
 ) -> list[PredictedTime]:
     """Predict each combination of network, ranks and link from all the others.
 

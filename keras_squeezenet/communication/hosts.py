@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 TOOLS = ("ip", "mount", "nsenter", "setpriv", "ssh", "ssh-keygen", "sshd", "tc", "unshare")
 SSH_PORT = 2222
-NETWORK = ipaddress.ip_network("10.77.0.0/24")
+NETWORK = ipaddress.IPv4Network("10.77.0.0/24")
 # Inside the hosts. The user has neither privileges nor files of others, as in a restricted pod.
 USER, USER_ID, HOME = "mpiuser", 1000, Path("/home/mpiuser")
 INTERFACE = "eth0"
@@ -32,6 +34,8 @@ DISCOVERY_SCRIPT = "/etc/mpi/discover_hosts.sh"
 BURST_BYTES = 128 * 1024
 QUEUE_BYTES = 8 * 1024 * 1024  # never overflows: what waits here is bounded by TCP's windows
 START_SECONDS = 30
+# Of a command.
+Argument = str | os.PathLike[str]
 NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 SSHD_CONFIG = f"""\
@@ -85,7 +89,7 @@ class HostsError(RuntimeError):
     """The hosts cannot be made, or one does not answer; the text is one line."""
 
 
-def why_not():
+def why_not() -> str | None:
     """Why hosts cannot be made on this machine, in a line; None where they can."""
     if sys.platform != "linux":
         return f"network namespaces are Linux's. Received: {sys.platform}"
@@ -101,7 +105,7 @@ def why_not():
     return None
 
 
-def interface_bytes(path, interface=INTERFACE):
+def interface_bytes(path: str | Path, interface: str = INTERFACE) -> tuple[int, int]:
     """Bytes that came in over a network interface so far, and that left it, with headers.
 
     Args:
@@ -127,14 +131,27 @@ class Host:
         address: an `ipaddress.IPv4Address`.
     """
 
-    def __init__(self, name, address, process, environment):
+    def __init__(
+        self,
+        name: str,
+        address: ipaddress.IPv4Address,
+        process: subprocess.Popen,
+        environment: Mapping[str, str],
+    ) -> None:
         self.name = name
         self.address = address
         self._keeper = process
         self._environment = environment
-        self._sshd = None
+        self._sshd: subprocess.Popen | None = None
 
-    def popen(self, command, *, folder=HOME, environment=None, **keywords):
+    def popen(
+        self,
+        command: Iterable[Argument],
+        *,
+        folder: str | Path = HOME,
+        environment: Mapping[str, str] | None = None,
+        **keywords: Any,
+    ) -> subprocess.Popen:
         """Start a command on this host, as `USER`; keywords as `subprocess.Popen`'s.
 
         Args:
@@ -146,7 +163,9 @@ class Host:
         run = (*self._enter(), *_unprivileged(), "env", f"--chdir={folder}", *map(str, command))
         return subprocess.Popen(run, **keywords)
 
-    def run(self, command, *, timeout=None, **keywords):
+    def run(
+        self, command: Sequence[Argument], *, timeout: float | None = None, **keywords: Any
+    ) -> subprocess.CompletedProcess:
         """As `popen`, and wait for its end.
 
         Returns:
@@ -161,7 +180,7 @@ class Host:
                 raise
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
-    def sent_bytes(self):
+    def sent_bytes(self) -> int:
         """Bytes that left `eth0` so far, with headers.
 
         The kernel hands over segments of up to 64 KiB with one set of headers, as to a card that
@@ -169,11 +188,11 @@ class Host:
         """
         return self._counters()[1]
 
-    def received_bytes(self):
+    def received_bytes(self) -> int:
         """Bytes that came in over `eth0` so far, counted as in `sent_bytes`."""
         return self._counters()[0]
 
-    def limit(self, bits_per_second):
+    def limit(self, bits_per_second: float | None) -> None:
         """Let no more than so much leave `eth0`; None lifts the limit."""
         self._network("tc", "qdisc", "del", "dev", INTERFACE, "root", check=False)
         if bits_per_second is not None:
@@ -183,15 +202,15 @@ class Host:
                 *("burst", str(BURST_BYTES), "limit", str(QUEUE_BYTES)),
             )
 
-    def disconnect(self):
+    def disconnect(self) -> None:
         """Cut the host off: nothing leaves or comes in, and nobody is told."""
         self._network("ip", "link", "set", INTERFACE, "down")
 
-    def connect(self):
+    def connect(self) -> None:
         """Undo `disconnect`."""
         self._network("ip", "link", "set", INTERFACE, "up")
 
-    def kill(self):
+    def kill(self) -> None:
         """End every process of the host at once, and its network with them."""
         self._keeper.kill()
         self._keeper.wait()
@@ -199,25 +218,25 @@ class Host:
             self._sshd.wait()
 
     @property
-    def _first_process(self):
+    def _first_process(self) -> str:
         """Number of the host's first process, as seen from outside."""
         if self._keeper.poll() is not None:
             raise HostsError(f"The host {self.name} has ended")
         return _child(self._keeper)
 
-    def _enter(self):
+    def _enter(self) -> list[str]:
         return ["nsenter", "--target", self._first_process, *NAMESPACES, "--root"]
 
-    def _network(self, *command, check=True):
+    def _network(self, *command: Argument, check: bool = True) -> subprocess.CompletedProcess[str]:
         enter = ["nsenter", "--target", self._first_process, "--net"]
         return _run([*enter, *command], check=check)
 
-    def _counters(self):
+    def _counters(self) -> tuple[int, int]:
         return interface_bytes(f"/proc/{self._first_process}/net/dev")
 
-    def _start_sshd(self):
+    def _start_sshd(self) -> None:
         self._sshd = self.popen(
-            [_tool("sshd"), "-D", "-e", "-f", HOME / "sshd_config"],
+            [_tool("sshd") or "sshd", "-D", "-e", "-f", HOME / "sshd_config"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -248,22 +267,23 @@ class Hosts:
         HostsError: on entering; says what is missing or what failed.
     """
 
+    launcher: Host
+
     def __init__(
         self,
-        workers,
+        workers: int,
         *,
-        slots=1,
-        job="squeezenet",
-        mounts=None,
-        visible=(),
-        environment=None,
-        sshd_config=None,
-        ssh_config=None,
-    ):
+        slots: int = 1,
+        job: str = "squeezenet",
+        mounts: Mapping[str | Path, str | Path] | None = None,
+        visible: Iterable[Path] = (),
+        environment: Mapping[str, str] | None = None,
+        sshd_config: str | Path | None = None,
+        ssh_config: str | Path | None = None,
+    ) -> None:
         self.job = job
         self.slots = slots
-        self.workers = []
-        self.launcher = None
+        self.workers: list[Host] = []
         self._count = workers
         self._made = 0
         self._mounts = {str(inside): Path(real) for inside, real in (mounts or {}).items()}
@@ -279,7 +299,7 @@ class Hosts:
         self._ssh_config = Path(ssh_config).read_text() if ssh_config else SSH_CONFIG
         self._addresses = NETWORK.hosts()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         reason = why_not()
         if reason:
             raise HostsError(f"Several hosts cannot be made here: {reason}")
@@ -298,21 +318,23 @@ class Hosts:
             raise
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """End all hosts and leave nothing behind."""
-        for host in (self.launcher, *self.workers):
-            if host:
-                host.kill()
+        # Whatever there is of them, if they could not all be made.
+        if hasattr(self, "launcher"):
+            self.launcher.kill()
+        for host in self.workers:
+            host.kill()
         self.workers = []
         if hasattr(self, "_switch"):
             self._switch.kill()
             self._switch.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add_worker(self):
+    def add_worker(self) -> Host:
         """Start one more worker; the files in /etc/mpi name it from then on.
 
         Returns:
@@ -325,24 +347,24 @@ class Hosts:
         self._write_host_files()
         return host
 
-    def remove_worker(self, host):
+    def remove_worker(self, host: Host) -> None:
         """End a worker as a node that loses power does; the files in /etc/mpi forget it."""
         self.workers.remove(host)
         self._write_host_files()
         host.kill()
 
-    def limit(self, bits_per_second):
+    def limit(self, bits_per_second: float | None) -> None:
         """`Host.limit` on every host."""
         for host in (self.launcher, *self.workers):
             host.limit(bits_per_second)
 
-    def _make(self, name):
+    def _make(self, name: str) -> Host:
         address = next(self._addresses)
         self._add_name(address, name)
         scratch = self._folder / name
         scratch.mkdir()
         visible = list(dict.fromkeys(self._visible))
-        mounts = [
+        mounts: list[tuple[Argument, Argument]] = [
             *((path, path) for path in visible),
             (self._folder / "home", HOME),
             (self._folder / "passwd", "/etc/passwd"),
@@ -368,10 +390,10 @@ class Hosts:
         host._network("ip", "link", "set", "lo", "up")
         return host
 
-    def _in_switch(self, *command):
+    def _in_switch(self, *command: Argument) -> None:
         _run(["nsenter", "--target", _child(self._switch), "--net", *command])
 
-    def _write_shared_files(self):
+    def _write_shared_files(self) -> None:
         """What all hosts see alike: the user's home with the keys, and the names of the hosts."""
         keys = self._folder / "home" / ".ssh"
         keys.mkdir(parents=True)
@@ -395,15 +417,15 @@ class Hosts:
         (self._folder / "mpi").mkdir()
         self._write_host_files()
 
-    def _add_name(self, address, name):
+    def _add_name(self, address: ipaddress.IPv4Address, name: str) -> None:
         # The same file for good: it is mounted into the hosts that are there already.
         with (self._folder / "hosts").open("a") as hosts:
             hosts.write(f"{address} {name} {self._full_name(name)}\n")
 
-    def _full_name(self, name):
+    def _full_name(self, name: str) -> str:
         return f"{name}.{self.job}.default.svc"
 
-    def _write_host_files(self):
+    def _write_host_files(self) -> None:
         """The files that mpi-operator writes: for Open MPI, and for elastic Horovod."""
         names = [self._full_name(worker.name) for worker in self.workers]
         folder = self._folder / "mpi"
@@ -412,7 +434,7 @@ class Hosts:
         lines = "".join(f"echo {name}\n" for name in names)  # without slots, as the operator does
         _replace(folder / "discover_hosts.sh", f"#!/bin/sh\n{lines}", 0o755)
 
-    def _await_sshd(self, host):
+    def _await_sshd(self, host: Host) -> None:
         until = time.monotonic() + START_SECONDS
         while True:
             answer = self.launcher.run(["ssh", "-o", "ConnectTimeout=5", host.name, "true"])
@@ -423,7 +445,7 @@ class Hosts:
             time.sleep(0.1)
 
 
-def _keep(*command):
+def _keep(*command: Argument) -> subprocess.Popen[str]:
     """Start a process that keeps new namespaces until it is killed, or we are."""
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child", *map(str, command)],
@@ -434,6 +456,8 @@ def _keep(*command):
         # Ctrl-C is for us: the hosts are ended in order.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
+    assert process.stdout is not None  # pipes, as asked for
+    assert process.stderr is not None
     with process.stdout as output, process.stderr as errors:
         if output.readline() != "ready\n":
             process.kill()
@@ -442,18 +466,18 @@ def _keep(*command):
     return process
 
 
-def _child(keeper):
+def _child(keeper: subprocess.Popen) -> str:
     """Number of the process that `unshare` started, the first one in its namespaces."""
     return Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()[0]
 
 
-def _unprivileged():
+def _unprivileged() -> tuple[str, ...]:
     """The command that gives up root's privileges as a restricted pod does."""
     user = (f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups")
     return ("setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all")
 
 
-def _run(command, check=True):
+def _run(command: Iterable[Argument], check: bool = True) -> subprocess.CompletedProcess[str]:
     process = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if check and process.returncode:
         text = " ".join(map(str, command))
@@ -461,12 +485,12 @@ def _run(command, check=True):
     return process
 
 
-def _tool(name):
+def _tool(name: str) -> str | None:
     """Where a command is; root's are not on everybody's PATH."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
-def _replace(path, text, mode):
+def _replace(path: Path, text: str, mode: int) -> None:
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(text)
     temporary.chmod(mode)

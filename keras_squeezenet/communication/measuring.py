@@ -14,22 +14,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import groupby, product
 from pathlib import Path
+from typing import Any, Literal
 
 from keras_squeezenet.communication.hosts import HOSTFILE, INTERFACE, Hosts, interface_bytes
 from keras_squeezenet.files import write_json
 from keras_squeezenet.machine import describe, usable_cores
 
-COMPRESSIONS = (None, "fp16")
+Compression = Literal["fp16"] | None
+COMPRESSIONS: tuple[Compression, ...] = (None, "fp16")
 BYTES_OF_A_NUMBER = {None: 4, "fp16": 2}
 REPOSITORY = Path(__file__).parents[2]  # that the hosts import this package from
 PATIENCE_SECONDS = 300  # for one answer of the ranks; the slowest cell takes two minutes
 END_SECONDS = 30
 POLL_SECONDS = 0.05
+# What rank 0 and the process that sets the links tell each other.
+Word = Literal["ready", "go", "measured"]
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,10 @@ class Cell:
     network: str
     ranks: int
     link: float | None
-    compression: str | None
+    compression: Compression
     accumulation: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.network not in WORKLOADS:
             names = ", ".join(WORKLOADS)
             raise ValueError(f"`network` must be one of {names}. Received: network={self.network}")
@@ -114,7 +118,7 @@ def study_cells(
     networks: Iterable[str] = tuple(WORKLOADS),
     ranks: Iterable[int] = RANKS,
     links: Sequence[float | None] = LINKS,
-    compressions: Iterable[str | None] = COMPRESSIONS,
+    compressions: Iterable[Compression] = COMPRESSIONS,
     accumulations: Iterable[int] = (1, 4),
 ) -> list[Cell]:
     """All combinations, in an order that starts and compiles each network as seldom as possible.
@@ -140,7 +144,7 @@ def ring_bytes(payload: float, ranks: int) -> float:
     return 2 * (ranks - 1) / ranks * payload
 
 
-def payload_bytes(parameters: int, compression: str | None) -> int:
+def payload_bytes(parameters: int, compression: Compression) -> int:
     """Bytes of one gradient of all trainable parameters, as it travels."""
     return BYTES_OF_A_NUMBER[compression] * parameters
 
@@ -190,7 +194,8 @@ def activities(timeline: str | Path, name: str) -> list[tuple[float, float]]:
             for event in events
             if "start_time_since_epoch_in_micros" in event.get("args", {})
         )
-        found, open_events = [], {}
+        found: list[tuple[float, float]] = []
+        open_events: dict[Any, list[tuple[str, float]]] = {}
         for event in events:
             # Activities of one tensor are nested, and an end does not say which it ends.
             stack = open_events.setdefault(event["pid"], [])
@@ -205,7 +210,7 @@ def activities(timeline: str | Path, name: str) -> list[tuple[float, float]]:
     return found
 
 
-def _length_of_union(intervals):
+def _length_of_union(intervals: Iterable[tuple[float, float]]) -> float:
     length, reached = 0.0, -math.inf
     for start, stop in sorted(intervals):
         length += max(0.0, stop - max(start, reached))
@@ -223,17 +228,17 @@ class Exchange:
 
     folder: Path
 
-    def write_cells(self, cells):
+    def write_cells(self, cells: Iterable[Cell]) -> None:
         write_json(self.folder / "cells.json", [asdict(cell) for cell in cells])
 
-    def read_cells(self):
+    def read_cells(self) -> list[Cell]:
         cells = json.loads((self.folder / "cells.json").read_text(encoding="utf-8"))
         return [Cell(**cell) for cell in cells]
 
-    def say(self, number, word, value=None):
+    def say(self, number: int, word: Word, value: object = None) -> None:
         write_json(self._path(number, word), value)
 
-    def wait(self, number, word, ended=lambda: None):
+    def wait(self, number: int, word: Word, ended: Callable[[], None] = lambda: None) -> Any:
         """The value that comes with the word.
 
         Args:
@@ -251,7 +256,7 @@ class Exchange:
             time.sleep(POLL_SECONDS)
         return json.loads(path.read_text(encoding="utf-8"))
 
-    def _path(self, number, word):
+    def _path(self, number: int, word: Word) -> Path:
         return self.folder / f"{number:03}.{word}.json"
 
 
@@ -271,7 +276,7 @@ def measure(cells: Iterable[Cell]) -> Iterator[dict]:
             yield from _measure_together(list(group), hosts, exchange)
 
 
-def _measure_together(cells, hosts, exchange):
+def _measure_together(cells: Sequence[Cell], hosts: Hosts, exchange: Exchange) -> Iterator[dict]:
     exchange.write_cells(cells)
     with _running(exchange, cells[0].ranks, hosts) as ended:
         for number, cell in enumerate(cells):
@@ -284,7 +289,7 @@ def _measure_together(cells, hosts, exchange):
 
 
 @contextmanager
-def _exchange():
+def _exchange() -> Iterator[Exchange]:
     folder = Path(tempfile.mkdtemp(prefix="communication-"))
     folder.chmod(0o777)  # the ranks are another user's
     try:
@@ -294,7 +299,7 @@ def _exchange():
 
 
 @contextmanager
-def _running(exchange, ranks, hosts):
+def _running(exchange: Exchange, ranks: int, hosts: Hosts) -> Iterator[Callable[[], None]]:
     """The ranks, started as the launcher of an MPIJob does; gives the check that they still run."""
     log = exchange.folder / "log"
     with open(log, "w") as output:
@@ -311,7 +316,7 @@ def _running(exchange, ranks, hosts):
             environment={"HOROVOD_TIMELINE": "DYNAMIC", "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
 
-        def ended():
+        def ended() -> None:
             if process.poll() is not None:
                 said = log.read_text(errors="replace")[-2000:]
                 raise MeasuringError(f"The ranks ended with status {process.returncode}: {said}")
@@ -376,5 +381,5 @@ def row(
     }
 
 
-def _rounded(seconds):
+def _rounded(seconds: float) -> float:
     return float(f"{seconds:.4g}")

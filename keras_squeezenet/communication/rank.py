@@ -9,6 +9,8 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import keras_squeezenet.startup.quick_start  # noqa: F401
 
@@ -20,6 +22,7 @@ import tensorflow as tf
 from keras_squeezenet import distributed
 from keras_squeezenet.communication.measuring import (
     WORKLOADS,
+    Cell,
     Exchange,
     activities,
     allreduce_seconds,
@@ -45,7 +48,7 @@ WRITER_SECONDS = 10  # at most, to tell the timeline's writer from threads that 
 LONG_UPDATE_SECONDS = 5
 
 
-def main(folder):
+def main(folder: str) -> None:
     take_one_core()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -71,7 +74,7 @@ def main(folder):
             exchange.say(number, "measured", {**measured, **between_steps})
 
 
-def take_one_core():
+def take_one_core() -> None:
     """Stay on one core, before any thread starts; ranks beyond the cores share them in turn.
 
     Without it the scheduler moves ranks between cores as Horovod's threads wake up every ms, and a
@@ -81,7 +84,7 @@ def take_one_core():
     os.sched_setaffinity(0, {cores[int(os.environ["HOROVOD_RANK"]) % len(cores)]})
 
 
-def make_timeline_writer_idle():
+def make_timeline_writer_idle() -> None:
     """Let the writer of Horovod's timeline run only where nothing else wants to.
 
     On rank 0 it polls without a pause from the start to the end, timeline or not (Horovod 0.28.1,
@@ -108,7 +111,7 @@ def make_timeline_writer_idle():
     raise RuntimeError("Expected one busy thread, the writer of Horovod's timeline. Received: none")
 
 
-def _processor_seconds():
+def _processor_seconds() -> dict[int, float]:
     """Of each of this process's threads, by its number."""
     ticks = os.sysconf("SC_CLK_TCK")
     seconds = {}
@@ -122,7 +125,7 @@ def _processor_seconds():
 class Trainer:
     """One network with its batch, trained as users train it."""
 
-    def __init__(self, network):
+    def __init__(self, network: str) -> None:
         size, batch = WORKLOADS[network].image_size, WORKLOADS[network].batch
         keras.utils.set_random_seed(distributed.rank())
         self.model = BUILDERS[network]((size, size, 3))
@@ -130,14 +133,14 @@ class Trainer:
         rng = np.random.default_rng(distributed.rank())
         self.images = tf.constant(rng.uniform(-1, 1, (batch, size, size, 3)), tf.float32)
         self.labels = tf.constant(rng.integers(0, 1000, batch))
-        self.accumulation = None
-        self._compiled_for = None
+        self.accumulation = 1
+        self._compiled_for: tuple[str | None, int] | None = None
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         return sum(math.prod(weight.shape) for weight in self.model.trainable_weights)
 
-    def prepare(self, cell):
+    def prepare(self, cell: Cell) -> None:
         """Compile for a cell, and take the first update, which traces the graph."""
         wanted = (cell.compression, cell.accumulation)
         if wanted == self._compiled_for:
@@ -152,7 +155,7 @@ class Trainer:
         self.accumulation = cell.accumulation
         self.update()
 
-    def update(self):
+    def update(self) -> tuple[float, float]:
         """One update of the weights; the seconds since the epoch when it began and ended."""
         begin = time.time()
         for _ in range(self.accumulation):
@@ -160,19 +163,19 @@ class Trainer:
         return begin, time.time()
 
 
-def measure(trainer, timeline):
+def measure(trainer: Trainer, timeline: Path) -> dict[str, Any]:
     """Times of rank 0's updates, and bytes of all ranks."""
     record = Timeline(timeline)
     with record:
         together()
-        sent = sent_bytes()
+        sent_before = sent_bytes()
         moments = [trainer.update()]
         first = distributed.gather(moments[0][1] - moments[0][0])[0]
         long = first >= LONG_UPDATE_SECONDS
         more = 1 if long else min(MOST_UPDATES, max(3, math.ceil(SECONDS_PER_CELL / first)))
         moments += [trainer.update() for _ in range(more)]
         together()
-    sent = distributed.gather(sent_bytes() - sent)
+    sent = distributed.gather(sent_bytes() - sent_before)
     timed = moments if long else moments[1:]
     return {
         "parameters": trainer.parameters,
@@ -183,7 +186,7 @@ def measure(trainer, timeline):
     }
 
 
-def latency(timeline):
+def latency(timeline: Path) -> float:
     """Seconds of one message: a ring of N ranks sums one number with 2(N-1) after each other."""
     record = Timeline(timeline)
     together()
@@ -196,7 +199,7 @@ def latency(timeline):
     return statistics.median(end - begin for begin, end in spans) / (2 * distributed.size() - 2)
 
 
-def idle_bytes_per_second():
+def idle_bytes_per_second() -> float:
     """What Horovod sends while there is nothing to sum: ranks ask each other about every ms."""
     together()
     sent = sent_bytes()
@@ -207,29 +210,29 @@ def idle_bytes_per_second():
 class Timeline:
     """Horovod's timeline of a block; rank 0 alone has one, and nobody where there is one rank."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.recorded = distributed.size() > 1 and distributed.rank() == 0
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         if distributed.size() > 1:
             _horovod().start_timeline(str(self.path))
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if distributed.size() > 1:
             _horovod().stop_timeline()
 
-    def allreduce_seconds(self, begin, end):
+    def allreduce_seconds(self, begin: float, end: float) -> float:
         return allreduce_seconds(self.path, begin, end) if self.recorded else 0.0
 
 
-def _horovod():
+def _horovod() -> ModuleType:
     import horovod.tensorflow as hvd
 
     return hvd
 
 
-def together():
+def together() -> None:
     """Wait until every rank is here; all that was sent before has then arrived."""
     distributed.total([0])
 

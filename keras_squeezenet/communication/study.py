@@ -7,13 +7,15 @@ computing that is an assumption and is named as one.
 import csv
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_squeezenet.communication.cost_model import (
+    AllReduce,
     Case,
     Costs,
+    Group,
     PredictedTime,
     efficiency,
     fit,
@@ -135,8 +137,9 @@ def link_name(link: float | None) -> str:
     return f"{link / 1e9:g}\u00a0Gbit/s" if link >= 1e9 else f"{link / 1e6:g}\u00a0Mbit/s"
 
 
-def _row(cells):
+def _row(cells: Mapping[str, str]) -> Row:
     link = cells["link_mbit_per_second"]
+    cores = int(cells["cores"])
     case = Case(
         network=cells["network"],
         parameters=int(cells["parameters"]),
@@ -144,7 +147,7 @@ def _row(cells):
         link=None if link == "unlimited" else float(link) * 1e6,
         wire_bytes={"none": 4, "fp16": 2}[cells["compression"]],
         accumulation=int(cells["accumulation"]),
-        cores=int(cells["cores"]),
+        cores=cores,
         burst=BURST_BYTES,
     )
     row = Row(
@@ -163,7 +166,7 @@ def _row(cells):
         idle_bytes_per_second=float(cells["idle_bytes_per_second"]),
         machine=cells["machine"],
     )
-    counts = (case.parameters, case.ranks, case.accumulation, case.cores, row.image_size, row.batch)
+    counts = (case.parameters, case.ranks, case.accumulation, cores, row.image_size, row.batch)
     known = 0 < row.seconds < math.inf and (case.link is None or case.link > 0)
     if min(counts) < 1 or not known:
         raise ValueError(f"numbers must be positive: {dict(cells)}")
@@ -190,7 +193,7 @@ class Study:
     def networks(self) -> list[str]:
         return list(dict.fromkeys(row.case.network for row in self.rows))
 
-    def predictions(self, left_out=None) -> list[PredictedTime]:
+    def predictions(self, left_out: Iterable[Group] | None = None) -> list[PredictedTime]:
         """What `leave_one_out` makes of the rows."""
         return leave_one_out(*_measured(self.rows), left_out)
 
@@ -200,9 +203,13 @@ class Study:
         return Case(network, first.parameters, ranks, link)
 
 
-def _measured(rows):
+def _measured(rows: Sequence[Row]) -> tuple[list[Case], list[float], float]:
     # Where ranks take turns on a core, a message also waits for its turn.
-    latencies = [row.message_seconds for row in rows if 1 < row.case.ranks <= row.case.cores]
+    latencies = [
+        row.message_seconds
+        for row in rows
+        if 1 < row.case.ranks <= (row.case.cores or row.case.ranks)
+    ]
     message = statistics.median(latencies) if latencies else 0.0
     return [row.case for row in rows], [row.seconds for row in rows], message
 
@@ -225,13 +232,11 @@ class Workers:
         """Of all workers of a case together."""
         return case.ranks * case.accumulation * self.batch / self._update_seconds(case)
 
-    def efficiency(
-        self, case: Case, allreduce: Callable[[Costs, Case], float] = ring_seconds
-    ) -> float:
+    def efficiency(self, case: Case, allreduce: AllReduce = ring_seconds) -> float:
         """See `cost_model.efficiency`."""
         return efficiency(self.costs, case, allreduce)
 
-    def _update_seconds(self, case):
+    def _update_seconds(self, case: Case) -> float:
         return case.accumulation * step_seconds(self.costs, case)
 
 

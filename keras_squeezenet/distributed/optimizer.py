@@ -109,8 +109,9 @@ class _AveragedApply:
         self._compression = compression
         self._steps = accumulation_steps
         # Not the optimizer's own variables: the saved optimizer must be the plain one.
-        self._sums: list[tf.Variable | None] = []
-        self._waiting: Any = None  # a tf.Variable from the first step on
+        # Variables of TensorFlow's from the first step on; no sum where no gradient comes.
+        self._sums: list[Any] = []
+        self._waiting: Any = None
 
     def __call__(self, grads: Gradients, trainable_variables: Variables | None = None) -> None:
         if self._averaged:
