@@ -3,6 +3,7 @@
 # make test-slow   the tests that take long; those that start hosts or are held to seconds run alone
 # make k8s-lint    holds the manifests and the Dockerfile of k8s/ against the rules of two linters
 # make docs        the site, in docs/_build/html
+# make dist        the wheel and the sdist, in dist
 # The set-up does only what is missing, so the second time is quick.
 # HOROVOD_WITH_MPI=1 in the environment sets up Horovod with MPI as well; mpicxx is then needed.
 
@@ -15,7 +16,7 @@ LINTERS := .venv-linters
 # Horovod with MPI serves those as well who ask for none: what is there is not taken away.
 HOROVOD := $(VENV)/.horovod$(if $(filter 1,$(HOROVOD_WITH_MPI))$(wildcard $(VENV)/.horovod-mpi),-mpi)
 
-.PHONY: demo test test-slow lint docs k8s-lint torch setup clean
+.PHONY: demo test test-slow lint docs dist k8s-lint torch setup clean
 
 demo: setup
 	sh tools/demo.sh $(RUN) $(RANKS)
@@ -40,6 +41,11 @@ docs: $(VENV)/.docs
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	@touch $@
+
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 # checkov pins what our packages need in other versions: it has an environment of its own.
 k8s-lint: setup $(LINTERS)/.installed

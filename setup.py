@@ -11,5 +11,4 @@ SCRIPTS = "keras_squeezenet.scripts"
 setup(
     packages=[*find_packages(include=["keras_squeezenet*"]), SCRIPTS],
     package_dir={SCRIPTS: "train"},
-    package_data={SCRIPTS: ["recipes/*.yaml"]},
 )
