@@ -11,28 +11,38 @@ from typing import Any
 from keras_squeezenet._version import __version__ as __version__
 from keras_squeezenet.startup.registration import register_with_keras
 
+# `__init__.pyi` says the same to editors and type checkers; a test compares the two.
 _MODULE_OF = {
+    "InputError": "errors",
     "AlexNet": "network.baselines",
     "Architecture": "network.architecture",
+    "FeatureMap": "network.architecture",
     "FireFilters": "network.architecture",
+    "preset": "network.architecture",
     "CeilMaxPooling2D": "network.layers",
     "Fire": "network.layers",
     "ImagePreprocessing": "network.layers",
     "SqueezeNet": "network.models",
     "SqueezeNet1_0": "network.models",
     "SqueezeNet1_1": "network.models",
+    "ListedModel": "network.catalogue",
+    "list_models": "network.catalogue",
     "with_new_head": "network.heads",
+    "folded_weights": "network.folding",
     "decode_predictions": "network.imagenet",
     "preprocess_input": "network.imagenet",
     "profile_model": "network.profile",
-    "Augmentation": "data",
-    "load_dataset": "data",
-    "AverageMetrics": "distributed",
-    "BroadcastState": "distributed",
-    "DistributedOptimizer": "distributed",
+    "Augmentation": "data.augmentation",
+    "load_dataset": "data.dataset",
+    "AverageMetrics": "distributed.callbacks",
+    "BroadcastState": "distributed.callbacks",
+    "DistributedOptimizer": "distributed.optimizer",
+    "ExportError": "litert.export",
     "LiteRTModel": "litert.model",
     "export_litert": "litert.export",
     "CompressedNetwork": "sqz.network",
+    "ConstantSparsity": "compression.with_training.pruning",
+    "PolynomialDecay": "compression.with_training.pruning",
     "Retraining": "compression.with_training.retraining",
     "cluster": "compression.with_training.clustering",
     "dense_sparse_dense": "compression.with_training.dense_sparse_dense",
@@ -43,12 +53,18 @@ _MODULE_OF = {
     "quantize_aware": "compression.with_training.quantization_aware",
     "save_compressed": "compression.saving",
     "share_weights": "compression.without_training.post_training",
+    "Classifier": "inference.classifiers",
+    "open_classifier": "inference.classifiers",
 }
+# Rooms with more public names of their own.
+_PACKAGES = ("data", "distributed", "sqz")
 
 __all__ = sorted([*_MODULE_OF, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_MODULE_OF[name]}")
@@ -56,7 +72,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *_PACKAGES])
 
 
 register_with_keras()

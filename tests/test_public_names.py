@@ -2,8 +2,12 @@
 
 import ast
 import inspect
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 import keras_squeezenet
 from keras_squeezenet.data import Split
@@ -68,3 +72,66 @@ def test_batches_show_their_arguments():
 def test_no_two_public_classes_have_one_name():
     names = Counter(node.name for _, node in definitions(ast.ClassDef))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def stub(package):
+    """(module, name) of each import of a package's `__init__.pyi`, from the package on."""
+    path = Path(package.__file__).with_suffix(".pyi")
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert alias.asname == alias.name, "only so is it public to a type checker"
+                module = node.module.removeprefix(package.__name__).removeprefix(".")
+                found.add((module, alias.name))
+    return found
+
+
+def test_the_stub_says_what_is_imported_on_first_use():
+    names = {(module, name) for name, module in keras_squeezenet._MODULE_OF.items()}
+    packages = {("", name) for name in keras_squeezenet._PACKAGES}
+    assert stub(keras_squeezenet) == names | packages | {("_version", "__version__")}
+    data = keras_squeezenet.data
+    assert stub(data) == {(module, name) for name, module in data._MODULE_OF.items()}
+
+
+def test_a_name_is_where_it_is_said_to_be():
+    for name, module in keras_squeezenet._MODULE_OF.items():
+        assert getattr(keras_squeezenet, name).__module__ == f"keras_squeezenet.{module}", name
+
+
+def test_a_type_checker_sees_the_names(tmp_path):
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import keras_squeezenet\n"
+        "from keras_squeezenet import open_classifier, preset\n"
+        "reveal_type(preset)\n"
+        "reveal_type(open_classifier('model.sqz').classes)\n"
+        "keras_squeezenet.data.load_dataset('digits', image_size='large')\n"
+        "keras_squeezenet.no_such_name\n"
+    )
+    options = ("--follow-imports=silent", "--ignore-missing-imports", "--no-error-summary")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "--cache-dir", tmp_path / "cache", script],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    preset, classes, size, missing = done.stdout.splitlines()
+    assert 'Revealed type is "def (version' in preset
+    assert classes.endswith('Revealed type is "int"')
+    assert 'expected "int"' in size
+    assert 'Module has no attribute "no_such_name"' in missing
+
+
+def test_rooms_with_names_of_their_own_are_imported_on_first_use():
+    code = (
+        "import sys, keras_squeezenet as k\n"
+        "assert 'keras_squeezenet.sqz' not in sys.modules\n"
+        "print(k.sqz.SqzError, k.data.Split, k.distributed.start)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        keras_squeezenet.no_such_name  # noqa: B018

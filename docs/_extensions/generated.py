@@ -23,6 +23,7 @@ TITLES = {
     "compression": "Compression",
     "inference": "Inference",
     "training": "Training",
+    "errors": "Errors",
 }
 
 

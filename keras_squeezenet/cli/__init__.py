@@ -10,6 +10,7 @@ import warnings
 
 import typer
 
+from keras_squeezenet.cli import catalogue
 from keras_squeezenet.cli.compressing import compress, decompress, diff, patch
 from keras_squeezenet.cli.ending import one_line_for_bad_input
 from keras_squeezenet.cli.folders import compare, report
@@ -27,7 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    *(summary, classify, evaluate, export),
+    # By its module: `models` is a module of this folder.
+    *(catalogue.models, summary, classify, evaluate, export),
     *(train, optimize, horovod),
     *(prune, cluster, quantize),
     *(compress, decompress, diff, patch),

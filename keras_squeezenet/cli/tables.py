@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keras_squeezenet.inference.evaluation import Evaluation
     from keras_squeezenet.litert.c_array import CArray
     from keras_squeezenet.litert.export import ExportResult
+    from keras_squeezenet.network.catalogue import ListedModel, PublishedWeights
     from keras_squeezenet.network.profile import ModelProfile
 
 
@@ -37,6 +38,49 @@ def print_profile(profile: ModelProfile) -> None:
         thousands(profile.activation_bytes),
     )
     print_table(columns, rows, total)
+
+
+def print_models(models: Iterable[ListedModel]) -> None:
+    """`ListedModel`s, and of those with published weights where they come from."""
+    print_table(
+        ("model", "parameters", "mult-adds", "pixels", "bytes", "top-1"),
+        [
+            (
+                model.name,
+                f"{model.parameters / 1e6:.2f} M",
+                f"{model.multiply_adds / 1e6:.0f} M",
+                str(model.input_size),
+                thousands(model.weights.bytes) if model.weights else "",
+                f"{model.weights.top1:.3f}" if model.weights else "",
+            )
+            for model in models
+        ],
+    )
+    for model in models:
+        if model.weights:
+            _print_weights(model.constructor, model.weights)
+
+
+def _print_weights(constructor: str, weights: PublishedWeights) -> None:
+    mean = ", ".join(f"{value:g}" for value in weights.mean)
+    lines = (
+        constructor,
+        f"  weights: {weights.url}",
+        f"  licence: {weights.licence} there; made from {weights.original}, "
+        f"{weights.original_licence}",
+        f"  input: channels minus {mean}, preprocessing {weights.preprocessing}",
+        f"  top-1 {weights.top1:.4f} ± {weights.top1_standard_error:.4f}   top-5 {weights.top5:.4f}"
+        f"   {weights.images} photos of {weights.photos}, {_framed(weights)}",
+    )
+    for line in lines:
+        print(printable(line))
+
+
+def _framed(weights: PublishedWeights) -> str:
+    square = f"{weights.image_size}×{weights.image_size} pixels"
+    if weights.resize == "stretch":
+        return f"squeezed into {square}"
+    return f"the central {square} of a short side of {weights.resize}"
 
 
 def print_evaluation(

@@ -102,14 +102,24 @@ def check_model_path(path: str | Path) -> Path:
 
 
 def open_classifier(path: str | Path) -> Classifier:
-    """Read a .keras file, with class_names.json beside it, or a .sqz or .tflite file.
+    """A classifier, whatever holds it, asked the same way.
 
-    Of a .keras file that is a link, class_names.json may be beside the file that it leads to.
+    Args:
+        path: of a .keras file, with class_names.json beside it, or a .sqz or .tflite file; or "1.0"
+            or "1.1", the published ImageNet network. Of a .keras file that is a link,
+            class_names.json may be beside the file that it leads to.
+
+    Returns:
+        A `Classifier`: its `predict` takes float32 `[n, side, side, 3]`, RGB 0…255, and gives
+        probabilities float32 `[n, classes]`.
 
     Raises:
         ModelFileError: one line: the file is missing, broken, or no image classifier.
+        PublishedFileError: the published weights cannot be had.
         NotInstalledError: LiteRT is not installed, and the file is a .tflite file.
     """
+    if str(path) in PUBLISHED_VERSIONS:
+        return open_published(str(path))
     path = check_model_path(path)
     try:
         return _READERS[path.suffix](path)
