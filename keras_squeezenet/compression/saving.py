@@ -158,7 +158,7 @@ def settings_of(model):
     if "conv1_normalization" in layers:
         raise NotASqueezeNetError(
             "`model` must have its batch normalization folded away: "
-            f"keras_squeezenet.network.folding.folded_weights. Received: {model.name} with it"
+            f"keras_squeezenet.folded_weights. Received: {model.name} with it"
         )
     fires = [layer for layer in model.layers if isinstance(layer, Fire)]
     last_number = FIRST_FIRE + len(fires)

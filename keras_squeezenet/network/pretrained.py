@@ -155,7 +155,7 @@ def _read_keras(path, architecture):
         if not convolutions[name].use_bias:
             raise WeightFileError(
                 f"Expected biases. Received: {name} without any in {path}. Batch normalization has "
-                "to be folded away first: keras_squeezenet.network.folding.folded_weights"
+                "to be folded away first: keras_squeezenet.folded_weights"
             )
         kernels[name] = keras.ops.convert_to_numpy(kernel)
         biases[name] = keras.ops.convert_to_numpy(convolutions[name].bias)
