@@ -220,13 +220,13 @@ def on_image(*chain, shape=(8, 8, 3)):
         (lambda: on_image(layers.UnitNormalization(name="odd")), "Layer odd of class UnitNorm"),
         (
             lambda: on_image(Fire(2, 3, 4, batch_normalization=True, name="counting")),
-            "Layer counting of class Fire .*see folding.folded_weights",
+            "Layer counting of class Fire .*see folded_weights",
         ),
         (
             lambda: SqueezeNet(
                 weights=None, input_shape=(32, 32, 3), classes=3, batch_normalization=True
             ),
-            "Layer conv1_normalization .*see folding.folded_weights",
+            "Layer conv1_normalization .*see folded_weights",
         ),
         (lambda: on_image(lambda x: x + 1), "Layer add.* of class Add has no twin"),
         (

@@ -505,6 +505,16 @@ class TestProcess:
         assert 0 < sum(found.values()) <= 1
 
 
+@pytest.mark.shared
+def test_the_published_networks_are_opened_by_their_versions(shared, monkeypatch):
+    monkeypatch.setenv("KERAS_SQUEEZENET_WEIGHTS", str(shared / "weights"))
+    for version, side in (("1.0", 227), ("1.1", 224)):
+        found = open_classifier(version)
+        assert (found.classes, found.image_size, found.class_names[90]) == (1000, side, "lorikeet")
+    with pytest.raises(classifiers.ModelFileError, match=r"Expected 1\.0, 1\.1 or.*Received: 1\.2"):
+        open_classifier("1.2")
+
+
 def test_a_model_that_prepares_no_images_is_said_to_get_them_as_they_are(tmp_path, caplog):
     shape = {"input_shape": (33, 33, 3), "classes": 3, "weights": None}
     for prepares in (False, True):

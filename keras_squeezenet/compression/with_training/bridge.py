@@ -263,7 +263,7 @@ class _Walk:
         if type(operation) is BatchNormalization or getattr(
             operation, "batch_normalization", False
         ):
-            expected = "the network without batch normalization, see folding.folded_weights"
+            expected = "the network without batch normalization, see folded_weights"
             raise _refusal(operation, name, expected, "batch_normalization=True")
         if type(operation) is Fire:
             return self._fire(operation, name, inputs)
