@@ -56,6 +56,15 @@ def save_compressed(
         NotASqueezeNetError: the model is of another kind.
         InputError: a kernel has more than 65,536 distinct values, or an argument is none of these.
         OSError: the file cannot be written.
+
+    Example:
+
+    >>> model = SqueezeNet(weights=None, classes=2, input_shape=(64, 64, 3))
+    >>> size = save_compressed(model, "model.sqz", bits=4, class_names=["cat", "dog"])
+    >>> load_compressed("model.sqz").output_shape
+    (None, 2)
+    >>> open_classifier("model.sqz").class_names
+    ('cat', 'dog')
     """
     path = Path(path)
     if path.suffix != ".sqz":

@@ -32,6 +32,11 @@ class Augmentation:
 
     Raises:
         DataError: A value is of the wrong kind or out of range.
+
+    Example:
+
+    >>> digits = load_dataset("digits", image_size=32)
+    >>> batches = digits.train.train_batches(16, augmentation=Augmentation(shift=0.1))
     """
 
     flip: bool = False

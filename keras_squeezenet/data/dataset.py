@@ -416,6 +416,15 @@ def load_dataset(
 
     Raises:
         DataError: An argument is out of range, or the source is missing, empty or inconsistent.
+
+    Example:
+
+    >>> digits = load_dataset("digits", image_size=32)
+    >>> digits.train.count, digits.val.count, digits.class_names[:3]
+    (1438, 359, ('0', '1', '2'))
+    >>> images, labels = next(iter(digits.val.val_batches(16)))
+    >>> tuple(images.shape), tuple(labels.shape)
+    ((16, 32, 32, 3), (16,))
     """
     if not is_number(val_fraction) or not 0 < val_fraction < 1:
         raise DataError(

@@ -54,6 +54,14 @@ def DistributedOptimizer(
 
     Raises:
         ValueError: for arguments outside these, or an optimizer that is distributed already.
+
+    Example, which runs on one process and, after `horovodrun`, on several:
+
+    >>> distributed.start()
+    >>> model = SqueezeNet(weights=None, classes=10, input_shape=(32, 32, 3))
+    >>> optimizer = DistributedOptimizer(keras.optimizers.SGD(0.01), compression="fp16")
+    >>> model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+    >>> callbacks = [BroadcastState(), AverageMetrics()]  # for `model.fit`
     """
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(

@@ -187,6 +187,16 @@ def export_litert(
         ExportError: the converter failed, or file and model disagree. Nothing is written then.
         OSError: the file cannot be written.
         NotInstalledError: TensorFlow or LiteRT is not installed.
+
+    Example:
+
+    >>> model = SqueezeNet(weights=None, classes=2, input_shape=(64, 64, 3))
+    >>> photos = np.random.default_rng(0).uniform(-100, 100, (4, 64, 64, 3)).astype("float32")
+    >>> written = export_litert(model, "model.tflite", check_images=photos)
+    >>> written.images_checked, written.decisions_equal
+    (4, 1.0)
+    >>> LiteRTModel("model.tflite").predict(photos).shape
+    (4, 2)
     """
     require("litert")
     path = Path(path)

@@ -276,6 +276,14 @@ class Architecture:
 
         Raises:
             ValueError: names the argument that makes no network.
+
+        Example:
+
+        >>> slim = Architecture.from_metaparameters(squeeze_ratio=0.0625, bypass="simple")
+        >>> slim.fires[1]
+        FireFilters(squeeze=8, expand1x1=64, expand3x3=64, bypass='simple')
+        >>> SqueezeNet(weights=None, architecture=slim, classes=10).count_params()
+        381226
         """
         _check_integer("base_e", base_e, minimum=1)
         _check_integer("incr_e", incr_e, minimum=0)
@@ -329,8 +337,16 @@ def preset(version):
 
     1.1 is defined in https://github.com/forresti/SqueezeNet/tree/master/SqueezeNet_v1.1.
 
+    Returns:
+        An `Architecture`.
+
     Raises:
         ValueError: for another version.
+
+    Example:
+
+    >>> preset("1.1").pool_after
+    (1, 3, 5)
     """
     if version not in PRESETS:
         raise ValueError(

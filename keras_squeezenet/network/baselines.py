@@ -49,6 +49,11 @@ def AlexNet(
 
     Raises:
         ValueError: for arguments outside these; the text names them.
+
+    Example:
+
+    >>> AlexNet(include_top=False).output_shape
+    (None, 6, 6, 256)
     """
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling}")

@@ -34,6 +34,11 @@ def preprocess_input(x, data_format=None):
 
     Raises:
         ValueError: for another shape or data format.
+
+    Example:
+
+    >>> preprocess_input(np.zeros((224, 224, 3)))[0, 0]
+    array([-104., -117., -123.], dtype=float32)
     """
     if len(x.shape) not in (3, 4):
         raise ValueError(

@@ -355,6 +355,11 @@ class ImagePreprocessing(layers.Layer):
 
     Raises:
         ValueError: for another mode, and for other than 3 channels where the mode needs them.
+
+    Example:
+
+    >>> np.unique(ImagePreprocessing("tf")(255 * keras.ops.ones((1, 8, 8, 3))))
+    array([1.], dtype=float32)
     """
 
     def __init__(self, mode="caffe", data_format=None, **kwargs):

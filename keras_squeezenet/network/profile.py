@@ -112,6 +112,12 @@ def profile_model(model, input_shape=None):
     Raises:
         ValueError: for a model without a graph of layers, for a size that stays unknown, and for
             an `input_shape` that contradicts the model's.
+
+    Example:
+
+    >>> profile = profile_model(SqueezeNet(weights=None))
+    >>> profile.parameters, profile.multiply_adds, profile.layers[0].name
+    (1235496, 349151936, 'conv1')
     """
     graph = graph_of(model)
     rows = []

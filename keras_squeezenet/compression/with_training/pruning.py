@@ -208,6 +208,28 @@ def prune(
     Raises:
         RetrainingError: for arguments that do not go together, and a schedule that would not prune.
         BridgeError: the model cannot be carried to tf_keras.
+
+    Example, of a network that would have been trained:
+
+    >>> digits = load_dataset("digits", image_size=16)
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((16, 16, 3)),
+    ...         keras.layers.Rescaling(1 / 255),
+    ...         keras.layers.Conv2D(8, 3, activation="relu"),
+    ...         keras.layers.GlobalAveragePooling2D(),
+    ...         keras.layers.Dense(10, activation="softmax"),
+    ...     ]
+    ... )
+    >>> pruned = prune(
+    ...     model,
+    ...     digits.train.train_batches(32),
+    ...     retraining=Retraining(epochs=1, steps_per_epoch=4),
+    ...     schedule=PolynomialDecay(unit="steps", end=3, every=1),
+    ...     sparsity=0.75,
+    ... )
+    >>> pruned.density
+    0.25
     """
     check_classifier(model)
     kernel_by_name = kernels(model)
