@@ -1,5 +1,8 @@
 """From a `CompressedNetwork` to the bytes of a .sqz file, and back."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,23 +10,25 @@ import numpy as np
 from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.sqz import container, context_coding, faithful, numbers
 from keras_squeezenet.sqz.container import Header
-from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
-from keras_squeezenet.sqz.numbers import Alphabet
-from keras_squeezenet.sqz.reading import SqzError
+from keras_squeezenet.sqz.network import CompressedNetwork, KernelShape, SharedValues, Values
+from keras_squeezenet.sqz.numbers import Alphabet, Layer
+from keras_squeezenet.sqz.reading import Bytes, SqzError
 
 CODERS = {"faithful": faithful, "best": context_coding}
 COMMON_SECTIONS = ("header", "class names", "codebooks", "biases")
 SECTIONS = {mode: (*COMMON_SECTIONS, *coder.SECTIONS) for mode, coder in CODERS.items()}
 
 
-def encode(network, mode="best", predictors=None):
+def encode(
+    network: CompressedNetwork, mode: str = "best", predictors: Bytes | None = None
+) -> bytes:
     """The bytes of a .sqz file.
 
     They depend on the network's `values` only: entries of a codebook that no weight uses are not
     kept, beside those of a uniform grid.
 
     Args:
-        network: a `CompressedNetwork`.
+        network: what to write.
         mode: "faithful" or "best".
         predictors: for the best mode, the section of a file of about the same weights, which
             saves the time of fitting them; None: they are fitted.
@@ -45,8 +50,8 @@ def encode(network, mode="best", predictors=None):
     return container.write_file(mode, [sections[name] for name in SECTIONS[mode]])
 
 
-def decode(data):
-    """The `CompressedNetwork` in the bytes of a .sqz file.
+def decode(data: Bytes) -> CompressedNetwork:
+    """The network in the bytes of a .sqz file.
 
     Raises:
         SqzError: the bytes are not such a file.
@@ -54,7 +59,7 @@ def decode(data):
     return Contents.read(data).network()
 
 
-def bytes_spent(data):
+def bytes_spent(data: Bytes) -> dict[str, int]:
     """What the bytes of a .sqz file are spent on: a dict that adds up to their number.
 
     Raises:
@@ -80,14 +85,14 @@ class Contents:
     """
 
     mode: str
-    sections: dict[str, bytes]
+    sections: dict[str, memoryview]
     header: Header
-    shapes: dict[str, tuple[int, int, int, int]]
-    layers: list[tuple[Alphabet, np.ndarray]]
-    biases: list[np.ndarray]
+    shapes: dict[str, KernelShape]
+    layers: list[Layer]
+    biases: list[Values]
 
     @classmethod
-    def read(cls, data):
+    def read(cls, data: Bytes) -> Contents:
         mode, sections = container.read_file(data, SECTIONS)
         try:
             # What is not finite is refused where it would become a value.
@@ -99,7 +104,7 @@ class Contents:
             raise SqzError(f"the file holds no network: {one_line(error, 200)}") from error
 
     @classmethod
-    def _of_sections(cls, mode, sections):
+    def _of_sections(cls, mode: str, sections: dict[str, memoryview]) -> Contents:
         header = Header.decode(sections["header"])
         shapes = header.architecture.kernel_shapes(header.classes)
         alphabets = numbers.decode_codebooks(sections["codebooks"], len(shapes))
@@ -109,10 +114,10 @@ class Contents:
         return cls(mode, sections, header, shapes, layers, biases)
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...] | None:
         return container.decode_class_names(self.sections["class names"])
 
-    def network(self):
+    def network(self) -> CompressedNetwork:
         """Raises `SqzError` where the header and the arrays make none."""
         try:
             return network_of(self.header, self.class_names, self.layers, self.biases)
@@ -122,7 +127,12 @@ class Contents:
             raise SqzError(f"the file holds no network: {one_line(error, 200)}") from error
 
 
-def network_of(header, class_names, layers, biases):
+def network_of(
+    header: Header,
+    class_names: tuple[str, ...] | None,
+    layers: Sequence[Layer],
+    biases: Sequence[Values],
+) -> CompressedNetwork:
     """The `CompressedNetwork` of decoded parts; see `Contents`."""
     shapes = header.architecture.kernel_shapes(header.classes)
     kernels = [SharedValues(codes, alphabet.codebook) for alphabet, codes in layers]
@@ -134,7 +144,7 @@ def network_of(header, class_names, layers, biases):
     )
 
 
-def _alphabet_and_codes(shared):
+def _alphabet_and_codes(shared: SharedValues) -> Layer:
     """The alphabet of the values in use, and the array as codes of it."""
     used = np.bincount(shared.codes.ravel(), minlength=len(shared.codebook)) > 0
     alphabet = Alphabet.of(shared.codebook[used])

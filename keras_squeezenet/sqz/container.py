@@ -5,13 +5,16 @@
 
 import json
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import one_line
 from keras_squeezenet.network.architecture import Architecture, FireFilters
-from keras_squeezenet.sqz.reading import Reader, SqzError, varint
+from keras_squeezenet.sqz.network import CompressedNetwork
+from keras_squeezenet.sqz.reading import Bytes, Reader, SqzError, varint
 
 MAGIC = b"\x89SQZ"
 UPDATE_MAGIC = b"\x89SQZDELTA"
@@ -51,7 +54,7 @@ class Header:
     resize: int | str | None
     dropout_rate: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shapes = self.architecture.kernel_shapes(self.classes).values()
         for name, value, limit in (
             ("fires", len(self.architecture.fires), MAX_FIRES),
@@ -66,15 +69,15 @@ class Header:
                 raise SqzError(f"a .sqz file holds at most {limit} {name}. Received: {value}")
 
     @classmethod
-    def of(cls, network):
+    def of(cls, network: CompressedNetwork) -> "Header":
         return cls(*(getattr(network, name) for name in cls.__dataclass_fields__))
 
-    def encode(self):
+    def encode(self) -> bytes:
         fields = [getattr(self, name) for name in self.__dataclass_fields__]
         return _deflate_json([architecture_list(self.architecture), *fields[1:]], DICTIONARY)
 
     @classmethod
-    def decode(cls, data):
+    def decode(cls, data: Bytes) -> "Header":
         fields = _json_list(_inflate(data, MAX_HEADER, "header", DICTIONARY), "header")
         if len(fields) != len(cls.__dataclass_fields__):
             raise SqzError(f"the header must have 8 fields. Received: {len(fields)}")
@@ -85,31 +88,31 @@ class Header:
         return cls(_architecture(fields[0]), *fields[1:])
 
 
-def encode_class_names(names):
+def encode_class_names(names: Iterable[str] | None) -> bytes:
     return b"" if names is None else _deflate_json(list(names), b"")
 
 
-def decode_class_names(data):
+def decode_class_names(data: Bytes) -> tuple[str, ...] | None:
     if not data:
         return None
     names = _json_list(_inflate(data, MAX_CLASS_NAMES, "class names", b""), "class names")
     return tuple(names)
 
 
-def write_file(mode, sections):
+def write_file(mode: str, sections: Sequence[bytes]) -> bytes:
     return with_checksum(MAGIC + bytes([VERSION, MODES.index(mode)]) + joined(sections))
 
 
-def joined(sections):
+def joined(sections: Sequence[bytes]) -> bytes:
     """The lengths of all sections, then the sections."""
     return b"".join([*(varint(len(section)) for section in sections), *sections])
 
 
-def with_checksum(data):
+def with_checksum(data: bytes) -> bytes:
     return data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def checked(data, magic, kind, versions):
+def checked(data: Bytes, magic: bytes, kind: str, versions: Sequence[int]) -> tuple[int, Reader]:
     """The version, and a reader of what stands between it and the checksum, all of them checked."""
     data = memoryview(data)
     start = bytes(data[: len(UPDATE_MAGIC)])
@@ -133,14 +136,16 @@ def checked(data, magic, kind, versions):
     return version, reader
 
 
-def read_file(data, section_names):
+def read_file(
+    data: Bytes, section_names: Mapping[str, Sequence[str]]
+) -> tuple[str, dict[str, memoryview]]:
     """The mode and the sections by name; `section_names` has the names by mode."""
     _, reader = checked(data, MAGIC, ".sqz file", (VERSION,))
     mode = MODES[reader.varint(len(MODES) - 1)]
     return mode, reader.sections(section_names[mode])
 
 
-def architecture_list(architecture):
+def architecture_list(architecture: Architecture) -> list[Any]:
     fires = [
         [f.squeeze, f.expand1x1, f.expand3x3, *([f.bypass] if f.bypass else [])]
         for f in architecture.fires
@@ -156,7 +161,7 @@ def architecture_list(architecture):
     ]
 
 
-def _architecture(fields):
+def _architecture(fields: Any) -> Architecture:
     try:
         name, filters, kernel_size, fires, pool_after, input_size, padding = fields
         if not isinstance(name, str) or len(fires) > MAX_FIRES:
@@ -169,7 +174,7 @@ def _architecture(fields):
         raise SqzError(f"the header has no architecture: {one_line(error, 200)}") from error
 
 
-def _json_list(data, what):
+def _json_list(data: bytes, what: str) -> list[Any]:
     try:
         fields = json.loads(data.decode(errors="surrogatepass"), parse_int=_integer)
     except (ValueError, RecursionError) as error:
@@ -179,20 +184,20 @@ def _json_list(data, what):
     return fields
 
 
-def _integer(digits):
+def _integer(digits: str) -> int:
     # No number in a header is larger; thousands of digits would be slow, or an error, elsewhere.
     if len(digits) > MAX_DIGITS or int(digits) > MAX_WEIGHTS:
         raise SqzError(f"a number must be at most {MAX_WEIGHTS}. Received: {digits[:20]}")
     return int(digits)
 
 
-def _deflate_json(fields, dictionary):
+def _deflate_json(fields: list[Any], dictionary: bytes) -> bytes:
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, dictionary)
     return compressor.compress(text.encode(errors="surrogatepass")) + compressor.flush()
 
 
-def _inflate(data, maximum, what, dictionary):
+def _inflate(data: Bytes, maximum: int, what: str, dictionary: bytes) -> bytes:
     inflater = zlib.decompressobj(-15, dictionary)
     try:
         inflated = inflater.decompress(data, maximum)

@@ -6,14 +6,16 @@ them, in whichever mode, with whatever codebooks. `docs/sqz.md` has the bytes th
 
 import hashlib
 import struct
+from typing import Any
 
 from keras_squeezenet.sqz.container import architecture_list
+from keras_squeezenet.sqz.network import CompressedNetwork
 
 DIGEST_BYTES = 32
 
 
-def digest(network):
-    """SHA-256 of all that a `CompressedNetwork` is: its description and every value, in order."""
+def digest(network: CompressedNetwork) -> bytes:
+    """SHA-256 of all that a network is: its description and every value, in order."""
     description = [
         architecture_list(network.architecture),
         network.classes,
@@ -32,7 +34,7 @@ def digest(network):
     return hashed.digest()
 
 
-def _tagged(value):
+def _tagged(value: Any) -> bytes:
     """A value as bytes that no other value has: type, length where that varies, content."""
     if value is None:
         return b"n"

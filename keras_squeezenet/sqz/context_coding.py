@@ -6,23 +6,30 @@ convolutions, from the filters that have been like it so far (object classes are
 weights have been around tells how far off that may be. See `context_model.py`.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from constriction import stream
+from numpy.typing import ArrayLike
 
 from keras_squeezenet.sqz import numbers
 from keras_squeezenet.sqz.context_model import (
     UNIT,
     AdaptiveCounts,
     CodedKernel,
+    Coder,
+    Floats,
+    Symbols,
     class_of_values,
     coefficients_shape,
     places_apart,
     sources,
 )
-from keras_squeezenet.sqz.reading import Reader, SqzError
+from keras_squeezenet.sqz.network import Codes, KernelShape
+from keras_squeezenet.sqz.numbers import Alphabet, Layer
+from keras_squeezenet.sqz.reading import Bytes, Integers, Reader, SqzError
 
 SECTIONS = ("predictors", "codes")
 
@@ -44,10 +51,14 @@ class Predictor:
     """
 
     quantum: int
-    coefficients: np.ndarray
+    coefficients: Integers
 
 
-def encode(layers, predictors=None):
+# Of the last kernel of one place, and of several, the counts to begin with.
+Inherited = dict[bool, Floats]
+
+
+def encode(layers: Sequence[Layer], predictors: Bytes | None = None) -> dict[str, bytes]:
     """Two sections.
 
     Args:
@@ -61,16 +72,18 @@ def encode(layers, predictors=None):
     if predictors is None:
         predictors = _encode_predictors([_fitted(*layer) for layer in layers])
     fitted = _decode_predictors(predictors, [codes.shape for _, codes in layers])
-    coder, inherited = Encoder(), {}
+    coder, inherited = Encoder(), Inherited()
     for (alphabet, codes), predictor in zip(layers, fitted, strict=True):
         _code(coder, inherited, alphabet, predictor, codes.shape, codes)
     return {"predictors": bytes(predictors), "codes": coder.data()}
 
 
-def decode(sections, alphabets, shapes):
+def decode(
+    sections: Mapping[str, Bytes], alphabets: Sequence[Alphabet], shapes: Sequence[KernelShape]
+) -> list[Codes]:
     """Codes of the kernels, uint16: the inverse of `encode`."""
     fitted = _decode_predictors(sections["predictors"], shapes)
-    coder, inherited = Decoder(sections["codes"]), {}
+    coder, inherited = Decoder(sections["codes"]), Inherited()
     layers = [
         _code(coder, inherited, *layer) for layer in zip(alphabets, fitted, shapes, strict=True)
     ]
@@ -81,37 +94,45 @@ def decode(sections, alphabets, shapes):
 class Encoder:
     """`code` takes symbols, int32, and the weights that say how probable each symbol is."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._coder = stream.queue.RangeEncoder()
 
-    def code(self, weights, count, symbols):
+    def code(self, weights: Floats, count: int, symbols: Symbols | None = None) -> Symbols:
+        assert symbols is not None  # nothing to decode from
         self._coder.encode(symbols, stream.model.Categorical(weights, perfect=False))
         return symbols
 
-    def data(self):
+    def data(self) -> bytes:
         return self._coder.get_compressed().astype("<u4").tobytes()
 
 
 class Decoder:
     """`code` gives symbols back where the encoder's took them."""
 
-    def __init__(self, data):
+    def __init__(self, data: Bytes) -> None:
         if len(data) % 4:
             raise SqzError(f"a section of codes has 32-bit words. Received: {len(data)} bytes")
         self._coder = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
 
-    def code(self, weights, count, symbols=None):
+    def code(self, weights: Floats, count: int, symbols: Symbols | None = None) -> Symbols:
         try:
             return self._coder.decode(stream.model.Categorical(weights, perfect=False), count)
         except (AssertionError, ValueError) as error:
             raise SqzError("a section of codes is damaged") from error
 
-    def finish(self):
+    def finish(self) -> None:
         if not self._coder.maybe_exhausted():
             raise SqzError("a section of codes goes on after its end")
 
 
-def _code(coder, inherited, alphabet, predictor, shape, codes=None):
+def _code(
+    coder: Coder,
+    inherited: Inherited,
+    alphabet: Alphabet,
+    predictor: Predictor,
+    shape: KernelShape,
+    codes: Codes | None = None,
+) -> Codes:
     """Codes of a kernel, through the encoder or out of the decoder."""
     values = class_of_values(alphabet, predictor.quantum)
     counts = AdaptiveCounts(int(np.abs(values).max()), inherited.get(shape[0] * shape[1] > 1))
@@ -125,12 +146,12 @@ def _code(coder, inherited, alphabet, predictor, shape, codes=None):
     return _code_members(coder, values, kernel.classes().reshape(shape), codes)
 
 
-def _code_members(coder, values, classes, codes):
+def _code_members(coder: Coder, values: Integers, classes: Integers, codes: Codes | None) -> Codes:
     """Which of the values of its class each weight has."""
     result = np.zeros(classes.shape, np.uint16)
     for value in range(int(classes.min()), int(classes.max()) + 1):
         chosen = classes == value
-        count = np.count_nonzero(chosen)
+        count = int(np.count_nonzero(chosen))
         if not count:
             continue
         first, end = np.searchsorted(values, [value, value + 1]).tolist()
@@ -143,7 +164,7 @@ def _code_members(coder, values, classes, codes):
     return result
 
 
-def code_frequencies(coder, alphabet, count, symbols):
+def code_frequencies(coder: Coder, alphabet: int, count: int, symbols: Symbols | None) -> Codes:
     """Symbols that depend on nothing but how often they have come."""
     if alphabet == 1:
         return np.zeros(count, np.uint16)
@@ -158,14 +179,14 @@ def code_frequencies(coder, alphabet, count, symbols):
     return coded
 
 
-def _encode_predictors(predictors):
-    fields = []
+def _encode_predictors(predictors: Sequence[Predictor]) -> bytes:
+    fields: list[ArrayLike] = []
     for predictor in predictors:
         fields += [[predictor.quantum], numbers.zigzag(predictor.coefficients.ravel())]
     return numbers.encode_integers(np.concatenate(fields))
 
 
-def _decode_predictors(data, shapes):
+def _decode_predictors(data: Bytes, shapes: Sequence[KernelShape]) -> list[Predictor]:
     reader = Reader(data, "section of predictors")
     sizes = [1 + prod(coefficients_shape(shape)) for shape in shapes]
     fields = numbers.decode_integers(reader, sum(sizes))
@@ -174,7 +195,7 @@ def _decode_predictors(data, shapes):
     return [_predictor(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _predictor(fields, shape):
+def _predictor(fields: Integers, shape: KernelShape) -> Predictor:
     quantum, coefficients = int(fields[0]), numbers.unzigzag(fields[1:])
     if not 1 <= quantum <= MAX_QUANTUM:
         raise SqzError(f"a class is from 1 to {MAX_QUANTUM} units wide. Received: {quantum}")
@@ -183,7 +204,7 @@ def _predictor(fields, shape):
     return Predictor(quantum, coefficients.reshape(coefficients_shape(shape)))
 
 
-def _fitted(alphabet, codes):
+def _fitted(alphabet: Alphabet, codes: Codes) -> Predictor:
     """Of some predictors the one with which the kernel, by itself, takes the fewest bytes."""
     values = alphabet.codebook[codes].astype(np.float64)
     rms = np.sqrt(np.mean(values**2)) / float(alphabet.unit)
@@ -194,13 +215,13 @@ def _fitted(alphabet, codes):
     return min(predictors, key=lambda predictor: _bytes_alone(alphabet, codes, predictor))
 
 
-def _bytes_alone(alphabet, codes, predictor):
+def _bytes_alone(alphabet: Alphabet, codes: Codes, predictor: Predictor) -> int:
     coder = Encoder()
     _code(coder, {}, alphabet, predictor, codes.shape, codes)
     return len(coder.data())
 
 
-def _fitted_to_classes(alphabet, codes, quantum):
+def _fitted_to_classes(alphabet: Alphabet, codes: Codes, quantum: int) -> Predictor:
     height, width, _, _ = places_apart(codes.shape)
     classes = class_of_values(alphabet, quantum).astype(np.float64)[codes]
     places = classes.reshape(height * width, -1)
@@ -211,6 +232,6 @@ def _fitted_to_classes(alphabet, codes, quantum):
     return Predictor(quantum, coefficients)
 
 
-def _regression(known, wanted):
+def _regression(known: Floats, wanted: Floats) -> Floats:
     fit = np.linalg.solve(known @ known.T + np.eye(len(known)), known @ wanted)
     return np.clip(np.rint(fit * UNIT), -MAX_COEFFICIENT, MAX_COEFFICIENT)

@@ -5,9 +5,17 @@ IEEE operations element by element on integers and quotients; sums and matrix pr
 integers only, small enough to be exact in any order. `docs/sqz.md` has the formulas.
 """
 
-import numpy as np
+from __future__ import annotations
 
-from keras_squeezenet.sqz.reading import SqzError
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_squeezenet.sqz.network import KernelShape
+from keras_squeezenet.sqz.numbers import Alphabet
+from keras_squeezenet.sqz.reading import Integers, SqzError
 
 MAX_CLASS = 12  # magnitude of a class of values
 UNIT = 32  # a prediction counts in 1/32 classes
@@ -36,6 +44,17 @@ ACTIVITIES = len(ACTIVITY_ENDS) + 1
 CONTEXTS = (len(PREDICTION_ENDS) + 1) * ACTIVITIES
 
 
+Floats = NDArray[np.float64]
+Symbols = NDArray[np.int32]
+
+
+class Coder(Protocol):
+    """An entropy coder: an encoder takes symbols and gives them back, a decoder finds them."""
+
+    def code(self, weights: Floats, count: int, symbols: Symbols | None = None) -> Symbols:
+        """`count` symbols, each as probable as its weight says."""
+
+
 class AdaptiveCounts:
     """How often each symbol -highest … highest has come in each context.
 
@@ -44,7 +63,7 @@ class AdaptiveCounts:
         inherited: `counts()` of a kernel before, or None.
     """
 
-    def __init__(self, highest, inherited=None):
+    def __init__(self, highest: int, inherited: Floats | None = None) -> None:
         self._highest = highest
         self._symbols = 2 * highest + 1
         self._counts = np.zeros((CONTEXTS, self._symbols))
@@ -57,12 +76,12 @@ class AdaptiveCounts:
         self._prior = np.ldexp(1.0, -np.minimum(np.abs(np.arange(self._symbols) - highest), 8))
         self._coded = 0
 
-    def counts(self):
+    def counts(self) -> Floats:
         """The counts of all symbols -MAX_CLASS … MAX_CLASS: float64 `[contexts, symbols]`."""
         margin = MAX_CLASS - self._highest
         return np.pad(self._counts, ((0, 0), (margin, margin)))
 
-    def code(self, coder, contexts, symbols=None):
+    def code(self, coder: Coder, contexts: Integers, symbols: Integers | None = None) -> Integers:
         """Symbols in their contexts, through an encoder, or out of a decoder; int64 `[n]`.
 
         They are coded in chunks, between which the counts are brought up to date.
@@ -77,7 +96,7 @@ class AdaptiveCounts:
             start = end
         return coded - self._highest
 
-    def _code_chunk(self, coder, contexts, symbols):
+    def _code_chunk(self, coder: Coder, contexts: Integers, symbols: Integers | None) -> Integers:
         """All symbols of the first context, of the second, …: each takes one model, one call."""
         weights = self._weights()
         order = np.argsort(contexts, kind="stable")
@@ -96,7 +115,7 @@ class AdaptiveCounts:
         self._coded += len(contexts)
         return coded
 
-    def _weights(self):
+    def _weights(self) -> Floats:
         """Weights of the symbols; wider contexts are the prior of the narrower ones in them."""
         counts = self._counts.reshape(-1, ACTIVITIES, self._symbols)
         by_prediction = counts.sum(axis=1)
@@ -108,7 +127,7 @@ class AdaptiveCounts:
         return np.floor(share * 2.0**20).reshape(CONTEXTS, -1) + 1
 
 
-def _shares(counts, prior, strength):
+def _shares(counts: Floats, prior: Floats, strength: int) -> Floats:
     return (counts + prior * strength) / (counts.sum(axis=-1, keepdims=True) + strength)
 
 
@@ -124,7 +143,7 @@ class CodedKernel:
         coefficients: int64 `coefficients_shape(shape)`, in 1/32.
     """
 
-    def __init__(self, shape, coefficients):
+    def __init__(self, shape: KernelShape, coefficients: Integers) -> None:
         height, width, self._channels, self._filters = places_apart(shape)
         self._sources = sources(height, width)
         self._coefficients = coefficients
@@ -144,19 +163,19 @@ class CodedKernel:
         )
         if self._compared:
             self._products = np.zeros((self._filters, self._filters), np.float32)
-        self._likeness = None
+        self._likeness: NDArray[np.float32] | None = None
 
-    def ordered(self, classes):
+    def ordered(self, classes: NDArray[np.int8]) -> NDArray[np.int8]:
         """Classes of a whole kernel as rows and columns in the order of coding."""
         return classes.reshape(self._classes.shape)[:, self._order]
 
-    def classes(self):
+    def classes(self) -> NDArray[np.int8]:
         """What `ordered` was given, int8 `[rows, filters]`."""
         classes = np.empty(self._classes.shape, np.int8)
         classes[:, self._order] = self._classes
         return classes
 
-    def blocks(self):
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Slices of rows and of columns; each is to be added before the next is asked for."""
         sizes = [len(range(group, self._filters, self._groups)) for group in range(self._groups)]
         ends = np.cumsum(sizes).tolist()
@@ -172,14 +191,14 @@ class CodedKernel:
                     self._compare(slice(start, end))
                 start = end
 
-    def contexts(self, rows, columns):
+    def contexts(self, rows: slice, columns: slice) -> tuple[Integers, Integers]:
         """Context of each weight of a block, int64, and where a class is to be taken negative."""
         prediction = self._prediction(rows, columns)
         bins = PREDICTION_BIN[np.minimum(np.abs(prediction), 255).astype(np.uint8)]
         contexts = bins * np.uint8(ACTIVITIES) + self._activity(rows, columns)
         return contexts.ravel(), np.where(prediction < 0, -1, 1).ravel()
 
-    def add(self, rows, columns, classes):
+    def add(self, rows: slice, columns: slice, classes: Integers) -> None:
         classes = classes.reshape(-1, columns.stop - columns.start)
         self._classes[rows, columns] = classes
         channels = self._channels_of(rows)
@@ -190,11 +209,11 @@ class CodedKernel:
         self._filters_of_channel[channels] += sizes.shape[1]
         self._by_pair[channels, columns] += sizes
 
-    def _channels_of(self, rows):
+    def _channels_of(self, rows: slice) -> slice:
         first = rows.start % self._channels
         return slice(first, first + rows.stop - rows.start)
 
-    def _prediction(self, rows, columns):
+    def _prediction(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         """In 1/32 classes: float32, whole, `[rows, columns]`."""
         prediction = np.zeros_like(self._classes[rows, columns])
         place = rows.start // self._channels
@@ -211,7 +230,7 @@ class CodedKernel:
             prediction += np.rint(alike / np.float32(LIKENESS_ONE // UNIT))
         return prediction
 
-    def _activity(self, rows, columns):
+    def _activity(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
         """Bins of how large weights have been for the filter, the channel, and both."""
         channels = self._channels_of(rows)
         mean = (self._by_channel.sum() + 0.5) / (self._filters_of_channel.sum() + 1)
@@ -223,7 +242,7 @@ class CodedKernel:
             activity *= (self._by_pair[channels, columns] / mean + 1) / (place + 1)
         return ACTIVITY_BIN[np.minimum(activity * 16, 255).astype(np.uint8)]
 
-    def _compare(self, rows):
+    def _compare(self, rows: slice) -> None:
         """How alike the filters have been: cosines, less what chance makes of them, in 1/256."""
         new = self._classes[rows]
         self._products += new.T @ new
@@ -238,7 +257,7 @@ class CodedKernel:
         self._likeness = np.copysign(surplus, cosines, out=surplus)
 
 
-def places_apart(shape):
+def places_apart(shape: KernelShape) -> KernelShape:
     """The kernel's shape; one of very many places is taken as having one, and more channels."""
     height, width, channels, filters = shape
     if height * width <= MAX_PLACES:
@@ -246,13 +265,13 @@ def places_apart(shape):
     return 1, 1, height * width * channels, filters
 
 
-def coefficients_shape(shape):
+def coefficients_shape(shape: KernelShape) -> tuple[int, int]:
     """Numbers that the file has for a kernel: for each place, and each place that predicts it."""
     height, width, _, _ = places_apart(shape)
     return height * width, min(MAX_SOURCES, height * width - 1)
 
 
-def sources(height, width):
+def sources(height: int, width: int) -> list[list[int]]:
     """For each place of a kernel the places before it that predict it, the nearest first."""
     places = [divmod(place, width) for place in range(height * width)]
     return [
@@ -263,7 +282,7 @@ def sources(height, width):
     ]
 
 
-def class_of_values(alphabet, quantum):
+def class_of_values(alphabet: Alphabet, quantum: int) -> Integers:
     """The class of each value of an alphabet, int64: value / (quantum · unit), rounded, clipped."""
     step = np.float32(quantum) * alphabet.unit
     if not (np.isfinite(step) and step > 0):

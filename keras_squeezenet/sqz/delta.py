@@ -6,8 +6,12 @@ of the old network, and gives a file of the new one, whichever versions of the e
 write them.
 """
 
+from __future__ import annotations
+
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,9 +21,17 @@ from keras_squeezenet.sqz.coding import CODERS, SECTIONS, Contents, encode, netw
 from keras_squeezenet.sqz.container import Header
 from keras_squeezenet.sqz.content import DIGEST_BYTES, digest
 from keras_squeezenet.sqz.context_coding import Decoder, Encoder, code_frequencies
-from keras_squeezenet.sqz.context_model import ACTIVITIES, CONTEXTS, MAX_CLASS, AdaptiveCounts
-from keras_squeezenet.sqz.numbers import Alphabet
-from keras_squeezenet.sqz.reading import SqzError
+from keras_squeezenet.sqz.context_model import (
+    ACTIVITIES,
+    CONTEXTS,
+    MAX_CLASS,
+    AdaptiveCounts,
+    Coder,
+    Floats,
+)
+from keras_squeezenet.sqz.network import Codes, Values
+from keras_squeezenet.sqz.numbers import Alphabet, Layer
+from keras_squeezenet.sqz.reading import Bytes, Integers, Reader, SqzError
 
 KINDS = ("whole file", "changes")
 TEXT_SECTIONS = ("header", "class names", "predictors")
@@ -30,8 +42,11 @@ LARGEST_DISTANCE = CONTEXTS // ACTIVITIES - 1
 # Share of a filter's weights that have changed so far, in 1/1000: lower ends of the bins.
 CHANGE_ENDS = (1, 10, 30, 100, 200, 400, 700)
 
+Item = TypeVar("Item")
+Inherited = dict[str, Floats]  # of the kernels before: their "counts", once there are any
 
-def diff(old, new):
+
+def diff(old: Bytes, new: Bytes) -> bytes:
     """The bytes of an update: `patch` makes of it, and of any file of the old network, the new one.
 
     Where the files have little in common, it holds the new one as it is.
@@ -47,7 +62,7 @@ def diff(old, new):
     return min(updates, key=len)
 
 
-def patch(old, delta):
+def patch(old: Bytes, delta: Bytes) -> bytes:
     """A file of the new network.
 
     Args:
@@ -71,26 +86,26 @@ def patch(old, delta):
     return new
 
 
-def _check_hash(what, expected, found):
+def _check_hash(what: str, expected: bytes, found: bytes) -> None:
     if found != expected:
         raise SqzError(f"the update {what} with SHA-256 {expected.hex()}. Received: {found.hex()}")
 
 
-def _hash_of_file(data, contents):
+def _hash_of_file(data: Bytes, contents: Contents) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _hash_of_network(data, contents):
+def _hash_of_network(data: Bytes, contents: Contents) -> bytes:
     return digest(contents.network())
 
 
-def _framed(kind, digests, body):
+def _framed(kind: str, digests: bytes, body: bytes) -> bytes:
     head = container.UPDATE_MAGIC + bytes([container.UPDATE_VERSION, KINDS.index(kind)])
     return container.with_checksum(head + digests + body)
 
 
-def _changes(before, after):
-    """The body of an update from one `Contents` to another."""
+def _changes(before: Contents, after: Contents) -> bytes:
+    """The body of an update from the contents of one file to those of another."""
     old_layers = _used(before.layers)
     layers = _carried_layers(old_layers, _used(after.layers))
     same_alphabets = [
@@ -118,7 +133,7 @@ def _changes(before, after):
     return container.joined([sections[name] for name in UPDATE_SECTIONS])
 
 
-def _used(layers):
+def _used(layers: Iterable[Layer]) -> list[Layer]:
     """The same kernels in codes of the values in use: those are the same for every encoder."""
     result = []
     for alphabet, codes in layers:
@@ -128,7 +143,7 @@ def _used(layers):
     return result
 
 
-def _carried_layers(old_layers, layers):
+def _carried_layers(old_layers: Sequence[Layer], layers: Sequence[Layer]) -> list[Layer]:
     """Kernels in codes of the old codebook, where it has all of their values, or of their own."""
     result = []
     for (old, _), (used, codes) in zip(old_layers, layers, strict=True):
@@ -141,31 +156,30 @@ def _carried_layers(old_layers, layers):
 
 @dataclass(frozen=True, eq=False)
 class _Updated:
-    """What an update makes of the `Contents` of an old file: mode, text sections, arrays."""
+    """What an update makes of the contents of an old file: mode, text sections, arrays."""
 
     mode: str
-    texts: dict[str, bytes]
-    layers: list
-    biases: list
+    texts: dict[str, Bytes]
+    layers: list[Layer]
+    biases: list[Values]
 
     @classmethod
-    def of(cls, before, old_layers, reader):
+    def of(cls, before: Contents, old_layers: Sequence[Layer], reader: Reader) -> _Updated:
         parts = reader.sections(UPDATE_SECTIONS)
         kept, count = bytes(parts["kept"]), len(old_layers)
         if len(kept) != 1 + len(TEXT_SECTIONS) + 3 * count or max(kept) > 1:
             raise SqzError("the update is for another architecture")
-        kept_texts, same_alphabets, same_biases, by_rank = np.split(
+        parts_kept = np.split(
             np.array(list(kept[1:]), bool), len(TEXT_SECTIONS) + count * np.arange(3)
         )
-        texts = {
+        kept_texts, same_alphabets, same_biases, by_rank = (part.tolist() for part in parts_kept)
+        texts: dict[str, Bytes] = {
             name: before.sections.get(name, b"") if same else parts[name]
             for name, same in zip(TEXT_SECTIONS, kept_texts, strict=True)
         }
         with np.errstate(over="ignore", invalid="ignore"):
-            changed = numbers.decode_codebooks(
-                parts["codebooks"], np.count_nonzero(~same_alphabets)
-            )
-            alphabets = _filled(same_alphabets, [alphabet for alphabet, _ in old_layers], changed)
+            new = numbers.decode_codebooks(parts["codebooks"], same_alphabets.count(False))
+            alphabets = _filled(same_alphabets, [alphabet for alphabet, _ in old_layers], new)
             sizes = [len(bias) for bias in _where(same_biases, before.biases)]
             changed = numbers.decode_biases(parts["biases"], sizes)
             biases = _filled(same_biases, before.biases, changed)
@@ -173,7 +187,7 @@ class _Updated:
         return cls(list(CODERS)[kept[0]], texts, layers, biases)
 
 
-def _rewritten(before, reader):
+def _rewritten(before: Contents, reader: Reader) -> bytes:
     """The new file, in the bytes of this version's encoder."""
     updated = _Updated.of(before, _used(before.layers), reader)
     try:
@@ -194,7 +208,7 @@ def _rewritten(before, reader):
         return encode(network, updated.mode)
 
 
-def _rewritten_1(before, reader):
+def _rewritten_1(before: Contents, reader: Reader) -> bytes:
     """Of an update of version 1, which names the new file by its bytes.
 
     They are those of the encoder as it was then: codebooks in the form in which they came.
@@ -219,19 +233,25 @@ VERSIONS = {
 }
 
 
-def _encode_codes(old_layers, new_layers):
+def _encode_codes(
+    old_layers: Sequence[Layer], new_layers: Sequence[Layer]
+) -> tuple[list[bool], bytes]:
     """For each kernel whether codes are carried over by rank; and the bytes of all changes."""
-    coder, inherited, by_rank = Encoder(), {}, []
+    coder, inherited, by_rank = Encoder(), Inherited(), list[bool]()
     for (old_alphabet, old_codes), (alphabet, codes) in zip(old_layers, new_layers, strict=True):
-        predicted = [_carried_over(old_alphabet, old_codes, alphabet, rank) for rank in (0, 1)]
+        predicted = [
+            _carried_over(old_alphabet, old_codes, alphabet, rank) for rank in (False, True)
+        ]
         same = [np.count_nonzero(carried == codes) for carried in predicted]
         by_rank.append(bool(same[1] > same[0]))
         _code_changes(coder, inherited, alphabet, predicted[by_rank[-1]], codes)
     return by_rank, coder.data()
 
 
-def _decode_codes(data, old_layers, alphabets, by_rank):
-    coder, inherited, layers = Decoder(data), {}, []
+def _decode_codes(
+    data: Bytes, old_layers: Sequence[Layer], alphabets: Sequence[Alphabet], by_rank: Sequence[bool]
+) -> list[Layer]:
+    coder, inherited, layers = Decoder(data), Inherited(), list[Layer]()
     for (old_alphabet, old_codes), alphabet, rank in zip(
         old_layers, alphabets, by_rank, strict=True
     ):
@@ -241,16 +261,18 @@ def _decode_codes(data, old_layers, alphabets, by_rank):
     return layers
 
 
-def _where(same, items):
+def _where(same: Sequence[bool], items: Sequence[Item]) -> list[Item]:
     return [item for kept, item in zip(same, items, strict=True) if not kept]
 
 
-def _filled(same, old, new):
-    new = iter(new)
-    return [item if kept else next(new) for kept, item in zip(same, old, strict=True)]
+def _filled(same: Sequence[bool], old: Sequence[Item], new: Iterable[Item]) -> list[Item]:
+    rest = iter(new)
+    return [item if kept else next(rest) for kept, item in zip(same, old, strict=True)]
 
 
-def _carried_over(old_alphabet, old_codes, alphabet, by_rank):
+def _carried_over(
+    old_alphabet: Alphabet, old_codes: Codes, alphabet: Alphabet, by_rank: bool
+) -> Integers:
     """What the codes would be if nothing had changed: int64.
 
     Args:
@@ -265,7 +287,13 @@ def _carried_over(old_alphabet, old_codes, alphabet, by_rank):
     return codes[old_codes]
 
 
-def _code_changes(coder, inherited, alphabet, predicted, codes=None):
+def _code_changes(
+    coder: Coder,
+    inherited: Inherited,
+    alphabet: Alphabet,
+    predicted: Integers,
+    codes: Codes | None = None,
+) -> Codes:
     """Codes of a kernel, uint16, through the encoder or out of the decoder.
 
     A context is the distance of the predicted code from that of zero, and how many weights of the
@@ -293,11 +321,11 @@ def _code_changes(coder, inherited, alphabet, predicted, codes=None):
     far = np.abs(steps).reshape(predicted.shape) == MAX_CLASS
     if far.any():
         symbols = None if codes is None else codes[far].astype(np.int32)
-        result[far] = code_frequencies(coder, len(alphabet.codebook), far.sum(), symbols)
+        result[far] = code_frequencies(coder, len(alphabet.codebook), int(far.sum()), symbols)
     if result.min() < 0 or result.max() >= len(alphabet.codebook):
         raise SqzError("the update changes a weight to a value that is not in its codebook")
     return result.astype(np.uint16)
 
 
-def _steps(changes, signs):
+def _steps(changes: Integers, signs: Integers) -> Integers:
     return np.clip(changes.reshape(signs.shape) * signs, -MAX_CLASS, MAX_CLASS)

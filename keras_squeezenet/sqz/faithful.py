@@ -4,18 +4,31 @@ Source: Han et al., arXiv 1510.00149, sections 2 (positions as gaps, with filler
 does not fit its bits; Figure 2) and 4 (Huffman coding).
 """
 
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
 from keras_squeezenet.sqz import huffman
-from keras_squeezenet.sqz.reading import Reader, SqzError, block, pack_bits, unpack_bits, varint
+from keras_squeezenet.sqz.huffman import Lengths
+from keras_squeezenet.sqz.network import Codes, KernelShape
+from keras_squeezenet.sqz.numbers import Alphabet, Layer
+from keras_squeezenet.sqz.reading import (
+    Bytes,
+    Integers,
+    Reader,
+    SqzError,
+    block,
+    pack_bits,
+    unpack_bits,
+    varint,
+)
 
 MAX_GAP_BITS = 8
 SECTIONS = ("code lengths", "codes", "positions")
 
 
-def encode(layers):
+def encode(layers: Sequence[Layer]) -> dict[str, bytes]:
     """Three sections.
 
     Args:
@@ -44,7 +57,9 @@ def encode(layers):
     )
 
 
-def decode(sections, alphabets, shapes):
+def decode(
+    sections: Mapping[str, Bytes], alphabets: Sequence[Alphabet], shapes: Sequence[KernelShape]
+) -> list[Codes]:
     """Codes of the kernels, uint16: the inverse of `encode`."""
     positions = Reader(sections["positions"], "section of positions")
     heads = [_read_head(positions, prod(shape)) for shape in shapes]
@@ -65,15 +80,15 @@ def decode(sections, alphabets, shapes):
     return layers
 
 
-def _smallest(codes, zero):
+def _smallest(codes: Integers, zero: int | None) -> tuple[int, Integers, Integers]:
     """Bits of a gap, entries and gaps of the form that packs smallest; 0 bits store all weights."""
-    forms = [(0, codes, np.zeros(0, np.int64))]
+    forms: list[tuple[int, Integers, Integers]] = [(0, codes, np.zeros(0, np.int64))]
     if zero is not None and (codes == zero).any():
         forms += [(bits, *_entries(codes, zero, bits)) for bits in range(1, MAX_GAP_BITS + 1)]
     return min(forms, key=lambda form: _cost(form[1], form[2]))
 
 
-def _cost(*streams):
+def _cost(*streams: Integers) -> int:
     bits = 0
     for symbols in streams:
         counts = np.bincount(symbols)
@@ -84,7 +99,7 @@ def _cost(*streams):
     return bits
 
 
-def _entries(codes, zero, gap_bits):
+def _entries(codes: Integers, zero: int, gap_bits: int) -> tuple[Integers, Integers]:
     """The weights that are stored, and how many are skipped before each."""
     positions = np.flatnonzero(codes != zero)
     gaps = np.diff(positions, prepend=-1) - 1
@@ -97,7 +112,7 @@ def _entries(codes, zero, gap_bits):
     return entries, skipped
 
 
-def _placed(entries, gaps, zero, size):
+def _placed(entries: Integers, gaps: Integers, zero: int | None, size: int) -> Codes:
     positions = np.cumsum(gaps + 1) - 1
     if len(positions) and positions[-1] >= size:
         raise SqzError(f"positions go on beyond the {size} weights of a kernel")
@@ -108,25 +123,27 @@ def _placed(entries, gaps, zero, size):
     return codes
 
 
-def _read_head(reader, size):
+def _read_head(reader: Reader, size: int) -> tuple[int, int, Bytes]:
     gap_bits = reader.varint(MAX_GAP_BITS)
     if not gap_bits:
         return 0, size, b""
     return gap_bits, reader.varint(size), reader.block()
 
 
-def _encode_lengths(tables):
+def _encode_lengths(tables: Sequence[Lengths]) -> bytes:
     """Code lengths, each less the one before it in its table, in a Huffman code of their own."""
     changes = np.concatenate([_changes(table) for table in tables])
     own = huffman.code_lengths(np.bincount(changes, minlength=huffman.MAX_LENGTH + 1))
     return pack_bits(own, [5] * len(own)) + huffman.encode(changes, own)
 
 
-def _changes(table):
-    return np.diff(table.astype(np.int64), prepend=0) % (huffman.MAX_LENGTH + 1)
+def _changes(table: Lengths) -> Integers:
+    changes = table.astype(np.int64)
+    changes[1:] -= table[:-1]
+    return changes % (huffman.MAX_LENGTH + 1)
 
 
-def _decode_lengths(data, sizes):
+def _decode_lengths(data: Bytes, sizes: Sequence[int]) -> list[Lengths]:
     reader = Reader(data, "section of code lengths")
     count = huffman.MAX_LENGTH + 1
     own = unpack_bits(reader.take(-(-5 * count // 8)), [5] * count).astype(np.uint8)

@@ -1,6 +1,8 @@
 """Files of compressed networks and their updates, read and written without a framework."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -8,13 +10,16 @@ from keras_squeezenet import sqz
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.files import replacing
 from keras_squeezenet.sqz import container
+from keras_squeezenet.sqz.network import CompressedNetwork
 
 # 2**24 weights of 20 bits, with a gap of 20 bits each, take 80 MiB; 2**22 values of codebooks, with
 # their code lengths, less than 40.
 MAX_FILE_BYTES = 2**27
 
+Read = TypeVar("Read")
 
-def read_network(path):
+
+def read_network(path: Path | str) -> CompressedNetwork:
     """The `CompressedNetwork` in a .sqz file.
 
     Raises:
@@ -24,7 +29,9 @@ def read_network(path):
     return _naming(path, sqz.decode, _content(path))
 
 
-def write_network(network, path, mode="best"):
+def write_network(
+    network: CompressedNetwork, path: Path | str, mode: str = "best"
+) -> CompressedNetwork:
     """Write a .sqz file, read it back, and only then put it in place.
 
     Args:
@@ -47,12 +54,12 @@ def write_network(network, path, mode="best"):
         return written
 
 
-def bytes_spent(path):
+def bytes_spent(path: Path | str) -> dict[str, int]:
     """What the bytes of a .sqz file are spent on; see `sqz.bytes_spent`."""
     return _naming(path, sqz.bytes_spent, _content(path))
 
 
-def write_update(old, new, path):
+def write_update(old: Path | str, new: Path | str, path: Path | str) -> int:
     """Write what turns one .sqz file into another, once it was seen to do so.
 
     It fits every file of the old network, whichever encoder and mode wrote it.
@@ -78,7 +85,7 @@ def write_update(old, new, path):
     return len(update)
 
 
-def apply_update(old, update, path):
+def apply_update(old: Path | str, update: Path | str, path: Path | str) -> int:
     """Write the .sqz file that an update makes of another.
 
     Args:
@@ -101,7 +108,7 @@ def apply_update(old, update, path):
     return len(new)
 
 
-def _content(path):
+def _content(path: Path | str) -> bytes:
     with Path(path).open("rb") as file:
         start = file.read(len(container.MAGIC))
         if start != container.MAGIC:
@@ -112,7 +119,7 @@ def _content(path):
     return content
 
 
-def _check_equal(written, network):
+def _check_equal(written: CompressedNetwork, network: CompressedNetwork) -> None:
     """Bit by bit, so that nothing that is not the network takes an older file's place."""
     for part in ("kernels", "biases"):
         arrays, found = getattr(network, part), getattr(written, part)
@@ -122,7 +129,7 @@ def _check_equal(written, network):
                 raise InputError(f"The file does not give back the {part} of {name}")
 
 
-def _naming(path, function, *arguments):
+def _naming(path: Path | str, function: Callable[..., Read], *arguments: bytes) -> Read:
     try:
         return function(*arguments)
     except sqz.SqzError as error:

@@ -7,14 +7,17 @@ larger than the shorter ones before it (as in RFC 1951, section 3.2.2).
 import heapq
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from keras_squeezenet.sqz.reading import SqzError, pack_bits
+from keras_squeezenet.sqz.reading import Bytes, Integers, SqzError, pack_bits
 
 MAX_LENGTH = 20  # bits; 65,536 symbols need at least 16
 SEGMENT = 2**16  # bytes; decoding takes some 70 times this, whatever the stream has
 
+Lengths = NDArray[np.uint8]  # in bits, of each symbol's code
 
-def code_lengths(counts):
+
+def code_lengths(counts: ArrayLike) -> Lengths:
     """Bits per symbol: uint8 `[symbols]`, 0 for symbols that do not occur, at most `MAX_LENGTH`.
 
     A symbol that occurs alone has 1; a stream of it takes no bits all the same.
@@ -35,14 +38,14 @@ def code_lengths(counts):
     return lengths
 
 
-def encode(symbols, lengths):
+def encode(symbols: Integers, lengths: Lengths) -> bytes:
     """The bits of the symbols, filled up to a byte with zeros."""
     if np.count_nonzero(lengths) < 2:
         return b""
     return pack_bits(_canonical_codes(lengths)[symbols], lengths[symbols])
 
 
-def decode(data, lengths, count):
+def decode(data: Bytes, lengths: Lengths, count: int) -> Integers:
     """`count` symbols, int64. The inverse of `encode`.
 
     Raises:
@@ -79,7 +82,7 @@ def decode(data, lengths, count):
     return decoded
 
 
-def _tree_depths(weights):
+def _tree_depths(weights: list[int]) -> list[int]:
     """Depth of each leaf in the tree of two or more weights."""
     # Ties go to the earlier node: leaves in order of their symbols, then inner nodes.
     heap = [(weight, node) for node, weight in enumerate(weights)]
@@ -95,21 +98,21 @@ def _tree_depths(weights):
     return depths[: len(weights)]
 
 
-def _ranked(lengths, used):
+def _ranked(lengths: Lengths, used: Integers) -> tuple[Integers, Integers, int]:
     """The symbols in the order of their codes, and what share of 2**longest each takes."""
     order = used[np.argsort(lengths[used], kind="stable")]
     longest = int(lengths[order[-1]])
     return order, np.int64(1) << (longest - lengths[order].astype(np.int64)), longest
 
 
-def _canonical_codes(lengths):
+def _canonical_codes(lengths: Lengths) -> Integers:
     order, shares, longest = _ranked(lengths, np.flatnonzero(lengths))
     codes = np.zeros(len(lengths), np.int64)
     codes[order] = np.cumsum(shares) - shares >> longest - lengths[order].astype(np.int64)
     return codes
 
 
-def _lookup(lengths, used):
+def _lookup(lengths: Lengths, used: Integers) -> tuple[Integers, Lengths]:
     """Symbol and length of the word at the start of each possible window of `longest` bits."""
     if not len(used):
         raise SqzError("a Huffman code must have a symbol")
@@ -119,7 +122,7 @@ def _lookup(lengths, used):
     return np.repeat(order, shares), np.repeat(lengths[order], shares)
 
 
-def _windows(data, first, width):
+def _windows(data: Bytes, first: int, width: int) -> NDArray[np.int32]:
     """The `width` bits that start at each bit of a segment from byte `first` on: int32.
 
     There are zeros after the end of the data.
@@ -132,7 +135,7 @@ def _windows(data, first, width):
     return (shifted >> np.uint32(32 - width)).ravel().view(np.int32)
 
 
-def _word_starts(lengths, position, count):
+def _word_starts(lengths: bytes, position: int, count: int) -> tuple[list[int], int]:
     """Where up to `count` words of a segment start, and where the last one ends, in bits.
 
     Only this has to go from word to word.

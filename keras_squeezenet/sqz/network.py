@@ -4,9 +4,12 @@ Source: Han et al., "Deep Compression", arXiv 1510.00149, section 3: the weights
 indices into a codebook of shared values.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import InputError
@@ -14,6 +17,10 @@ from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS
 
 MAX_CODEBOOK = 2**16
+
+Codes = NDArray[np.uint16]
+Values = NDArray[np.float32]
+KernelShape = tuple[int, int, int, int]  # height, width, channels, filters
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +37,10 @@ class SharedValues:
         InputError: names the attribute that is not so.
     """
 
-    codes: np.ndarray
-    codebook: np.ndarray
+    codes: Codes
+    codebook: Values
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         codes, codebook = self.codes, self.codebook
         _check_array("codes", codes, np.uint16)
         _check_array("codebook", codebook, np.float32)
@@ -53,12 +60,12 @@ class SharedValues:
             )
 
     @property
-    def values(self):
+    def values(self) -> Values:
         """The array, float32."""
         return self.codebook[self.codes]
 
     @classmethod
-    def of(cls, array):
+    def of(cls, array: ArrayLike) -> "SharedValues":
         """An array of at most 65,536 distinct values, which become the codebook. -0.0 becomes 0.0.
 
         Raises:
@@ -106,7 +113,7 @@ class CompressedNetwork:
     kernels: dict[str, SharedValues]
     biases: dict[str, SharedValues]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.architecture, Architecture):
             raise InputError(
                 f"`architecture` must be an Architecture. Received: {type(self.architecture)}"
@@ -129,7 +136,7 @@ class CompressedNetwork:
         _check_arrays("kernels", self.kernels, shapes)
         _check_arrays("biases", self.biases, {name: s[-1:] for name, s in shapes.items()})
 
-    def _check_class_names(self):
+    def _check_class_names(self) -> None:
         names = self.class_names
         if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
             raise InputError("`class_names` must be a tuple of strings, or None")
@@ -140,13 +147,15 @@ class CompressedNetwork:
             )
 
 
-def _check_array(name, array, dtype):
+def _check_array(name: str, array: Any, dtype: DTypeLike) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         received = array.dtype if isinstance(array, np.ndarray) else type(array)
         raise InputError(f"`{name}` must be an array of {np.dtype(dtype)}. Received: {received}")
 
 
-def _check_arrays(name, arrays, shapes):
+def _check_arrays(
+    name: str, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
     if list(arrays) != list(shapes):
         raise InputError(
             f"`{name}` must be those of the architecture, in its order: {', '.join(shapes)}. "
@@ -162,14 +171,14 @@ def _check_arrays(name, arrays, shapes):
             )
 
 
-def _check_integer(name, value, minimum, otherwise=""):
+def _check_integer(name: str, value: object, minimum: int, otherwise: str = "") -> None:
     if not is_int(value, minimum):
         raise InputError(
             f"`{name}` must be an integer ≥ {minimum}{otherwise}. Received: {name}={value}"
         )
 
 
-def _check_choice(name, value, choices):
+def _check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     if value not in choices:
         raise InputError(
             f"`{name}` must be one of {', '.join(map(str, choices))}. Received: {name}={value}"

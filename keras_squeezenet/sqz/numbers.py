@@ -5,13 +5,18 @@ whichever is exact and small. A number becomes a class, which a Huffman code of 
 writes, and the low bits that its class leaves open, which are written as they are.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from keras_squeezenet.sqz import huffman
-from keras_squeezenet.sqz.network import MAX_CODEBOOK
+from keras_squeezenet.sqz.network import MAX_CODEBOOK, Codes, Values
 from keras_squeezenet.sqz.reading import (
+    Bytes,
+    Integers,
     Reader,
     SqzError,
     block,
@@ -22,7 +27,7 @@ from keras_squeezenet.sqz.reading import (
 )
 
 GRID, FLOAT16, FLOAT32 = range(3)
-FLOATS = {FLOAT16: np.dtype("<f2"), FLOAT32: np.dtype("<f4")}
+FLOATS: dict[int, np.dtype[Any]] = {FLOAT16: np.dtype("<f2"), FLOAT32: np.dtype("<f4")}
 MAX_LEVEL = MAX_CODEBOOK - 1  # of a grid, either sign
 MAX_ENTRIES = 2**22  # of all codebooks
 STEP_DIVISORS = 16  # so many steps may lie between the nearest values in use
@@ -40,30 +45,31 @@ class Alphabet:
         first: the smallest value of a grid, in steps.
     """
 
-    codebook: np.ndarray
+    codebook: Values
     step: np.float32 | None = None
     first: int = 0
 
     @classmethod
-    def of(cls, values):
+    def of(cls, values: Values) -> "Alphabet":
         """The alphabet of ascending values that are all in use."""
-        step, levels = _grid(values, min(GRID_SLACK + 4 * len(values), MAX_LEVEL))
-        if step is not None:
+        grid = _grid(values, min(GRID_SLACK + 4 * len(values), MAX_LEVEL))
+        if grid:
+            step, levels = grid
             return cls.of_grid(step, int(levels[0]), int(levels[-1]))
         return cls(values)
 
     @classmethod
-    def of_grid(cls, step, first, last):
+    def of_grid(cls, step: np.float32, first: int, last: int) -> "Alphabet":
         return cls(step * np.arange(first, last + 1, dtype=np.float32), step, first)
 
     @property
-    def code_of_zero(self):
+    def code_of_zero(self) -> int | None:
         """The index of 0.0 in the codebook, or None."""
         code = int(np.searchsorted(self.codebook, 0))
         return code if code < len(self.codebook) and self.codebook[code] == 0 else None
 
     @property
-    def unit(self):
+    def unit(self) -> np.float32:
         """What widths are measured in: the step of a grid, or 1/4096 of the largest magnitude."""
         if self.step is not None:
             return self.step
@@ -71,7 +77,10 @@ class Alphabet:
         return np.maximum(unit, np.finfo(np.float32).smallest_subnormal)
 
 
-def encode_codebooks(alphabets):
+Layer = tuple[Alphabet, Codes]
+
+
+def encode_codebooks(alphabets: Iterable[Alphabet]) -> bytes:
     forms, integers = bytearray(), []
     for alphabet in alphabets:
         if alphabet.step is not None:
@@ -84,42 +93,44 @@ def encode_codebooks(alphabets):
     return block(bytes(forms)) + encode_integers(_joined(integers))
 
 
-def decode_codebooks(data, count):
+def decode_codebooks(data: Bytes, count: int) -> list[Alphabet]:
     reader = Reader(data, "section of codebooks")
     forms = Reader(reader.block(), "forms of codebooks")
     shapes = [_read_codebook_form(forms) for _ in range(count)]
     forms.finish()
-    total = sum(len(shape.codebook) if form == GRID else shape for form, shape in shapes)
+    sizes = [shape for _, shape in shapes if isinstance(shape, int)]
+    grids = (shape for _, shape in shapes if isinstance(shape, Alphabet))
+    total = sum(sizes) + sum(len(grid.codebook) for grid in grids)
     if total > MAX_ENTRIES:
         raise SqzError(f"codebooks have at most {MAX_ENTRIES} values in all. Received: {total}")
-    sizes = [size for form, size in shapes if form in FLOATS]
     integers = iter(np.split(decode_integers(reader, sum(sizes)), np.cumsum(sizes)[:-1]))
     reader.finish()
     return [
-        shape if form == GRID else _alphabet_of_floats(next(integers), FLOATS[form])
+        shape if isinstance(shape, Alphabet) else _alphabet_of_floats(next(integers), FLOATS[form])
         for form, shape in shapes
     ]
 
 
-def encode_biases(arrays):
+def encode_biases(arrays: Iterable[Values]) -> bytes:
     """Biases: float32 `[filters]` each."""
-    forms, integers, floats = bytearray(), [], {form: [] for form in FLOATS}
+    forms, integers = bytearray(), []
+    floats: dict[int, list[NDArray[Any]]] = {form: [] for form in FLOATS}
     for values in arrays:
         form = _float_form(values)
-        step, levels = _grid(values)
-        if step is not None and _low_bits(zigzag(levels)) < np.finfo(FLOATS[form]).nmant * len(
-            values
-        ):
-            forms += bytes([GRID]) + _step_bytes(step)
-            integers.append(zigzag(levels))
-            continue
+        grid = _grid(values)
+        if grid:
+            step, levels = grid[0], zigzag(grid[1])
+            if _low_bits(levels) < np.finfo(FLOATS[form]).nmant * len(values):
+                forms += bytes([GRID]) + _step_bytes(step)
+                integers.append(levels)
+                continue
         forms.append(form)
         floats[form].append(values.astype(FLOATS[form]))
     parts = [_encode_floats(_joined(floats[form], FLOATS[form])) for form in FLOATS]
     return block(bytes(forms)) + encode_integers(_joined(integers)) + b"".join(parts)
 
 
-def decode_biases(data, sizes):
+def decode_biases(data: Bytes, sizes: Sequence[int]) -> list[Values]:
     reader = Reader(data, "section of biases")
     forms = Reader(reader.block(), "forms of biases")
     steps = [_read_bias_form(forms) for _ in sizes]
@@ -135,12 +146,12 @@ def decode_biases(data, sizes):
     for (form, step), size in zip(steps, sizes, strict=True):
         values = numbers[form][used[form] : used[form] + size].astype(np.float32)
         used[form] += size
-        arrays.append(values * step if form == GRID else values)
+        arrays.append(values if step is None else values * step)
     return arrays
 
 
-def _grid(values, highest=MAX_LEVEL):
-    """A step, and integers up to `highest` with step * integers == values; or two times None.
+def _grid(values: Values, highest: int = MAX_LEVEL) -> tuple[np.float32, Integers] | None:
+    """A step, and integers up to `highest` with step * integers == values; or None.
 
     The product is float32's, rounded.
     """
@@ -160,33 +171,33 @@ def _grid(values, highest=MAX_LEVEL):
             levels = np.rint(values / step)
             if np.array_equal(step * levels, values):
                 return step, levels.astype(np.int64)
-    return None, None
+    return None
 
 
-def _refined(step, magnitudes):
+def _refined(step: float, magnitudes: NDArray[np.float64]) -> float:
     """The step by which the largest magnitude is a multiple, found by way of the smaller ones."""
     for magnitude in magnitudes.tolist():
         step = magnitude / max(round(magnitude / step), 1)
     return step
 
 
-def _float_form(values):
+def _float_form(values: Values) -> int:
     with np.errstate(over="ignore"):
         return FLOAT16 if np.array_equal(values.astype(np.float16), values) else FLOAT32
 
 
-def _step_bytes(step):
+def _step_bytes(step: np.float32) -> bytes:
     return np.array(step, "<f4").tobytes()
 
 
-def _read_step(reader):
+def _read_step(reader: Reader) -> np.float32:
     step = np.frombuffer(reader.take(4), "<f4")[0]
     if not (np.isfinite(step) and step >= np.finfo(np.float32).tiny):
         raise SqzError(f"the step of a grid must be a positive normal number. Received: {step}")
     return np.float32(step)
 
 
-def _read_codebook_form(reader):
+def _read_codebook_form(reader: Reader) -> tuple[int, Alphabet | int]:
     """(GRID, alphabet) or (another form, number of values)."""
     form = reader.varint(FLOAT32)
     if form != GRID:
@@ -199,12 +210,12 @@ def _read_codebook_form(reader):
     return form, Alphabet.of_grid(step, first, last)
 
 
-def _read_bias_form(reader):
+def _read_bias_form(reader: Reader) -> tuple[int, np.float32 | None]:
     form = reader.varint(FLOAT32)
     return form, _read_step(reader) if form == GRID else None
 
 
-def _alphabet_of_floats(differences, dtype):
+def _alphabet_of_floats(differences: Integers, dtype: np.dtype[Any]) -> Alphabet:
     keys = np.cumsum(differences)
     bits = 8 * dtype.itemsize
     if (keys >> bits).any() or (differences[1:] == 0).any():
@@ -217,49 +228,49 @@ def _alphabet_of_floats(differences, dtype):
     return Alphabet(codebook)
 
 
-def _ordered(values, dtype):
+def _ordered(values: Values, dtype: np.dtype[Any]) -> Integers:
     """Integers that order floats as the floats do."""
     sign = 1 << 8 * dtype.itemsize - 1
     patterns = values.astype(dtype).view(f"<u{dtype.itemsize}").astype(np.int64)
     return np.where(patterns < sign, patterns + sign, 2 * sign - 1 - patterns)
 
 
-def zigzag(levels):
+def zigzag(levels: Integers) -> Integers:
     """0, -1, 1, -2, … as 0, 1, 2, 3, …"""
     return np.where(levels < 0, -2 * levels - 1, 2 * levels)
 
 
-def unzigzag(numbers):
+def unzigzag(numbers: Integers) -> Integers:
     return np.where(numbers & 1, -(numbers + 1 >> 1), numbers >> 1)
 
 
 INTEGER_CLASSES = 34  # bit lengths from 0 to 33: zigzagged levels and differences of 32-bit keys
 
 
-def encode_integers(integers):
+def encode_integers(integers: Integers) -> bytes:
     """A run of integers from 0 to 2**33 - 1."""
     classes = _bit_lengths(integers)
     widths = np.maximum(classes - 1, 0)
     return _encode_classes(classes, INTEGER_CLASSES) + _encode_low_bits(integers, widths)
 
 
-def _bit_lengths(integers):
+def _bit_lengths(integers: Integers) -> Integers:
     return np.frexp(integers.astype(np.float64))[1]  # exact: there are 33 bits at most
 
 
-def _low_bits(integers):
+def _low_bits(integers: Integers) -> int:
     """How many bits of the integers are written as they are."""
     return np.maximum(_bit_lengths(integers) - 1, 0).sum()
 
 
-def decode_integers(reader, count):
+def decode_integers(reader: Reader, count: int) -> Integers:
     classes = _decode_classes(reader, INTEGER_CLASSES, count)
     widths = np.maximum(classes - 1, 0)
     low = _decode_low_bits(reader, widths)
     return low + np.where(classes, np.int64(1) << widths, 0)
 
 
-def _encode_floats(floats):
+def _encode_floats(floats: NDArray[np.floating[Any]]) -> bytes:
     mantissa = np.finfo(floats.dtype).nmant
     patterns = floats.view(f"<u{floats.itemsize}").astype(np.int64)
     classes = 1 << 8 * floats.itemsize - mantissa
@@ -268,14 +279,14 @@ def _encode_floats(floats):
     )
 
 
-def _decode_floats(reader, count, dtype):
+def _decode_floats(reader: Reader, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     mantissa = np.finfo(dtype).nmant
     classes = _decode_classes(reader, 1 << 8 * dtype.itemsize - mantissa, count)
     low = _decode_low_bits(reader, np.full(count, mantissa))
     return (classes << mantissa | low).astype(f"<u{dtype.itemsize}").view(dtype)
 
 
-def _encode_classes(classes, alphabet):
+def _encode_classes(classes: Integers, alphabet: int) -> bytes:
     """Nothing where there are no numbers; else the lengths of the code in use, and its words."""
     if not len(classes):
         return b""
@@ -286,7 +297,7 @@ def _encode_classes(classes, alphabet):
     return head + block(huffman.encode(classes, lengths))
 
 
-def _decode_classes(reader, alphabet, count):
+def _decode_classes(reader: Reader, alphabet: int, count: int) -> Integers:
     if not count:
         return np.zeros(0, np.int64)
     first = reader.varint(alphabet - 1)
@@ -296,13 +307,13 @@ def _decode_classes(reader, alphabet, count):
     return huffman.decode(reader.block(), lengths, count)
 
 
-def _encode_low_bits(numbers, widths):
+def _encode_low_bits(numbers: Integers, widths: Integers) -> bytes:
     return pack_bits(numbers & (np.int64(1) << widths) - 1, widths)
 
 
-def _decode_low_bits(reader, widths):
+def _decode_low_bits(reader: Reader, widths: Integers) -> Integers:
     return unpack_bits(reader.take(-(-int(widths.sum()) // 8)), widths)
 
 
-def _joined(arrays, dtype=np.int64):
+def _joined(arrays: Sequence[NDArray[Any]], dtype: DTypeLike = np.int64) -> NDArray[Any]:
     return np.concatenate([np.zeros(0, dtype), *arrays])
