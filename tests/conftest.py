@@ -54,6 +54,14 @@ def shared():
 
 
 @pytest.fixture
+def published(request, monkeypatch):
+    """The published weights, for an example that is marked as one that needs them."""
+    if request.node.get_closest_marker("shared"):
+        shared = request.getfixturevalue("shared")
+        monkeypatch.setenv("KERAS_SQUEEZENET_WEIGHTS", str(shared / "weights"))
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """The folder of a disk of 1 MB; skipped where this user may mount none."""
     path = tmp_path / "disk"

@@ -19,12 +19,12 @@ PLACES = {
     PLAIN: (1.5, 0),
     "data": (0.2, 1),
     "startup": (1.5, 1),
-    "distributed": (2.8, 1),
     "network": (1.5, 2),
     "sqz": (1.0, 3),
-    "litert": (2.0, 3),
-    "communication": (3.3, 3),
+    "litert": (1.85, 3),
+    "distributed": (2.7, 3),
     "compression": (1.5, 4),
+    "communication": (2.7, 4),
     "inference": (1.5, 5),
     "reports": (1.5, 6),
     "training": (1.5, 7),
@@ -32,11 +32,7 @@ PLACES = {
 }
 WIDTH, HEIGHT, ACROSS, DOWN = 150, 40, 200, 84
 # An arrow that would run through another box bends around this point instead.
-BENDS = {
-    ("compression", "data"): (0.2, 3.6),
-    ("compression", "distributed"): (2.65, 3.6),
-    ("reports", "communication"): (3.3, 5.6),
-}
+BENDS = {("compression", "data"): (0.1, 3.9), ("reports", "communication"): (2.7, 5.6)}
 
 
 def arrows():
@@ -70,9 +66,9 @@ def room_of(module):
 def drawing():
     """The picture as SVG."""
     lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="20 -12 820 736" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="20 -12 700 736" '
         'font-family="sans-serif" text-anchor="middle">',
-        '<rect x="20" y="-12" width="820" height="736" fill="white"/>',
+        '<rect x="20" y="-12" width="700" height="736" fill="white"/>',
         '<defs><marker id="head" viewBox="0 0 10 10" refX="10" refY="5" markerWidth="8" '
         'markerHeight="8" orient="auto"><path d="M0 0 L10 5 L0 10 z" fill="#555"/></marker></defs>',
     ]
