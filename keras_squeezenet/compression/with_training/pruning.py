@@ -95,8 +95,8 @@ class PolynomialDecay:
         """The steps of a run, counted from 1, between and at which it prunes.
 
         Returns:
-            First, last and distance: whole numbers, last - first a multiple of distance, so that
-            the sparsity at the last pruning is the one asked for.
+            First, last and distance, whole numbers. last - first is a multiple of distance, so
+            that the sparsity at the last pruning is the one asked for.
 
         Raises:
             RetrainingError: in so few steps it would not reach its sparsity.
