@@ -22,6 +22,6 @@ def is_integer(
     )
 
 
-def is_number(value: object) -> TypeGuard[float | np.number]:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a real number of Python's or numpy's, no truth value."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)

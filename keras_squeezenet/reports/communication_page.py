@@ -1,10 +1,14 @@
 """The page that people look at after a communication study."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from keras_squeezenet.communication.cost_model import (
+    Costs,
+    PredictedTime,
     halving_seconds,
     parameter_server_seconds,
     ring_seconds,
@@ -17,6 +21,7 @@ from keras_squeezenet.communication.study import (
     MULTIPLY_ADDS,
     PUBLISHED,
     WORKER_BATCH,
+    Row,
     Study,
     accelerators,
     link_name,
@@ -109,17 +114,18 @@ def write_communication_report(csv: str | Path) -> Path:
 
 def most_ranks_with_own_core(study: Study) -> int:
     counts = {row.case.ranks for row in study.rows}
-    return max((count for count in counts if count <= study.rows[0].case.cores), default=1)
+    cores = study.rows[0].case.cores
+    return max((count for count in counts if cores is None or count <= cores), default=1)
 
 
 def parameters_of(study: Study) -> dict[str, int]:
     return {name: study.case(name).parameters for name in study.networks}
 
 
-def _cards(study, predictions):
+def _cards(study: Study, predictions: Sequence[PredictedTime]) -> list[Card]:
     cards = []
     parameters = parameters_of(study)
-    smallest, largest = (pick(parameters, key=parameters.get) for pick in (min, max))
+    smallest, largest = (pick(parameters, key=parameters.__getitem__) for pick in (min, max))
     cards.append(
         Card(
             "A gradient's bytes",
@@ -158,7 +164,7 @@ def _cards(study, predictions):
     return cards
 
 
-def _measured(row):
+def _measured(row: Row) -> dict[str, Any]:
     case = row.case
     ratio = row.sent_over_ring
     return {
@@ -179,7 +185,7 @@ def _measured(row):
     }
 
 
-def _predicted(each):
+def _predicted(each: PredictedTime) -> dict[str, Any]:
     return {
         "network": each.case.network,
         "ranks": each.case.ranks,
@@ -193,7 +199,7 @@ def _predicted(each):
     }
 
 
-def _constants(costs):
+def _constants(costs: Costs) -> list[tuple[str, str]]:
     return [
         ("Latency of a message", f"{1e6 * costs.message:.0f}\u00a0µs"),
         ("Horovod's negotiation", f"{1e3 * costs.negotiating:.1f}\u00a0ms"),
@@ -207,11 +213,11 @@ def _constants(costs):
     ]
 
 
-def _per_byte(seconds, of="of gradient"):
+def _per_byte(seconds: float, of: str = "of gradient") -> str:
     return f"{1e9 * seconds:.2f}\u00a0ns per byte {of}"
 
 
-def _throughput(study):
+def _throughput(study: Study) -> list[tuple[str, list[tuple[str, str, list[str]]]]]:
     """For each kind of worker, link and network: images per second, with the efficiency."""
     tables = []
     for workers in (accelerators(study), processors(study)):
@@ -229,7 +235,7 @@ def _throughput(study):
     return tables
 
 
-def _ways(study):
+def _ways(study: Study) -> list[tuple[str, list[str]]]:
     """Efficiency of each network, by the way gradients are summed."""
     workers = accelerators(study)
     return [

@@ -1,9 +1,11 @@
 """The page that people look at after a compression."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.numerals import byte_size, percent
@@ -45,7 +47,9 @@ def write_compression_report(
     folder = Path(folder)
     spent = spent or {}
     exported = [stage for stage in stages if stage.exported]
-    drawn = {"size_and_accuracy": (figures.size_and_accuracy, stages)}
+    drawn: dict[str, tuple[Callable[..., Figure], Any]] = {
+        "size_and_accuracy": (figures.size_and_accuracy, stages)
+    }
     coded = [stage for stage in stages if stage.bits is not None or (stage.density or 1) < 1]
     if coded:
         drawn["density_and_bits"] = (figures.density_and_bits, coded[-1].layers)
@@ -63,7 +67,11 @@ def write_compression_report(
         "compression.html.jinja",
         title=title,
         cards=_cards(stages, parameters),
-        warnings=[f"{s.path.name}: {s.exported.warning}" for s in exported if s.exported.warning],
+        warnings=[
+            f"{stage.path.name}: {stage.exported.warning}"
+            for stage in stages
+            if stage.exported and stage.exported.warning
+        ],
         stages=stages,
         exported=exported,
         float32_bytes=4 * parameters,
@@ -77,7 +85,7 @@ def write_compression_report(
     )
 
 
-def _cards(stages, parameters):
+def _cards(stages: Sequence[Stage], parameters: int) -> list[Card]:
     first, smallest = stages[0], min(stages, key=lambda stage: stage.bytes)
     lost = 100 * (first.top1 - smallest.top1)
     cards = [
@@ -105,6 +113,6 @@ def _cards(stages, parameters):
             f"of {found.path.name}; {percent(found.model_confidence)} of its network in float32",
         )
         for found in (stage.exported for stage in stages)
-        if found and None not in (found.confidence, found.model_confidence)
+        if found and found.confidence is not None and found.model_confidence is not None
     ]
     return cards

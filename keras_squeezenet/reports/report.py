@@ -85,7 +85,7 @@ def _history_row(path: str | Path, line: int, cells: dict[str | None, str]) -> d
         raise ValueError(f"{path}, line {line}: expected a cell per name. Received: more")
     row = {}
     for name, cell in cells.items():
-        if cell:
+        if name is not None and cell:
             try:
                 row[name] = float(cell)
             except ValueError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,6 +53,8 @@ _LOOKS = (
     ("#56B4E9", "P"),
     ("#E69F00", "X"),
 )
+Looks = dict[str, tuple[str, str]]  # of each network its colour and its mark
+
 _UNLIMITED_AT = 4e10  # where links without a limit stand, beyond the axis of speeds
 _SPEEDS = np.geomspace(6e7, 1e10, 60)
 _WORKERS = np.unique(np.geomspace(1, 1024, 40).round()).astype(int)
@@ -109,7 +112,7 @@ def step_times(study: Study, path: str | Path, ranks: int = 2) -> Figure:
     return figure
 
 
-def _draw_step_times(axes: Axes, study: Study, rows: Sequence[Row], looks) -> None:
+def _draw_step_times(axes: Axes, study: Study, rows: Sequence[Row], looks: Looks) -> None:
     for network, (colour, marker) in looks.items():
         of_network = [row for row in rows if row.case.network == network]
         if not of_network:
@@ -180,7 +183,12 @@ def scaling(
         _efficiency_axes(axes, title)
         for network, (colour, marker) in looks.items():
             cases = [Case(network, networks[network], int(n), link) for n in _WORKERS]
-            look = {"color": colour, "marker": marker, "markevery": [-1], "markersize": 6}
+            look: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "markevery": [-1],
+                "markersize": 6,
+            }
             for allreduce, line in ((ring_seconds, "solid"), (halving_seconds, (0, (4, 2)))):
                 shares = [workers.efficiency(case, allreduce=allreduce) for case in cases]
                 axes.plot(_WORKERS, shares, linestyle=line, linewidth=1.5, **look)
@@ -203,13 +211,23 @@ def _draw_published(axes: Axes, published: Sequence[Published]) -> None:
     together: dict[tuple[int, float], list[str]] = {}
     for figure in published:
         together.setdefault((figure.workers, figure.efficiency), []).append(figure.what)
-        filled = INK if figure.of == "images per second" else "none"
-        look = {"color": INK, "markerfacecolor": filled, "marker": "*", "markersize": 10}
-        axes.plot(figure.workers, figure.efficiency, linestyle="none", **look)
+        axes.plot(
+            figure.workers,
+            figure.efficiency,
+            linestyle="none",
+            color=INK,
+            marker="*",
+            markersize=10,
+            markerfacecolor=INK if figure.of == "images per second" else "none",
+        )
     for (count, share), names in together.items():
-        offset, aligned = (-9, 0), {"ha": "right", "va": "center"}
         axes.annotate(
-            " and ".join(names), (count, share), offset, textcoords="offset points", **aligned
+            " and ".join(names),
+            (count, share),
+            (-9, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
         )
     sources = dict.fromkeys((each.source, each.network_link, each.of) for each in published)
     for number, (source, link, of) in enumerate(sources):
@@ -271,7 +289,7 @@ def predictions(found: Sequence[PredictedTime], path: str | Path, band: float = 
     for axis in (axes.xaxis, axes.yaxis):
         _plain_numbers(axis)
     handles = _handles(looks)
-    full = {"color": MUTED, "marker": "o", "linestyle": "none"}
+    full: dict[str, Any] = {"color": MUTED, "marker": "o", "linestyle": "none"}
     handles.append(Line2D([], [], **full, label="filled: 2 ranks"))
     handles.append(Line2D([], [], **full, markerfacecolor="none", label="hollow: 3 ranks"))
     figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0.7, 0.53), labelspacing=1)
@@ -285,13 +303,13 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _looks_of(networks):
+def _looks_of(networks: Collection[str]) -> Looks:
     if len(networks) > len(_LOOKS):
         raise ValueError(f"networks: expected at most {len(_LOOKS)}. Received: {len(networks)}")
     return dict(zip(networks, _LOOKS, strict=False))
 
 
-def _handles(looks):
+def _handles(looks: Looks) -> list[Line2D]:
     return [
         Line2D([], [], color=colour, marker=marker, linestyle="none", label=network)
         for network, (colour, marker) in looks.items()

@@ -6,9 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
@@ -141,7 +143,7 @@ def size_and_accuracy(stages: Sequence[Stage], path: str | Path) -> Figure:
     axes.margins(y=0.12)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
-        handles=[handle[0] for handle in handles],
+        handles=[each.lines[0] for each in handles if isinstance(each, ErrorbarContainer)],
         labels=labels,
         loc="center left",
         bbox_to_anchor=(0.7, 0.53),
@@ -263,7 +265,7 @@ def bytes_spent(files: Mapping[str, Mapping[str, int]], path: str | Path) -> Fig
     """
     if not files or not all(sum(parts.values()) > 0 for parts in files.values()):
         raise ValueError("files: expected at least one, none empty. Received: none or an empty one")
-    totals = Counter()
+    totals: Counter[str] = Counter()
     for parts in files.values():
         totals.update(parts)
     purposes = [name for name, total in totals.most_common() if total]
@@ -305,7 +307,7 @@ def bytes_spent(files: Mapping[str, Mapping[str, int]], path: str | Path) -> Fig
     return figure
 
 
-def _fitted_label(stage):
+def _fitted_label(stage: Stage) -> str:
     name = fitted(stage.name, 9, 1.4)
     return (
         f"{name}\n{byte_size(stage.bytes)}, {percent(stage.top1)} ± "
@@ -324,14 +326,14 @@ def _byte_axis(axes: Axes, sizes: Sequence[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _beside(axes: Axes, x: float, y: float, text: str, **options) -> None:
+def _beside(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
     axes.text(x, y, text, va="center", fontsize=8, color=MUTED, **options)
 
 
 def _draw_histogram(axes: Axes, weights: np.ndarray, codebook: np.ndarray) -> None:
     weights = weights[weights != 0]
     # One bin to a value would be a comb where weights are shared already.
-    counts, _, _ = axes.hist(weights, bins=40, color=TRAINING, alpha=0.75)
+    counts = np.asarray(axes.hist(weights, bins=40, color=TRAINING, alpha=0.75)[0])
     most = counts.max() if len(counts) and counts.max() else 1
     axes.vlines(codebook, -0.2 * most, -0.04 * most, color=VALIDATION, linewidth=0.9)
     axes.set_ylim(-0.22 * most, 1.05 * most)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -149,8 +150,16 @@ def _draw_heat(axes: Axes, row: Explanation) -> None:
     grey = row.photo @ np.array([0.299, 0.587, 0.114])
     height, width = grey.shape
     left, upper, right, lower = np.multiply(row.seen, (width, height, width, height))
-    shades = {"cmap": "gray", "norm": Normalize(0, 255), "extent": (0, width, height, 0)}
-    colours = {"cmap": HEAT, "norm": Normalize(0, 1), "extent": (left, right, lower, upper)}
+    shades: dict[str, Any] = {
+        "cmap": "gray",
+        "norm": Normalize(0, 255),
+        "extent": (0, width, height, 0),
+    }
+    colours: dict[str, Any] = {
+        "cmap": HEAT,
+        "norm": Normalize(0, 1),
+        "extent": (left, right, lower, upper),
+    }
     shares = row.heat / (row.heat.max() or 1)
     seen = Rectangle((left, upper), right - left, lower - upper, transform=axes.transData)
 
