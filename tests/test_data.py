@@ -931,6 +931,18 @@ def test_cifar_is_at_hand_once_it_was_downloaded(cifar_server):
     assert not is_at_hand("cifar10")
 
 
+def test_an_archive_with_a_folder_in_the_place_of_cifars_files_is_refused(tmp_path):
+    archive = cifar_module.CIFAR_ARCHIVES["cifar10"]
+    path = tmp_path / "folders.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for member in (*archive.train_members, archive.test_member, archive.names_member):
+            info = tarfile.TarInfo(member)
+            info.type = tarfile.DIRTYPE
+            tar.addfile(info)
+    with pytest.raises(DataError, match="not the cifar10 archive"):
+        cifar_module.read_cifar("cifar10", str(path))
+
+
 def test_a_wrong_cifar_download_is_not_kept(cifar_server):
     with (cifar_server / "cifar-100-binary.tar.gz").open("ab") as file:
         file.write(b"more")

@@ -4,6 +4,7 @@ Names are imported on first use: reading a picture needs no TensorFlow, which ta
 """
 
 import importlib
+from typing import Any
 
 _MODULE_OF = {
     "Augmentation": "augmentation",
@@ -20,11 +21,11 @@ _MODULE_OF = {
 __all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

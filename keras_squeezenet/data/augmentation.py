@@ -45,7 +45,7 @@ class Augmentation:
     color: float = 0.0
     shift: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
             raise DataError(f"`flip` must be true or false. Received: flip={self.flip}")
         if self.crop_scale is not None:
@@ -115,7 +115,7 @@ def translate(image: Image.Image, right: int, down: int) -> Image.Image:
     return Image.fromarray(np.asarray(image)[rows[:, None], columns])
 
 
-def _interval(name: str, value, upper: float) -> tuple[float, float]:
+def _interval(name: str, value: object, upper: float) -> tuple[float, float]:
     pair = tuple(value) if isinstance(value, list | tuple) else ()
     if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1] <= upper:
         bound = "" if upper == math.inf else f" <= {upper:g}"

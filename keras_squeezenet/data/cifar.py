@@ -69,7 +69,7 @@ def read_cifar(name: str, path: str) -> Source:
         with tarfile.open(path) as tar:
             train = [_cifar_records(tar, member, archive) for member in archive.train_members]
             test = _cifar_records(tar, archive.test_member, archive)
-            class_names = tuple(tar.extractfile(archive.names_member).read().decode().split())
+            class_names = tuple(_content(tar, archive.names_member).decode().split())
         images = np.concatenate([images for images, _ in train])
         labels = np.concatenate([labels for _, labels in train])
     except (OSError, EOFError, tarfile.TarError, zlib.error, KeyError, ValueError) as error:
@@ -80,13 +80,20 @@ def read_cifar(name: str, path: str) -> Source:
 def _cifar_records(
     tar: tarfile.TarFile, member: str, archive: CifarArchive
 ) -> tuple[np.ndarray, np.ndarray]:
-    content = np.frombuffer(tar.extractfile(member).read(), np.uint8)
+    content = np.frombuffer(_content(tar, member), np.uint8)
     records = content.reshape(-1, archive.label_bytes + 3 * 32 * 32)
     planes = records[:, archive.label_bytes :].reshape(-1, 3, 32, 32)
     return (
         np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
         frozen_labels(records[:, archive.label_bytes - 1]),
     )
+
+
+def _content(tar: tarfile.TarFile, member: str) -> bytes:
+    file = tar.extractfile(member)
+    if file is None:
+        raise ValueError(f"{member} is no file")
+    return file.read()
 
 
 def download_cifar(name: str) -> str:

@@ -1,7 +1,8 @@
 """Examples -> batches: shuffled, sharded over ranks, and honest about what could not be read."""
 
 import logging
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -24,6 +25,8 @@ with from_extra("train"):
     import tensorflow as tf
 
 PREFETCHED_BATCHES = 4
+
+Read = tuple[np.ndarray, np.int32, np.bool]  # pixels, label, whether the picture can be read
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +123,7 @@ class Split:
         """Why batches end with an error, in one line; None while they do not."""
         return self.broken_images.failure
 
-    def clear_errors(self):
+    def clear_errors(self) -> AbstractContextManager[None]:
         """A context to iterate over batches in: too many broken pictures end it in one clear line.
 
         Raises:
@@ -229,9 +232,9 @@ class Split:
         wanted = np.int64(self.steps_per_epoch(batch_size, ranks) * batch_size)
         augmentation = augmentation or Augmentation()
 
-        def order(epoch):
+        def order(epoch: np.int64) -> tuple[np.ndarray, np.ndarray]:
             """The examples that come first, once, and those that then come again and again."""
-            permutation = np.random.default_rng((seed, epoch)).permutation(self.count)
+            permutation = np.random.default_rng((seed, int(epoch))).permutation(self.count)
             own = permutation[rank::ranks]
             if epoch > start_epoch or not done:
                 return own[:0], own
@@ -244,11 +247,11 @@ class Split:
             )
             return left, np.roll(own, -begin)
 
-        def read(epoch, index):
-            rng = np.random.default_rng((seed, epoch, 1 + index))
+        def read(epoch: np.int64, index: np.int64) -> Read:
+            rng = np.random.default_rng((seed, int(epoch), 1 + int(index)))
             return self._read(index, augmentation, rng)
 
-        def one_epoch(epoch):
+        def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             first, again = (
                 tf.data.Dataset.from_tensor_slices(tf.ensure_shape(indices, [None]))
                 for indices in call_in_graph(order, [epoch], [tf.int64, tf.int64])
@@ -319,7 +322,7 @@ class Split:
             .batch(batch_size)
         )
 
-    def _load(self, read, *arguments: tf.Tensor):
+    def _load(self, read: Callable[..., Read], *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Call `read` from a tf.data graph; the last of its arguments is the example's index."""
         image, label, readable = call_in_graph(read, arguments, (tf.uint8, tf.int32, tf.bool))
         side = self.framing.image_size
@@ -328,10 +331,10 @@ class Split:
 
     def _read(
         self,
-        index: int,
+        index: np.int64,
         augmentation: Augmentation | None = None,
         rng: np.random.Generator | None = None,
-    ) -> tuple[np.ndarray, np.int32, np.bool]:
+    ) -> Read:
         """(pixels, label, True), or (black, 0, False) of a broken picture, which is noted."""
         try:
             image, label = self.examples.read(int(index))
@@ -371,7 +374,7 @@ class Dataset:
         """Why batches end with an error, in one line; None while they do not."""
         return self.train.failure or self.val.failure
 
-    def clear_errors(self):
+    def clear_errors(self) -> AbstractContextManager[None]:
         """As `Split.clear_errors`, for both splits."""
         return _clear_errors(self)
 
@@ -453,7 +456,7 @@ def load_dataset(
     )
 
 
-def _fixed_parallelism():
+def _fixed_parallelism() -> tf.data.Options:
     """Options without tf.data's autotuning.
 
     Its thread sleeps for ever longer times, and who drops an iterator may have to wait for it to
@@ -465,7 +468,7 @@ def _fixed_parallelism():
 
 
 @contextmanager
-def _clear_errors(images: Split | Dataset):
+def _clear_errors(images: Split | Dataset) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError:
@@ -474,11 +477,13 @@ def _clear_errors(images: Split | Dataset):
         raise
 
 
-def _image_and_label(images, labels, *_):
+def _image_and_label(
+    images: tf.Tensor, labels: tf.Tensor, *_: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(images, tf.float32), labels
 
 
-def _require_natural(name: str, value) -> None:
+def _require_natural(name: str, value: object) -> None:
     if not is_integer(value, 0):
         raise DataError(f"`{name}` must be a non-negative integer. Received: {name}={value}")
 

@@ -53,13 +53,13 @@ class FileExamples(Examples):
     files: tuple[str, ...]
     labels: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[Image.Image, int]:
         return open_image(self.file_name(index)), int(self.labels[index])
 
-    def file_name(self, index):
+    def file_name(self, index: int) -> str:
         return os.path.join(self.folder, self.files[index])
 
 
@@ -70,10 +70,10 @@ class ArrayExamples(Examples):
     images: np.ndarray
     labels: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[Image.Image, int]:
         return Image.fromarray(self.images[index]), int(self.labels[index])
 
 
@@ -92,23 +92,23 @@ class RecordExamples(Examples):
     numbers: np.ndarray | None = None
     labels: np.ndarray | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.records if self.numbers is None else self.numbers)
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[Image.Image, int]:
         record = self.records[self._number(index)]
         return open_image(BytesIO(record["image"])), int(record["label"])
 
-    def describe(self, index):
+    def describe(self, index: int) -> str:
         return f"{self.name}[{self._number(index)}]"
 
-    def _label(self, number):
+    def _label(self, number: int) -> int:
         try:
             return int(self.records[number]["label"])
         except Exception as error:  # a reader of foreign records raises what it likes
             raise DataError(f"{self.name}: record {number}: {one_line(error)}") from error
 
-    def _number(self, index):
+    def _number(self, index: int) -> int:
         return index if self.numbers is None else int(self.numbers[index])
 
     def divided(self, val_fraction: float, seed: int) -> tuple["RecordExamples", "RecordExamples"]:
@@ -119,10 +119,11 @@ class RecordExamples(Examples):
         """
         labels = np.array([self._label(number) for number in range(len(self.records))])
         names = [str(number) for number in range(len(labels))]
-        return tuple(
+        train, val = (
             replace(self, numbers=numbers, labels=frozen_labels(labels[numbers]))
             for numbers in stratified_split(names, labels, val_fraction=val_fraction, seed=seed)
         )
+        return train, val
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +159,12 @@ def stratified_split(
         # File names need not be valid Unicode on Linux.
         return hashlib.sha256(f"{seed}/{names[index]}".encode(errors="surrogateescape")).digest()
 
-    val = []
+    held_out: list[int] = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         count = min(max(round(len(members) * val_fraction), 1), len(members) - 1)
-        val += sorted(members, key=draw)[:count]
-    val = np.sort(np.array(val, np.int64))
+        held_out += sorted(members.tolist(), key=draw)[:count]
+    val = np.sort(np.array(held_out, np.int64))
     return np.setdiff1d(np.arange(len(labels)), val), val
 
 

@@ -31,7 +31,7 @@ class Framing:
     resize: int | Literal["stretch"] | None = None
     resample: Image.Resampling = Image.Resampling.BILINEAR
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_positive("image_size", self.image_size)
         if self.resize is None:
             object.__setattr__(self, "resize", self.image_size)
@@ -48,6 +48,7 @@ class Framing:
         if self.resize == "stretch":
             return replace(self, image_size=image_size)
         require_positive("image_size", image_size)
+        assert self.resize is not None  # since __post_init__
         resize = round(self.resize * image_size / self.image_size)
         return replace(self, image_size=image_size, resize=resize)
 
@@ -55,11 +56,12 @@ class Framing:
         """The part of a picture of `width` x `height` pixels that fills the square."""
         if self.resize == "stretch":
             return 0.0, 0.0, float(width), float(height)
+        assert self.resize is not None  # since __post_init__
         side = min(width, height) * self.image_size / self.resize
         left, upper = (width - side) / 2, (height - side) / 2
         return left, upper, left + side, upper + side
 
 
-def require_positive(name: str, value) -> None:
+def require_positive(name: str, value: object) -> None:
     if not is_integer(value, 1):
         raise DataError(f"`{name}` must be a positive integer. Received: {name}={value}")

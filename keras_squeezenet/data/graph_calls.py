@@ -11,6 +11,7 @@ import atexit
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from keras_squeezenet.extras import from_extra
 
@@ -27,10 +28,12 @@ _calls = 0  # begun so far
 _running = 0
 
 
-def call_in_graph(function: Callable, arguments: Sequence[tf.Tensor], output_types):
+def call_in_graph(
+    function: Callable[..., Any], arguments: Sequence[tf.Tensor], output_types: Sequence[tf.DType]
+) -> list[tf.Tensor]:
     """`tf.numpy_function` of a function that does not keep the process from ending."""
 
-    def counted(*values):
+    def counted(*values: Any) -> Any:
         global _calls, _running
         with _lock:
             _calls += 1
@@ -47,7 +50,7 @@ def call_in_graph(function: Callable, arguments: Sequence[tf.Tensor], output_typ
 
 
 @atexit.register
-def _let_the_threads_rest():
+def _let_the_threads_rest() -> None:
     _exiting.set()
     if not _calls:
         return

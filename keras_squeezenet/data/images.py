@@ -157,16 +157,18 @@ def decode_square(
     if augmentation is None:
         box = framing.box(width, height)
     else:
+        assert rng is not None  # to draw the changes from
         box = augmentation.box(width, height, framing, rng)
 
     box = _stored_box(box, image.size, orientation)
     scale = _reduce_jpeg(image, box, framing.image_size)
     side = framing.image_size
-    square = _to_rgb(image).resize(
-        (side, side), framing.resample, box=tuple(edge * scale for edge in box)
-    )
+    left, upper, right, lower = (edge * scale for edge in box)
+    square = _to_rgb(image).resize((side, side), framing.resample, (left, upper, right, lower))
     square = _upright(square, orientation)
-    return np.asarray(square if augmentation is None else augmentation.alter(square, rng))
+    if augmentation is not None and rng is not None:
+        square = augmentation.alter(square, rng)
+    return np.asarray(square)
 
 
 def _size_problem(width: int, height: int) -> str | None:

@@ -111,7 +111,7 @@ def _real_files(split: Split) -> set[str]:
     # Of each folder once: `realpath` asks for every part of a path, 25 µs a file.
     real_folder = functools.cache(os.path.realpath)
 
-    def real_path(path):
+    def real_path(path: str) -> str:
         if os.path.islink(path):
             return os.path.realpath(path)
         folder, name = os.path.split(path)
