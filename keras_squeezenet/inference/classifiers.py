@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class Prediction:
     name: str
     probability: float
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         return {"class": self.index, "name": self.name, "probability": self.probability}
 
 
@@ -164,8 +164,8 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
         raise InputError(f"Expected class names as text in UTF-8 in {path}: {error}") from error
     if len(content) > MAX_LABELS_BYTES:
         raise InputError(f"Expected at most {MAX_LABELS_BYTES} bytes of class names in {path}")
-    names = _names_in_json(path, text) if text.lstrip().startswith("[") else text.splitlines()
-    names = tuple(name.strip() for name in names if name.strip())
+    lines = _names_in_json(path, text) if text.lstrip().startswith("[") else text.splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise InputError(f"Expected class names in {path}. Received: none")
     return names
@@ -207,7 +207,7 @@ def classify(
             yield tuple(Prediction(int(i), names[i], float(probabilities[i])) for i in best)
 
 
-def _open_keras(path):
+def _open_keras(path: Path) -> Classifier:
     import keras
 
     from keras_squeezenet.network.graph import every_layer
@@ -224,7 +224,7 @@ def _open_keras(path):
     return Classifier(path, image_size, classes, names, model.predict_on_batch, model)
 
 
-def _open_sqz(path):
+def _open_sqz(path: Path) -> Classifier:
     try:
         network = read_network(path)
     except SqzError as error:
@@ -245,7 +245,7 @@ def _open_sqz(path):
     )
 
 
-def _open_litert(path):
+def _open_litert(path: Path) -> Classifier:
     model = LiteRTModel(path)
     image_size, classes = _sizes(path, model.input.shape, model.output.shape)
     return Classifier(path, image_size, classes, model.class_names, model.predict)
@@ -254,12 +254,12 @@ def _open_litert(path):
 _READERS = {".keras": _open_keras, ".sqz": _open_sqz, ".tflite": _open_litert}
 
 
-def _endings():
+def _endings() -> str:
     *others, last = _READERS
     return f"{', '.join(others)} or {last}"
 
 
-def _warn_of_pixels(path):
+def _warn_of_pixels(path: Path) -> None:
     log.warning(
         "%s has no layer that prepares images, and is given RGB 0…255 as they are. If it was "
         "trained on others, build it with include_preprocessing",
@@ -267,7 +267,7 @@ def _warn_of_pixels(path):
     )
 
 
-def _sizes(path, input_shape, output_shape):
+def _sizes(path: Path, input_shape: Sequence[Any], output_shape: Sequence[Any]) -> tuple[int, int]:
     if not (
         len(input_shape) == 4
         and input_shape[1] == input_shape[2]
@@ -282,7 +282,7 @@ def _sizes(path, input_shape, output_shape):
     return int(input_shape[1]), int(output_shape[1])
 
 
-def _names_beside(path, classes):
+def _names_beside(path: Path, classes: int) -> tuple[str, ...] | None:
     names_path = find_beside(path, CLASS_NAMES_FILE)
     if names_path is None:
         return None
@@ -291,7 +291,7 @@ def _names_beside(path, classes):
     return tuple(names)
 
 
-def _check_count(names, classes, path):
+def _check_count(names: Sequence[str], classes: int, path: Path | str) -> None:
     if len(names) != classes:
         raise ModelFileError(
             f"Expected {classes} class names, as many as the model has classes. "
@@ -299,7 +299,7 @@ def _check_count(names, classes, path):
         )
 
 
-def _names_in_json(path, text):
+def _names_in_json(path: Path, text: str) -> list[str]:
     try:
         names = json.loads(text)
     # RecursionError: ten thousand opening brackets.
@@ -310,13 +310,13 @@ def _names_in_json(path, text):
     return names
 
 
-def _batches(images):
+def _batches(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     images = iter(images)
     while batch := list(islice(images, _BATCH_SIZE)):
         yield np.stack(batch).astype(np.float32)
 
 
-def _probabilities(classifier, batch):
+def _probabilities(classifier: Classifier, batch: np.ndarray) -> np.ndarray:
     probabilities = np.asarray(classifier.predict(batch)).astype(np.float32)
     # A NaN fails both comparisons.
     fine = (probabilities >= -_PROBABILITY_SLACK) & (probabilities <= 1 + _PROBABILITY_SLACK)

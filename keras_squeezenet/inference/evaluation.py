@@ -7,7 +7,7 @@ example. `Predictions.concatenate` joins the shards, and `evaluate_predictions` 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +156,9 @@ class Predictions:
         )
 
 
-def predict_batches(predict, batches) -> Predictions | None:
+def predict_batches(
+    predict: Callable[[np.ndarray], np.ndarray], batches: Iterable[tuple[Any, Any, Any]]
+) -> Predictions | None:
     """Run a classifier over batches, one at a time.
 
     Args:

@@ -3,12 +3,19 @@
 Keras is imported when something is explained, so that what cannot be is refused at once.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_squeezenet.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 # Every activation of a batch is kept for the gradient: some 20 MB an image in SqueezeNet 1.1.
 _BATCH_SIZE = 8
@@ -23,11 +30,13 @@ class _Step:
     """One operation of a model's graph as it was run: on what, and what came out."""
 
     operation: Any
-    inputs: tuple
+    inputs: tuple[Any, ...]
     output: Any
 
 
-def grad_cam(model, images, classes):
+def grad_cam(
+    model: keras.Model, images: np.ndarray, classes: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """Which places of each image raised the score of a class (equations 1 and 2).
 
     The weight of a channel is the mean gradient of the class's score with respect to it, and the
@@ -72,7 +81,9 @@ def grad_cam(model, images, classes):
     return np.concatenate(maps)
 
 
-def _grad_cam(model, images, classes):
+def _grad_cam(
+    model: keras.Model, images: np.ndarray, classes: Sequence[int] | np.ndarray
+) -> np.ndarray:
     import tensorflow as tf
 
     images = tf.convert_to_tensor(np.asarray(images, np.float32))
@@ -88,7 +99,7 @@ def _grad_cam(model, images, classes):
     return tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1)).numpy()
 
 
-def _run(model, images):
+def _run(model: keras.Model, images: tf.Tensor) -> list[_Step]:
     """Every operation of the model's graph, those of models inside it included, on images."""
     import keras
 
@@ -96,7 +107,7 @@ def _run(model, images):
 
     steps = []
 
-    def recorded(operation, *args, **kwargs):
+    def recorded(operation: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(operation, keras.Model):
             return follow(_graph_of(operation), args[0], recorded)
         output = operation(*args, **kwargs)
@@ -107,7 +118,7 @@ def _run(model, images):
     return steps
 
 
-def _graph_of(model):
+def _graph_of(model: keras.Model) -> keras.Function:
     from keras_squeezenet.network.graph import graph_of
 
     try:
@@ -116,13 +127,13 @@ def _graph_of(model):
         raise ExplanationError(f"Grad-CAM: {error}") from error
 
 
-def _feature_map(model, steps):
+def _feature_map(model: keras.Model, steps: list[_Step]) -> tf.Tensor:
     before_classifier = steps
     kernels = [number for number, step in enumerate(steps) if hasattr(step.operation, "kernel")]
     if kernels:
         before_classifier = steps[: kernels[-1]]
     for step in reversed(before_classifier):
-        shape = getattr(step.output, "shape", ())
+        shape: Sequence[int] = getattr(step.output, "shape", ())
         if len(shape) == 4 and shape[1] * shape[2] > 1:
             return step.output
     raise ExplanationError(
@@ -131,7 +142,7 @@ def _feature_map(model, steps):
     )
 
 
-def _scores(step):
+def _scores(step: _Step) -> tf.Tensor:
     """What the last operation makes probabilities of."""
     import keras
 
