@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -57,7 +57,7 @@ class Augmentation:
                 raise DataError(f"`{name}` must be a number from 0 to 1. Received: {name}={value}")
 
     @classmethod
-    def from_mapping(cls, settings: Mapping) -> Self:
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
         """The augmentation a recipe's mapping asks for, e.g. `{"flip": True, "crop_scale": [0.3,
         1]}`.
 

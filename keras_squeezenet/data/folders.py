@@ -110,7 +110,7 @@ def image_files(folder: Path) -> list[Path]:
     return [folder / entry.name for entry in _visible(folder) if _is_image(entry)]
 
 
-def find_pictures(paths: Iterable[str | os.PathLike]) -> list[Path]:
+def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Files as they are given, whatever their names, and of a folder all image files below it.
 
     A folder's files are sorted, and hidden ones left out. Links to folders are not followed inside
@@ -243,7 +243,7 @@ def _subfolders(folder: Path) -> list[str]:
     return [entry.name for entry in entries if entry.is_dir()]
 
 
-def _visible(folder: Path) -> list[os.DirEntry]:
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
@@ -252,14 +252,14 @@ def _visible(folder: Path) -> list[os.DirEntry]:
     return sorted(visible, key=lambda entry: entry.name)
 
 
-def _is_image(entry: os.DirEntry) -> bool:
+def _is_image(entry: os.DirEntry[str]) -> bool:
     """Whether it is an image file by its name. One that is a link to nothing is a broken one."""
     if os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
         return False
     return _leads_nowhere(entry) or entry.is_file()
 
 
-def _leads_nowhere(entry: os.DirEntry) -> bool:
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
     """Whether it is a link whose target is missing, or is reached in circles only."""
     return entry.is_symlink() and not os.path.exists(entry.path)
 

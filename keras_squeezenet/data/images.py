@@ -65,7 +65,7 @@ def open_image(file: str | BinaryIO) -> Image.Image:
 
 
 @contextmanager
-def open_still(path: str | os.PathLike) -> Iterator[Image.Image]:
+def open_still(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image file of which one answer is to be given; `with` closes it.
 
     An animation is refused: the answer would be about its first frame alone. In training and
@@ -89,7 +89,7 @@ def open_still(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise DataError(f"{path}: {reason}") from error
 
 
-def check_still(path: str | os.PathLike) -> None:
+def check_still(path: str | os.PathLike[str]) -> None:
     """Decode an image file to its end and keep nothing.
 
     Raises:
@@ -101,7 +101,7 @@ def check_still(path: str | os.PathLike) -> None:
         image.load()
 
 
-def read_square(path: str | os.PathLike, framing: Framing) -> np.ndarray:
+def read_square(path: str | os.PathLike[str], framing: Framing) -> np.ndarray:
     """`decode_square` of an image file.
 
     Raises:
@@ -111,7 +111,7 @@ def read_square(path: str | os.PathLike, framing: Framing) -> np.ndarray:
         return decode_square(image, framing)
 
 
-def read_thumbnail(path: str | os.PathLike, side: int) -> np.ndarray:
+def read_thumbnail(path: str | os.PathLike[str], side: int) -> np.ndarray:
     """The whole picture of an image file, upright, its longer side at most `side` pixels.
 
     Returns:
