@@ -30,8 +30,9 @@ from keras_squeezenet import SqueezeNet
 from keras_squeezenet.data import load_labelled
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.inference.evaluation import Predictions, evaluate_predictions, predict_batches
-from keras_squeezenet.litert.export import QUANTIZATIONS, export_litert
+from keras_squeezenet.litert.export import export_litert
 from keras_squeezenet.litert.model import LiteRTModel
+from keras_squeezenet.litert.quantizations import QUANTIZATIONS
 from keras_squeezenet.network import imagenet
 
 IMAGE_SIZE = 227
@@ -155,17 +156,17 @@ def predict_folder(network, folder, resize):
 def measure_files(network, photos, reference):
     """A row for each kind of LiteRT file."""
     calibration, others = divide(len(photos.labels))
-    for quantize in QUANTIZATIONS:
-        measured = others if quantize == "int8" else slice(None)
+    for quantize, kind in QUANTIZATIONS.items():
+        measured = others if kind.calibrated else slice(None)
         known = subset(reference, measured)
-        if quantize == "int8":
+        if kind.calibrated:
             yield row("Keras", "stretch, Pillow", known, known, "")
         with tempfile.TemporaryDirectory() as folder:
             result = export_litert(
                 network,
                 Path(folder) / "network.tflite",
                 quantize=quantize,
-                calibration=photos.pixels[calibration] if quantize == "int8" else None,
+                calibration=photos.pixels[calibration] if kind.calibrated else None,
                 check_images=photos.pixels[others][:CALIBRATION_IMAGES],
             )
             probabilities = LiteRTModel(result.path).predict(photos.pixels)

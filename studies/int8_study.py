@@ -30,7 +30,8 @@ from keras_squeezenet.data import sample_images
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.litert.bias_correction import correct_biases, rounded
 from keras_squeezenet.litert.equalization import equalize_squeezes
-from keras_squeezenet.litert.export import export_litert, for_inference
+from keras_squeezenet.litert.export import export_litert
+from keras_squeezenet.litert.inference_network import for_inference
 from keras_squeezenet.litert.model import LiteRTModel, silenced
 from keras_squeezenet.network.graph import convolutions_of
 

@@ -18,6 +18,7 @@ from keras_squeezenet import SqueezeNet, cli, files
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert.model import LiteRTModel
+from keras_squeezenet.litert.quantizations import QUANTIZATIONS
 from keras_squeezenet.litert.tensor_arena import estimate_arena
 from keras_squeezenet.network.architecture import Architecture
 
@@ -248,7 +249,9 @@ class TestExport:
         assert "--calibration is needed" in line
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("quantize", ["none", "float16", "dynamic"])
+    @pytest.mark.parametrize(
+        "quantize", [name for name, row in QUANTIZATIONS.items() if not row.calibrated]
+    )
     def test_a_conversion_needs_no_photos_and_says_so(self, model_path, tmp_path, quantize):
         path = tmp_path / "m.tflite"
         out, _ = run("export", model_path, path, "--quantize", quantize, "--json")

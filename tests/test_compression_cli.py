@@ -20,7 +20,7 @@ from keras_squeezenet.compression.without_training import drop_search
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.litert import export
+from keras_squeezenet.litert import comparison
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.sqz.files import read_network, write_network
 from tests.compression_digits import SIDE, trained_net
@@ -590,7 +590,7 @@ class TestQuantize:
         self, model_path, tmp_path, monkeypatch, capsys
     ):
         # Any file is less sure than that: what is warned of is to be seen in the output.
-        monkeypatch.setattr(export, "MOST_CONFIDENCE_LOST", -1)
+        monkeypatch.setattr(comparison, "MOST_CONFIDENCE_LOST", -1)
         out = tmp_path / "new" / "digits.tflite"
         measured = measured_by(
             *("quantize", model_path, out, "--data", "digits", "--epochs", 1),

@@ -20,10 +20,11 @@ from keras import layers
 from sklearn.datasets import load_digits
 
 from keras_squeezenet import Architecture, Fire, ImagePreprocessing, SqueezeNet, __version__
-from keras_squeezenet.litert import export
+from keras_squeezenet.litert import export, inference_network
 from keras_squeezenet.litert.bias_correction import correct_biases, rounded
 from keras_squeezenet.litert.export import ExportError, export_litert
 from keras_squeezenet.litert.model import LiteRTModel, TensorDetails, read_class_names
+from keras_squeezenet.litert.quantizations import QUANTIZATIONS
 
 SIDE = 32
 CLASS_NAMES = ("red 0", "red 1", "grün 0", "grün 1", "blue 0", "blue 1")
@@ -88,12 +89,9 @@ def trained():
 def exported(trained, tmp_path_factory):
     """A file of every kind, with the result of its export."""
     folder = tmp_path_factory.mktemp("exported")
-    kinds = {
-        "none": {},
-        "float16": {"quantize": "float16", "batch_size": None},
-        "dynamic": {"quantize": "dynamic"},
-        "int8": {"quantize": "int8", "input_type": "uint8", "output_type": "int8"},
-    }
+    kinds = {name: {"quantize": name} for name in QUANTIZATIONS}
+    kinds["float16"] |= {"batch_size": None}
+    kinds["int8"] |= {"input_type": "uint8", "output_type": "int8"}
     return {
         kind: export_litert(
             trained,
@@ -161,7 +159,7 @@ def test_the_result_says_what_the_file_does(trained, exported, kind, largest, me
     assert result.bytes == os.path.getsize(result.path)
 
 
-@pytest.mark.parametrize("kind", ["none", "float16", "dynamic", "int8"])
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_a_file_is_as_accurate_as_its_model(trained, exported, kind):
     predicted = trained.predict(IMAGES[HELD_OUT], verbose=0).argmax(axis=1)
     outputs = LiteRTModel(exported[kind].path).predict(IMAGES[HELD_OUT])
@@ -435,7 +433,7 @@ def test_preprocessing_before_a_padding_convolution_stays_where_it_is(tmp_path):
 
 def test_a_file_that_disagrees_is_refused_and_the_older_one_stays(trained, tmp_path, monkeypatch):
     # A real fault: TensorFlow 2.21 quantizes the reversal of the channels wrongly.
-    monkeypatch.setattr(export, "_foldable", lambda model: {})
+    monkeypatch.setattr(inference_network, "_foldable", lambda model: {})
     path = tmp_path / "model.tflite"
     path.write_bytes(b"older")
 

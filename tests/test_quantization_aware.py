@@ -284,7 +284,7 @@ def test_the_first_convolution_moves_as_with_its_preprocessing_before_it(trained
     """Steepest descent in folded coordinates would throw it off: same loss, other step."""
     import tensorflow as tf
 
-    from keras_squeezenet.litert.export import for_inference
+    from keras_squeezenet.litert.inference_network import for_inference
     from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold
 
     images, labels = (array[:32] for array in digits())

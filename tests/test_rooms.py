@@ -34,6 +34,7 @@ PLAIN = (
     "keras_squeezenet.communication.cost_model",
     "keras_squeezenet.compression.stages",
     "keras_squeezenet.files",
+    "keras_squeezenet.litert.quantizations",
     "keras_squeezenet.litert.tensor_arena",
     "keras_squeezenet.machine",
     "keras_squeezenet.network.architecture",

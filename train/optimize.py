@@ -38,6 +38,7 @@ from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.inference import classifiers, evaluation
+from keras_squeezenet.network.keras_files import save_and_read_back
 from keras_squeezenet.printing import printable
 from keras_squeezenet.reports.compression_page import write_compression_report
 from keras_squeezenet.settings import RecipeError
@@ -185,9 +186,7 @@ class Stages:
         if distributed.rank() == 0:
             names = self.output / classifiers.CLASS_NAMES_FILE
             files.write_json(names, list(self.dataset.class_names))
-            with files.replacing(self.output / file) as temporary:
-                model.save(temporary)
-            saved = keras.saving.load_model(self.output / file, compile=False)
+            saved = save_and_read_back(model, self.output / file, include_optimizer=False)
             self.measure(name, self.output / file, saved)
 
     def pack(self, name, file, model, mode, bits):

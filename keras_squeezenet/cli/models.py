@@ -39,6 +39,7 @@ from keras_squeezenet.cli.tables import (
 )
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import require
+from keras_squeezenet.litert.quantizations import QUANTIZATIONS
 from keras_squeezenet.printing import print_json, printable
 
 LEAST_IMAGES_TO_COMPARE = 20
@@ -62,11 +63,8 @@ class Format(StrEnum):
     c = "c"
 
 
-class Quantize(StrEnum):
-    none = "none"
-    float16 = "float16"
-    dynamic = "dynamic"
-    int8 = "int8"
+Quantize = StrEnum("Quantize", {name: name for name in QUANTIZATIONS})
+_KINDS = "; ".join(f"{name}: {row.what}" for name, row in QUANTIZATIONS.items()) + "."
 
 
 def summary(
@@ -265,9 +263,7 @@ def export(
             "header. Default: as the output is called."
         ),
     ] = None,
-    quantize: Annotated[
-        Quantize, typer.Option(help="float16 and dynamic: weights; int8: everything.")
-    ] = Quantize.none,
+    quantize: Annotated[Quantize, typer.Option(help=_KINDS)] = Quantize["none"],
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -301,7 +297,7 @@ def export(
     check_output(out, SOURCE_SUFFIXES if as_c else (".tflite",), path)
     require("litert")
     # A conversion needs no photos, a calibration does.
-    needs_photos = quantize is Quantize.int8 or calibration
+    needs_photos = QUANTIZATIONS[quantize].calibrated or calibration
     asked = sample = None
     if needs_photos or run_recipe(path):
         asked = asked_of_data(path, calibration, resize, max_broken_share)
@@ -387,7 +383,8 @@ def _sample(classifier, asked, count):
 
 
 def _made_images(classifier, count, quantize):
-    """Images to compare on where there are none; for "dynamic" the surest of more of them.
+    """Images to compare on where there are none; where decisions count,
+    as for "dynamic", the surest of more of them.
 
     A network is sure of few images that are no photos, and where it is not, 8-bit weights turn
     decisions that say nothing: of 400 made images the dynamic file of 1.0 decides 72 % as the
@@ -395,7 +392,7 @@ def _made_images(classifier, count, quantize):
     """
     from keras_squeezenet.data import made_images
 
-    if quantize is not Quantize.dynamic:
+    if not QUANTIZATIONS[quantize].least_equal_decisions:
         return list(made_images(count, classifier.image_size))
     import numpy as np
 
@@ -406,7 +403,8 @@ def _made_images(classifier, count, quantize):
 
 
 def _litert_file(model, path, options):
-    from keras_squeezenet.litert.export import ExportError, export_litert
+    from keras_squeezenet.litert.comparison import ExportError
+    from keras_squeezenet.litert.export import export_litert
 
     with bad_input(ExportError):
         return export_litert(model, path, **options)

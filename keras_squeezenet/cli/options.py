@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from keras_squeezenet.errors import InputError, one_line
-from keras_squeezenet.files import find_beside, replacing, write_json
+from keras_squeezenet.files import find_beside, write_json
 from keras_squeezenet.printing import printable
 
 DEFAULT_BROKEN_SHARE = 0.05
@@ -285,17 +285,11 @@ def save_keras(model, path, class_names):
         InputError: see `check_names_beside`. Nothing is written then.
         OSError: a file cannot be written.
     """
-    import keras
-    import numpy as np
-
     from keras_squeezenet.inference.classifiers import CLASS_NAMES_FILE
+    from keras_squeezenet.network.keras_files import save_and_read_back
 
     check_names_beside(path, class_names)
-    with replacing(path) as temporary:
-        model.save(temporary, include_optimizer=False)
-        saved = keras.saving.load_model(temporary, compile=False)
-        for ours, theirs in zip(model.get_weights(), saved.get_weights(), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+    save_and_read_back(model, path, include_optimizer=False)
     if class_names is not None:
         write_json(path.with_name(CLASS_NAMES_FILE), list(class_names))
 

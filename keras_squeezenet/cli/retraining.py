@@ -15,10 +15,7 @@ import typer
 
 from keras_squeezenet.cli.options import (
     KERAS_MODEL,
-    AsJson,
-    MaxBrokenShare,
     NumberType,
-    Resize,
     asked_of_data,
     bad_input,
     check_names_beside,
@@ -28,6 +25,7 @@ from keras_squeezenet.cli.options import (
     run_recipe,
     save_keras,
 )
+from keras_squeezenet.cli.shared_options import RetrainingOptions, taking
 from keras_squeezenet.cli.tables import print_retrained
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import require
@@ -37,27 +35,6 @@ DEFAULT_BATCH_SIZE = 32
 MEASURED_BATCH = 32
 
 KerasFile = Annotated[Path, typer.Argument(help="The .keras file to write.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help="What to train on, and to validate with: digits, cifar10, cifar100, tfds:NAME, or a "
-        "folder with train/ and val/ or of class folders. Default: the data of the model's run."
-    ),
-]
-Epochs = Annotated[
-    int | None, typer.Option(min=1, help="Default: 10 to prune, 3 to cluster and to quantize.")
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        help="Of the first step; falls to 0. Default: 0.003 to prune, 0.0003 to "
-        "cluster and to quantize."
-    ),
-]
-Momentum = Annotated[float, typer.Option(min=0, help="Of SGD, below 1.")]
-BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Per rank. Default: that of the model's run, or 32.")
-]
 
 
 class Structure(StrEnum):
@@ -70,10 +47,10 @@ class Preserve(StrEnum):
     clusters = "clusters"
 
 
+@taking(RetrainingOptions)
 def prune(
     model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
     out: KerasFile,
-    data: Data = None,
     sparsity: Annotated[
         str | None,
         typer.Option(
@@ -85,37 +62,32 @@ def prune(
         Structure | None,
         typer.Option(help="2:4: of four neighbouring input channels two are zeros."),
     ] = None,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    momentum: Momentum = 0.9,
-    batch_size: BatchSize = None,
-    resize: Resize = None,
-    max_broken_share: MaxBrokenShare = None,
-    as_json: AsJson = False,
+    *,
+    shared: RetrainingOptions,
 ):
     """Prune a network's kernels while it trains on; the zeros stay zeros."""
-    asked = _section("prune", epochs=epochs, learning_rate=learning_rate, sparsity=sparsity)
+    asked = _section("prune", shared, sparsity=sparsity)
     if structure and sparsity:
         raise InputError(f"--structure fixes the sparsity. Received: --sparsity {sparsity}")
-    with _prepared(model, out, ".keras", data, batch_size, resize, max_broken_share) as prepared:
+    with _prepared(model, out, ".keras", shared) as prepared:
         from keras_squeezenet.compression.with_training.pruning import prune as prune_model
 
         result = prune_model(
             prepared.classifier.model,
             prepared.train_batches(),
-            retraining=prepared.retraining(asked, momentum),
+            retraining=prepared.retraining(asked, shared.momentum),
             # A structure has a sparsity of its own.
             sparsity=None if structure else asked.sparsity,
             structure=structure and structure.value,
             validation_data=prepared.val_batches(),
         )
-        prepared.save(result, out, as_json)
+        prepared.save(result, out, shared.as_json)
 
 
+@taking(RetrainingOptions)
 def cluster(
     model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
     out: KerasFile,
-    data: Data = None,
     bits: Annotated[
         int | None,
         typer.Option(help="2**BITS shared values in each kernel, from 2 to 8. Default: 5."),
@@ -123,34 +95,29 @@ def cluster(
     preserve_sparsity: Annotated[
         bool, typer.Option(help="Whether zeros of a pruned network stay zeros.")
     ] = True,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    momentum: Momentum = 0.9,
-    batch_size: BatchSize = None,
-    resize: Resize = None,
-    max_broken_share: MaxBrokenShare = None,
-    as_json: AsJson = False,
+    *,
+    shared: RetrainingOptions,
 ):
     """Let the weights of each kernel share a few values, and train those."""
-    asked = _section("cluster", epochs=epochs, learning_rate=learning_rate, bits=bits)
-    with _prepared(model, out, ".keras", data, batch_size, resize, max_broken_share) as prepared:
+    asked = _section("cluster", shared, bits=bits)
+    with _prepared(model, out, ".keras", shared) as prepared:
         from keras_squeezenet.compression.with_training.clustering import cluster as cluster_model
 
         result = cluster_model(
             prepared.classifier.model,
             prepared.train_batches(),
-            retraining=prepared.retraining(asked, momentum),
+            retraining=prepared.retraining(asked, shared.momentum),
             bits=asked.bits,
             preserve_sparsity=preserve_sparsity,
             validation_data=prepared.val_batches(),
         )
-        prepared.save(result, out, as_json)
+        prepared.save(result, out, shared.as_json)
 
 
+@taking(RetrainingOptions)
 def quantize(
     model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
     out: Annotated[Path, typer.Argument(help="The .tflite file to write, of integers only.")],
-    data: Data = None,
     preserve: Annotated[
         Preserve,
         typer.Option(
@@ -160,27 +127,22 @@ def quantize(
     ] = Preserve.none,
     input_type: Annotated[NumberType, typer.Option()] = NumberType.float32,
     output_type: Annotated[NumberType, typer.Option()] = NumberType.float32,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    momentum: Momentum = 0.9,
-    batch_size: BatchSize = None,
-    resize: Resize = None,
-    max_broken_share: MaxBrokenShare = None,
-    as_json: AsJson = False,
+    *,
+    shared: RetrainingOptions,
 ):
     """Train a network on in 8 bits and write it as a LiteRT file of integers.
 
     Its accuracy is that of the file, which is run on the validation images.
     """
-    asked = _section("quantize", epochs=epochs, learning_rate=learning_rate)
-    with _prepared(model, out, ".tflite", data, batch_size, resize, max_broken_share) as prepared:
+    asked = _section("quantize", shared)
+    with _prepared(model, out, ".tflite", shared) as prepared:
         from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
-        from keras_squeezenet.litert.export import ExportError
+        from keras_squeezenet.litert.comparison import ExportError
 
         result = quantize_aware(
             prepared.classifier.model,
             prepared.train_batches(),
-            retraining=prepared.retraining(asked, momentum),
+            retraining=prepared.retraining(asked, shared.momentum),
             preserve=None if preserve is Preserve.none else preserve.value,
             validation_data=prepared.val_batches(),
         )
@@ -195,7 +157,7 @@ def quantize(
                     resize=prepared.resize,
                 )
             after = prepared.top1_of_file(out)
-            prepared.show(result, out, after, as_json, written.to_dict())
+            prepared.show(result, out, after, shared.as_json, written.to_dict())
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,11 +239,11 @@ class _Prepared:
 
 
 @contextmanager
-def _prepared(model, out, ending, data, batch_size, resize, max_broken_share):
+def _prepared(model, out, ending, shared):
     """All that is refused before the training, then a `_Prepared` to train with."""
     path = keras_model_path(model)
     check_output(out, (ending,), path)
-    asked = asked_of_data(path, data, resize, max_broken_share, "--data")
+    asked = asked_of_data(path, shared.data, shared.resize, shared.max_broken_share, "--data")
     of_the_run = asked.pop("held_out")
     recipe = run_recipe(path)
 
@@ -313,7 +275,7 @@ def _prepared(model, out, ending, data, batch_size, resize, max_broken_share):
             dataset=dataset,
             augmentation=Augmentation.from_mapping(recipe.data.augmentation if of_the_run else {}),
             resize=asked["resize"],
-            batch_size=batch_size or own_batch_size,
+            batch_size=shared.batch_size or own_batch_size,
             seed=seed,
             rank=distributed.rank(),
             ranks=distributed.size(),
@@ -338,13 +300,14 @@ def _dataset(classifier, asked):
     return dataset
 
 
-def _section(command, **options):
+def _section(command, shared, **options):
     """The options that were given, checked, and the defaults of the others."""
     require("compression")
     from keras_squeezenet.compression.recipe import CompressionRecipe
     from keras_squeezenet.settings import check_recipe
 
     kind = CompressionRecipe.model_fields[command].annotation
+    options |= {"epochs": shared.epochs, "learning_rate": shared.learning_rate}
     given = {name: value for name, value in options.items() if value is not None}
     return check_recipe(kind, given, source=command)
 

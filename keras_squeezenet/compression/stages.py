@@ -11,7 +11,7 @@ from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import InputError
 
 if TYPE_CHECKING:  # it imports Keras
-    from keras_squeezenet.litert.export import ExportResult
+    from keras_squeezenet.litert.comparison import ExportResult
 
 
 @dataclass(frozen=True)

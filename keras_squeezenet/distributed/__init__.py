@@ -14,6 +14,7 @@ from keras_squeezenet.distributed.launchers import LAUNCHER_VARIABLES as LAUNCHE
 from keras_squeezenet.distributed.optimizer import COMPRESSIONS as COMPRESSIONS
 from keras_squeezenet.distributed.optimizer import DistributedOptimizer as DistributedOptimizer
 from keras_squeezenet.distributed.optimizer import apply_incomplete_group as apply_incomplete_group
+from keras_squeezenet.distributed.optimizer import average_gradients as average_gradients
 from keras_squeezenet.distributed.ranks import LauncherError as LauncherError
 from keras_squeezenet.distributed.ranks import RankError as RankError
 from keras_squeezenet.distributed.ranks import broadcast as broadcast
@@ -21,6 +22,7 @@ from keras_squeezenet.distributed.ranks import communicates as communicates
 from keras_squeezenet.distributed.ranks import gather as gather
 from keras_squeezenet.distributed.ranks import join as join
 from keras_squeezenet.distributed.ranks import launched_rank as launched_rank
+from keras_squeezenet.distributed.ranks import mean as mean
 from keras_squeezenet.distributed.ranks import rank as rank
 from keras_squeezenet.distributed.ranks import size as size
 from keras_squeezenet.distributed.ranks import start as start

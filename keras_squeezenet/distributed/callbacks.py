@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_squeezenet.distributed.ranks import size, total
+from keras_squeezenet.distributed.ranks import mean, size
 from keras_squeezenet.distributed.weights import average_statistics, broadcast_variables
 
 # Metrics of a batch or an epoch by name, as Keras hands them to callbacks.
@@ -47,5 +47,5 @@ class AverageMetrics(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if size() > 1 and logs:
             names = sorted(logs)
-            averages = total([logs[name] for name in names]) / size()
+            averages = mean([logs[name] for name in names])
             logs.update(zip(names, averages.tolist(), strict=True))

@@ -151,7 +151,7 @@ class _AveragedApply:
             self._apply_mean(trainable_variables)
 
     def _apply_averaged(self, grads: Gradients, trainable_variables: Variables | None) -> None:
-        averages = _average(grads, self._compression)
+        averages = average_gradients(grads, self._compression)
         with self._of_averages():
             self._outer_apply(averages, trainable_variables)
 
@@ -234,7 +234,16 @@ def _average_before_loss_scaling() -> None:
     kind.apply = apply_averages
 
 
-def _average(grads: Gradients, compression: Compression) -> Gradients:
+def average_gradients(grads: Gradients, compression: Compression = None) -> Gradients:
+    """The mean over all ranks of each gradient, in one group; None stays None.
+
+    Args:
+        grads: tensors of TensorFlow, in the same order on every rank.
+        compression: None or "fp16", see `DistributedOptimizer`.
+
+    Raises:
+        LauncherError: as `communicates`.
+    """
     if not communicates():
         return grads
     hvd = importlib.import_module("horovod.tensorflow")

@@ -185,6 +185,14 @@ def total(values: ArrayLike) -> NDArray[np.float64]:
     return _horovod().allreduce(tf.constant(values), op=_horovod().Sum).numpy()
 
 
+def mean(values):
+    """The mean over all ranks of an array of numbers, float64, the same shape.
+
+    Numbers that are float32 and equal on all ranks stay as they are, to the bit.
+    """
+    return total(values) / size()
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Run a block that may fail on some ranks; if it does, every rank fails, and none waits.

@@ -3,18 +3,20 @@
 import hashlib
 import importlib
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_squeezenet.distributed.ranks import gather, size, total
+from keras_squeezenet.distributed.ranks import gather, mean, size
 
 
-def broadcast_variables(variables: Iterable[keras.Variable], root_rank: int = 0) -> None:
-    """Give every rank's Keras variables the values of one rank's."""
+def broadcast_variables(variables: Iterable[Any], root_rank: int = 0) -> None:
+    """Give every rank's variables, of Keras or of TensorFlow, the values of one rank's."""
     if size() > 1:
         hvd = importlib.import_module("horovod.tensorflow")
-        hvd.broadcast_variables([v.value for v in variables], root_rank=root_rank)
+        inner = [v.value if isinstance(v, keras.Variable) else v for v in variables]
+        hvd.broadcast_variables(inner, root_rank=root_rank)
 
 
 def broadcast_weights(model: keras.Model, root_rank: int = 0) -> None:
@@ -38,11 +40,10 @@ def average_statistics(model: keras.Model) -> None:
     if not statistics:
         return
     values = [keras.ops.convert_to_numpy(weight) for weight in statistics]
-    # In float64, where a sum of equal float32 numbers is exact.
-    means = total(np.concatenate([value.ravel() for value in values])) / size()
+    means = mean(np.concatenate([value.ravel() for value in values]))
     ends = np.cumsum([value.size for value in values])
-    for weight, value, mean in zip(statistics, values, np.split(means, ends[:-1]), strict=True):
-        weight.assign(mean.reshape(value.shape).astype(value.dtype))
+    for weight, value, found in zip(statistics, values, np.split(means, ends[:-1]), strict=True):
+        weight.assign(found.reshape(value.shape).astype(value.dtype))
 
 
 def _is_floating(weight: keras.Variable) -> bool:

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,119 +14,28 @@ from keras_squeezenet.checks import is_int
 from keras_squeezenet.extras import from_extra, require
 from keras_squeezenet.files import replacing
 from keras_squeezenet.litert.bias_correction import correct_biases
+from keras_squeezenet.litert.comparison import (
+    ExportError,
+    ExportResult,
+    check_agreement,
+    compare,
+    outputs_of,
+)
 from keras_squeezenet.litert.equalization import equalize_squeezes
+from keras_squeezenet.litert.inference_network import (
+    for_inference,
+    in_full_precision,
+    takes_pixels,
+)
 from keras_squeezenet.litert.model import (
     MAX_LABELS_BYTES,
     TENSOR_TYPES,
-    LiteRTModel,
-    TensorDetails,
     append_archive,
     chunks,
     silenced,
 )
-from keras_squeezenet.litert.ranges import (
-    MOST_CONFIDENCE_LOST,
-    MOST_IMAGES_AT_END,
-    Saturation,
-    measure_saturation,
-    quantize_calibrated,
-    widen,
-)
-from keras_squeezenet.machine import own_threads
-from keras_squeezenet.network.graph import every_layer, takes
-from keras_squeezenet.network.layers import ImagePreprocessing
-from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold
-
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
-
-# Measured with the published SqueezeNets on 600 ImageNet photos, v1.1 and v1.0, and with a
-# v1.1 trained on scikit-learn's digits. "none" and "float16" are held to their worst image (4e-6;
-# 0.0025). The worst of many images says little about 8 bits, where one close call moves far
-# (0.57), so "dynamic" and "int8" are held to the mean of the images (0.02 and 0.04) and to the
-# share of equal decisions (0.95 and 0.92 of 600, 0.89 of 200). What is really broken is far off:
-# 0.26 and 0.55 for the quantized REVERSE_V2 that `_fold` is about.
-DEFAULT_TOLERANCE = {"none": 1e-4, "float16": 0.01, "dynamic": 0.06, "int8": 0.12}
-LEAST_EQUAL_DECISIONS = {"none": 0.0, "float16": 0.0, "dynamic": 0.8, "int8": 0.8}
-
-_HALF_PRECISIONS = ("float16", "bfloat16")
-
-
-class ExportError(RuntimeError):
-    """The converter failed, or its file does not do what the Keras model does."""
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """What was written, and how far it is from the Keras model, measured on the file.
-
-    Attributes:
-        path: the file.
-        bytes: its size, class names included.
-        quantize: "none", "float16", "dynamic" or "int8".
-        input, output: of the file.
-        max_difference: largest absolute difference of any output of any image.
-        mean_difference: mean over the images of each image's largest absolute difference.
-        decisions_equal: share (0 to 1) of images with the same top-1 class; None where the output
-            is not `(batch, classes)`.
-        images_checked: images compared.
-        tolerance: what the difference was held to; see `export_litert`.
-        confidence, model_confidence: mean over the images of the highest output, of the file and
-            of the model; None where the output is not `(batch, classes)`.
-        saturation: of an int8 file, a `Saturation` of each activation that nothing bounds.
-    """
-
-    path: Path
-    bytes: int
-    quantize: str
-    input: TensorDetails
-    output: TensorDetails
-    max_difference: float
-    mean_difference: float
-    decisions_equal: float | None
-    images_checked: int
-    tolerance: float
-    confidence: float | None = None
-    model_confidence: float | None = None
-    saturation: tuple[Saturation, ...] = ()
-
-    @property
-    def saturated_decision(self) -> Saturation | None:
-        """Of what decides, the activation whose end most images reach; None if none is known."""
-        deciding = (found for found in self.saturation if found.decides)
-        return max(deciding, key=lambda found: found.images, default=None)
-
-    @property
-    def most_saturated(self) -> Saturation | None:
-        """The activation of which most values are at an end; None if none is known."""
-        return max(self.saturation, key=lambda found: found.values, default=None)
-
-    @property
-    def warning(self) -> str | None:
-        """One line about ranges that are too narrow for the images; None where they are not."""
-        signs = []
-        worst = self.saturated_decision
-        if worst and worst.images > MOST_IMAGES_AT_END:
-            signs.append(f"{worst.images:.0%} of the images reach the end of {worst.name}'s range")
-        confidences = (self.confidence, self.model_confidence)
-        if self.saturation and None not in confidences:
-            scale = max(1.0, abs(self.model_confidence))
-            if self.model_confidence - self.confidence > MOST_CONFIDENCE_LOST * scale:
-                signs.append(
-                    f"the mean of the highest output falls from {self.model_confidence:.3f} to "
-                    f"{self.confidence:.3f}"
-                )
-        if not signs:
-            return None
-        return (
-            f"8-bit ranges cut values off: {', and '.join(signs)}. "
-            "Take the ranges from such images too"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts, for `json.dumps`. No tolerance is None."""
-        tolerance = self.tolerance if math.isfinite(self.tolerance) else None
-        found = {"path": str(self.path), "tolerance": tolerance, "warning": self.warning}
-        return {**asdict(self), **found}
+from keras_squeezenet.litert.quantizations import QUANTIZATIONS, Quantization
+from keras_squeezenet.litert.ranges import quantize_calibrated, widen
 
 
 def export_litert(
@@ -159,7 +67,8 @@ def export_litert(
         model: one image tensor of fixed height, width and channels in, one tensor out.
         path: the file. An older one is replaced only after the comparison.
         quantize: "none", float32; "float16", weights of half the bytes; "dynamic", 8-bit weights
-            and float32 activations in the file; "int8", all of it in 8-bit integers.
+            and float32 activations in the file; "int8", all of it in 8-bit integers. A name of
+            `quantizations.QUANTIZATIONS`.
         calibration: float32 images, `[n, height, width, channels]` or batches of that, from which
             "int8" learns the range of every activation (with room in the last ones, see
             `ranges`), and what rounding the kernels shifts on average (see `equalization` and
@@ -205,16 +114,15 @@ def export_litert(
     _check_class_names(class_names, model.output_shape)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder of `path` must exist. Received: path={path}")
-    if tolerance is None:
-        tolerance = DEFAULT_TOLERANCE[quantize]
 
-    takes_pixels = any(isinstance(layer, ImagePreprocessing) for layer in every_layer(model))
+    kind = QUANTIZATIONS[quantize]
+    pixels = takes_pixels(model)
     if calibration is not None:
-        calibration = _stacked("calibration", calibration, model.input_shape[1:], takes_pixels)
-    elif quantize == "int8":
-        raise ValueError("`quantize` 'int8' needs images. Received: calibration=None")
+        calibration = _stacked("calibration", calibration, model.input_shape[1:], pixels)
+    elif kind.calibrated:
+        raise ValueError(f"`quantize` {quantize!r} needs images. Received: calibration=None")
     if check_images is not None:
-        check_images = _stacked("check_images", check_images, model.input_shape[1:], takes_pixels)
+        check_images = _stacked("check_images", check_images, model.input_shape[1:], pixels)
     elif calibration is not None:
         check_images = calibration
     else:
@@ -223,22 +131,23 @@ def export_litert(
             "images. Received: check_images=None"
         )
 
-    network = for_inference(model, copy=quantize == "int8")
-    options = _converter_options(quantize)
-    if quantize == "int8":
+    network = for_inference(model, copy=kind.calibrated)
+    options = _converter_options(kind)
+    if kind.calibrated:
         batches = [chunk for chunk, _ in chunks(calibration, None)]
         equalize_squeezes(network, batches)
         correct_biases(network, batches)
-        options["representative_dataset"] = _representative_dataset(
-            calibration, batch_size, takes_pixels
-        )
+        options["representative_dataset"] = _representative_dataset(calibration, batch_size, pixels)
     with replacing(path) as temporary:
         _convert(network, temporary, batch_size, options)
-        if quantize == "int8":
+        if kind.calibrated:
             _quantize(temporary, calibration, model, input_type, output_type)
-        append_archive(temporary, class_names, _description(model, quantize, takes_pixels, resize))
-        result = _measure(temporary, path, model, quantize, check_images, tolerance)
-        _check_agreement(result, _is_classifier(model, class_names))
+        about = description(model.name, model.input_shape[1:], quantize, pixels, resize)
+        append_archive(temporary, class_names, about)
+        # In float32, and with its preprocessing where it was.
+        reference = outputs_of(in_full_precision(model), check_images)
+        result = compare(temporary, path, quantize, check_images, reference, tolerance=tolerance)
+        check_agreement(result, is_classifier=_is_classifier(model, class_names))
     return result
 
 
@@ -254,9 +163,11 @@ def _check_options(quantize, input_type, output_type, batch_size, tolerance):
                 f"`{name}` must be one of {', '.join(map(repr, TENSOR_TYPES))}. "
                 f"Received: {name}={value}"
             )
-        if value != "float32" and quantize != "int8":
+        if value != "float32" and not QUANTIZATIONS[quantize].calibrated:
+            integers = " or ".join(repr(n) for n, row in QUANTIZATIONS.items() if row.calibrated)
             raise ValueError(
-                f"`{name}` other than 'float32' needs `quantize` 'int8'. Received: {name}={value}"
+                f"`{name}` other than 'float32' needs `quantize` {integers}. "
+                f"Received: {name}={value}"
             )
     if batch_size is not None and not is_int(batch_size, 1):
         raise ValueError(
@@ -330,19 +241,18 @@ def _stacked(name, images, shape, takes_pixels):
     return stacked
 
 
-def _converter_options(quantize) -> dict[str, Any]:
+def _converter_options(kind: Quantization) -> dict[str, Any]:
     """Attributes of `tf.lite.TFLiteConverter`, as `Model.export` takes them."""
     with from_extra("litert"):
         import tensorflow as tf
 
-    builtins = "TFLITE_BUILTINS_INT8" if quantize == "int8" else "TFLITE_BUILTINS"
-    target_spec = {"supported_ops": [getattr(tf.lite.OpsSet, builtins)]}
+    target_spec = {"supported_ops": [getattr(tf.lite.OpsSet, kind.operators)]}
     options: dict[str, Any] = {"target_spec": target_spec}
-    if quantize != "none":
+    if kind.optimized:
         options["optimizations"] = [tf.lite.Optimize.DEFAULT]
-    if quantize == "float16":
-        target_spec["supported_types"] = [tf.float16]
-    if quantize == "int8":
+    if kind.weights:
+        target_spec["supported_types"] = [tf.as_dtype(kind.weights)]
+    if kind.calibrated:
         # The ranges are widened before the file is made of integers.
         options["_experimental_calibrate_only"] = True
     return options
@@ -375,7 +285,7 @@ def _convert(model, path, batch_size, options):
         raise
     # The converter's own error is a bare Exception; Keras adds its own kinds.
     except Exception as error:
-        raise _refused(model, error) from error
+        raise refusal(model.name, error) from error
 
 
 def _quantize(path, calibration, model, input_type, output_type):
@@ -385,157 +295,35 @@ def _quantize(path, calibration, model, input_type, output_type):
         with silenced():
             content = quantize_calibrated(path.read_bytes(), input_type, output_type)
     except Exception as error:
-        raise _refused(model, error) from error
+        raise refusal(model.name, error) from error
     path.write_bytes(content)
 
 
-def _refused(model, error):
+def refusal(name: str, error: Exception) -> ExportError:
+    """What LiteRT's converter says of a model of that name, in one line."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ExportError(f"LiteRT's converter refuses model {model.name}: {reason}")
+    return ExportError(f"LiteRT's converter refuses model {name}: {reason}")
 
 
-def for_inference(model, *, copy):
-    """`model` in float32, its preprocessing folded into the convolution that takes it.
+def description(name, shape, quantize, pixels, resize) -> dict[str, Any]:
+    """What is kept in a file about the file.
 
-    A copy where anything has to change, and with `copy` always.
+    Args:
+        name: of the model.
+        shape: height, width and channels of what it takes.
+        quantize: a name of `QUANTIZATIONS`.
+        pixels: whether it takes RGB 0…255.
+        resize: how pictures are framed for it, see `Framing`.
     """
-    convolution_after = _foldable(model)
-    if not (copy or convolution_after or _is_half_precision(model)):
-        return model
-    clones = {}
-
-    def clone(operation):
-        if operation in convolution_after:
-            return keras.layers.Identity(name=operation.name)
-        clones[operation] = _in_float32(operation)
-        return clones[operation]
-
-    twin = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    twin.set_weights(model.get_weights())
-    for preprocessing, convolution in convolution_after.items():
-        _fold(preprocessing, clones[convolution])
-    return twin
-
-
-def _is_half_precision(model):
-    return any(layer.compute_dtype in _HALF_PRECISIONS for layer in every_layer(model))
-
-
-def _in_float32(operation):
-    """A copy of a layer, or of an operation such as a `/` between tensors of the model."""
-    config = operation.get_config()
-    if getattr(operation, "compute_dtype", None) in _HALF_PRECISIONS:
-        config["dtype"] = "float32"
-    return type(operation).from_config(config)
-
-
-def _foldable(model) -> dict[ImagePreprocessing, keras.layers.Conv2D]:
-    """Preprocessing layers, and of each the one convolution that takes its output.
-
-    A convolution that pads would see zeros that are not the preprocessing of any pixel.
-    """
-    layers = list(every_layer(model))
-    convolution_after = {}
-    for preprocessing in layers:
-        if not isinstance(preprocessing, ImagePreprocessing):
-            continue
-        takers = [layer for layer in layers if takes(layer, preprocessing.output)]
-        if (
-            len(takers) == 1
-            and type(takers[0]) is keras.layers.Conv2D
-            and takers[0].padding == "valid"
-            and takers[0].groups == 1
-            and takers[0].use_bias
-        ):
-            convolution_after[preprocessing] = takers[0]
-    return convolution_after
-
-
-def _fold(preprocessing, convolution):
-    """Make `convolution` do the work of the layer before it.
-
-    With a REVERSE_V2 of the channels left in the graph, TensorFlow 2.21 writes int8 files of which
-    half of the decisions are wrong: the calibration gives its input and its output different
-    scales, and the operation copies the codes.
-    """
-    kernel, bias = fold(
-        convolution.kernel.numpy(), convolution.bias.numpy(), PREPROCESSINGS[preprocessing.mode]
-    )
-    convolution.kernel.assign(kernel)
-    convolution.bias.assign(bias)
-
-
-def _description(model, quantize, takes_pixels, resize) -> dict[str, Any]:
-    height_width_channels = list(model.input_shape[1:])
-    values = "RGB, 0 to 255" if takes_pixels else "as the Keras model takes them"
+    values = "RGB, 0 to 255" if pixels else "as the Keras model takes them"
     return {
-        "model": model.name,
-        "input": {"shape": height_width_channels, "values": values, "resize": resize},
+        "model": name,
+        "input": {"shape": list(shape), "values": values, "resize": resize},
         "quantize": quantize,
         "keras_squeezenet": __version__,
     }
 
 
-def _measure(written, path, model, quantize, images, tolerance) -> ExportResult:
-    """Run the file `written`, which is to be `path`, beside the model."""
-    litert = LiteRTModel(written, num_threads=own_threads())
-    outputs = litert.predict(images)
-    reference = _reference(model, images)
-    differences = np.abs(outputs - reference).reshape(len(images), -1).max(axis=1)
-    decisions_equal = confidence = model_confidence = None
-    if reference.ndim == 2:
-        decisions_equal = float(np.mean(outputs.argmax(axis=1) == reference.argmax(axis=1)))
-        confidence = float(outputs.max(axis=1).mean())
-        model_confidence = float(reference.max(axis=1).mean())
-    largest_output = max(1.0, float(np.abs(reference).max()))
-    return ExportResult(
-        path=path,
-        bytes=os.path.getsize(written),
-        quantize=quantize,
-        input=litert.input,
-        output=litert.output,
-        max_difference=float(differences.max()),
-        mean_difference=float(differences.mean()),
-        decisions_equal=decisions_equal,
-        images_checked=len(images),
-        tolerance=tolerance * largest_output,
-        confidence=confidence,
-        model_confidence=model_confidence,
-        saturation=measure_saturation(written, images) if quantize == "int8" else (),
-    )
-
-
-def _reference(model, images):
-    """The model's outputs in float32, with its preprocessing where it was."""
-    if _is_half_precision(model):
-        twin = keras.models.clone_model(model, clone_function=_in_float32, recursive=True)
-        twin.set_weights(model.get_weights())
-        model = twin
-    # Model.predict would compile a graph for a few batches.
-    return np.concatenate(
-        [np.asarray(model(chunk, training=False)) for chunk, _ in chunks(images, None)]
-    )
-
-
 def _is_classifier(model, class_names):
     activation = getattr(model.layers[-1], "activation", None)
     return class_names is not None or activation is keras.activations.softmax
-
-
-def _check_agreement(result, is_classifier):
-    exact = result.quantize in ("none", "float16")
-    kind, difference = (
-        ("largest", result.max_difference) if exact else ("mean", result.mean_difference)
-    )
-    least_equal = LEAST_EQUAL_DECISIONS[result.quantize] if is_classifier else 0.0
-    equal = 1.0 if result.decisions_equal is None else result.decisions_equal
-    # A NaN fails the comparison.
-    if not difference <= result.tolerance or (
-        math.isfinite(result.tolerance) and equal < least_equal
-    ):
-        raise ExportError(
-            f"{result.path}: the {result.quantize} file does not do what the Keras model does on "
-            f"{result.images_checked} images: {kind} difference {difference:.3g} (tolerance "
-            f"{result.tolerance:.3g}), share of equal decisions {equal:.3f} (at least "
-            f"{least_equal:.2f}). Nothing was written"
-        )

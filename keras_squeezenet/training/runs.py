@@ -32,6 +32,7 @@ from keras_squeezenet import distributed, files
 from keras_squeezenet.data.sources import is_same_source, resolved
 from keras_squeezenet.errors import RunError, one_line
 from keras_squeezenet.inference.classifiers import CLASS_NAMES_FILE
+from keras_squeezenet.network.keras_files import save_and_read_back
 from keras_squeezenet.training import checkpoints
 from keras_squeezenet.training.averaging import averaged_weights, kept_weights
 from keras_squeezenet.training.callbacks import has_waited
@@ -333,11 +334,7 @@ class Run:
     def save_model(self, model):
         """Write a model, and read it back to see that it is the same."""
         path = self.folder / MODEL_FILE
-        with files.replacing(path) as temporary:
-            model.save(temporary)
-            saved = keras.saving.load_model(temporary)
-            for ours, theirs in zip(model.get_weights(), saved.get_weights(), strict=True):
-                np.testing.assert_array_equal(ours, theirs)
+        save_and_read_back(model, path)
         files.write_json(self.folder / CLASS_NAMES_FILE, self.class_names)
         return path
 

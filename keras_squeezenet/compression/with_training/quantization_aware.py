@@ -5,59 +5,52 @@ integer file will, and gradients pass through the rounding. Against calibration 
 `export_litert` does it, this costs training and keeps accuracy where calibration loses some.
 """
 
-import copy
-import importlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_squeezenet._version import __version__
 from keras_squeezenet.compression.with_training.activation_ranges import (
-    KERNEL_ATTRIBUTES,
     calibrate,
     set_input_range,
 )
 from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
-from keras_squeezenet.compression.with_training.clustering import MAX_BITS
+from keras_squeezenet.compression.with_training.check_images import (
+    CHECK_IMAGES,
+    SampleInPassing,
+    divided,
+    first_images,
+)
+from keras_squeezenet.compression.with_training.fake_quantization import (
+    check_preservable,
+    with_fake_quantization,
+)
 from keras_squeezenet.compression.with_training.retraining import (
     LayerStatistics,
     RetrainingError,
     broadcast,
     check_classifier,
-    one_pass,
     retrain,
     top1,
 )
-from keras_squeezenet.compression.with_training.tfmot import load_tfmot
-from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.extras import from_extra
 from keras_squeezenet.files import replacing
-from keras_squeezenet.litert.export import (
-    DEFAULT_TOLERANCE,
-    LEAST_EQUAL_DECISIONS,
+from keras_squeezenet.litert.comparison import (
     ExportError,
-    ExportResult,
-    for_inference,
+    check_agreement,
+    compare,
+    outputs_of,
 )
+from keras_squeezenet.litert.export import description, refusal
+from keras_squeezenet.litert.inference_network import for_inference
 from keras_squeezenet.litert.model import (
     TENSOR_TYPES,
-    LiteRTModel,
     append_archive,
-    chunks,
     silenced,
 )
-from keras_squeezenet.litert.ranges import measure_saturation
-from keras_squeezenet.machine import own_threads
 from keras_squeezenet.network.graph import every_layer
 from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS
-
-PRESERVABLE = (None, "sparsity", "clusters")
-
-_CALIBRATION_IMAGES = 100
-_CHECK_IMAGES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +113,9 @@ class QuantizationAware:
         with replacing(path) as temporary:
             temporary.write_bytes(self._converted(input_type, output_type, batch_size))
             _check_integers_only(temporary)
-            append_archive(temporary, class_names, self._description(resize))
+            shape = self.twin.input_shape[1:]
+            about = description(self.name, shape, "int8", self.takes_pixels, resize)
+            append_archive(temporary, class_names, about)
             return self._measured(temporary, path)
 
     def _check_options(self, path, input_type, output_type, class_names):
@@ -156,47 +151,19 @@ class QuantizationAware:
                 return converter.convert()
         # The converter's own error is a bare Exception.
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ExportError(f"LiteRT's converter refuses model {self.name}: {reason}") from error
-
-    def _description(self, resize):
-        values = "RGB, 0 to 255" if self.takes_pixels else "as the Keras model takes them"
-        shape = list(self.twin.input_shape[1:])
-        return {
-            "model": self.name,
-            "input": {"shape": shape, "values": values, "resize": resize},
-            "quantize": "int8",
-            "keras_squeezenet": __version__,
-        }
+            raise refusal(self.name, error) from error
 
     def _measured(self, written, path):
-        litert = LiteRTModel(written, num_threads=own_threads())
-        outputs = litert.predict(self.check_images)
-        reference = _outputs(self.twin, self.check_images)
-        differences = np.abs(outputs - reference).max(axis=1)
-        result = ExportResult(
-            path=path,
-            bytes=os.path.getsize(written),
-            quantize="int8",
-            input=litert.input,
-            output=litert.output,
-            max_difference=float(differences.max()),
-            mean_difference=float(differences.mean()),
-            decisions_equal=float(np.mean(outputs.argmax(axis=1) == reference.argmax(axis=1))),
-            images_checked=len(differences),
-            tolerance=DEFAULT_TOLERANCE["int8"] * max(1.0, float(np.abs(reference).max())),
-            confidence=float(outputs.max(axis=1).mean()),
+        reference = outputs_of(self.twin, self.check_images)
+        result = compare(
+            written,
+            path,
+            "int8",
+            self.check_images,
+            reference,
             model_confidence=self.float_confidence,
-            saturation=measure_saturation(written, self.check_images),
         )
-        # A NaN fails the comparison.
-        agrees = result.mean_difference <= result.tolerance
-        if not agrees or result.decisions_equal < LEAST_EQUAL_DECISIONS["int8"]:
-            raise ExportError(
-                f"{path}: the file does not do what the trained network does on "
-                f"{result.images_checked} images: mean difference {result.mean_difference:.3g}, "
-                f"share of equal decisions {result.decisions_equal:.3f}. Nothing was written"
-            )
+        check_agreement(result, is_classifier=True, network="trained network")
         return result
 
 
@@ -238,8 +205,8 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
         BridgeError: the model cannot be carried to tf_keras.
     """
     check_classifier(model)
-    _check_preservable(preserve, kernels(model))
-    sample = _SampleInPassing(_CHECK_IMAGES)
+    check_preservable(preserve, kernels(model))
+    sample = SampleInPassing(CHECK_IMAGES)
     before = top1(model, None if validation_data is None else sample.of(validation_data))
     folded = for_inference(model, copy=True)
     changed = _changed_kernels(model, folded)
@@ -247,13 +214,13 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
     if preserve == "clusters":
         for name in changed:
             twin.get_layer(name).trainable = False
-    quantized = _quantized(twin, preserve)
+    quantized = with_fake_quantization(twin, preserve)
 
     pixels = [layer for layer in every_layer(model) if isinstance(layer, ImagePreprocessing)]
     if pixels:
         # Scale 1: an image's bytes are its codes. tfmot only ever widens the input's range.
         set_input_range(quantized, 0.0, 255.0)
-    ranges_from, check_images = _divided(_first_images(train_data), sample.images())
+    ranges_from, check_images = divided(first_images(train_data), sample.images())
     calibrate(quantized, ranges_from)
     precondition = None
     if changed and preserve != "clusters":
@@ -273,57 +240,9 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
         takes_pixels=bool(pixels),
         check_images=check_images,
         float_confidence=float(
-            _outputs(_in_float(quantized, twin), check_images).max(axis=1).mean()
+            outputs_of(_in_float(quantized, twin), check_images).max(axis=1).mean()
         ),
     )
-
-
-def _first_images(train_data):
-    """float32 images, enough to calibrate with and to check on; fewer where one pass has fewer."""
-    most = _CALIBRATION_IMAGES + _CHECK_IMAGES
-    batches, count = [], 0
-    for images, _ in one_pass(train_data):
-        batches.append(np.asarray(images, np.float32))
-        count += len(batches[-1])
-        if count >= most:
-            break
-    return np.concatenate(batches)[:most]
-
-
-def _divided(training_images, validation_images):
-    """(images to take ranges from, others to check on)."""
-    if len(validation_images):
-        return training_images[:_CALIBRATION_IMAGES], validation_images
-    if len(training_images) == _CALIBRATION_IMAGES + _CHECK_IMAGES:
-        return training_images[:_CALIBRATION_IMAGES], training_images[_CALIBRATION_IMAGES:]
-    # A single image has to serve for both.
-    return training_images[::2], training_images[len(training_images) > 1 :: 2]
-
-
-class _SampleInPassing:
-    """Keeps some of the images of batches that are read for something else, spread over all."""
-
-    def __init__(self, most):
-        self._most = most
-        self._kept, self._step, self._seen = [], 1, 0
-
-    def of(self, batches):
-        """The same batches; their number is not known before, so the sample thins out."""
-        for images, labels in batches:
-            for position in range(-self._seen % self._step, len(images), self._step):
-                self._kept.append(np.asarray(images[position], np.float32))
-            self._seen += len(images)
-            while len(self._kept) >= 2 * self._most:
-                self._kept, self._step = self._kept[::2], 2 * self._step
-            yield images, labels
-
-    def images(self):
-        """float32 array of at most so many images; empty where none went by."""
-        return np.array([self._kept[i] for i in evenly_spread(len(self._kept), self._most)])
-
-
-def _outputs(network, images):
-    return np.concatenate([np.asarray(network(c, training=False)) for c, _ in chunks(images, None)])
 
 
 def _in_float(quantized, twin):
@@ -332,106 +251,6 @@ def _in_float(quantized, twin):
     for variable in twin.variables:
         variable.assign(trained[variable.name])
     return twin
-
-
-def _check_preservable(preserve, kernel_by_name):
-    if preserve not in PRESERVABLE:
-        raise RetrainingError(
-            f"`preserve` must be None, 'sparsity' or 'clusters'. Received: preserve={preserve}"
-        )
-    if preserve == "sparsity" and all(kernel.all() for kernel in kernel_by_name.values()):
-        raise RetrainingError(
-            "`preserve` 'sparsity' needs a pruned model. Received: no kernel with a zero"
-        )
-    if preserve == "clusters" and not any(map(_is_clustered, kernel_by_name.values())):
-        raise RetrainingError(
-            f"`preserve` 'clusters' needs kernels of at most {2**MAX_BITS} different values. "
-            "Received: none"
-        )
-
-
-def _is_clustered(kernel):
-    return len(np.unique(kernel)) <= min(2**MAX_BITS, kernel.size - 1)
-
-
-def _quantized(twin, preserve):
-    """The twin with fake quantization, made by tfmot."""
-    quantization = load_tfmot().quantization.keras
-    try:
-        annotated = quantization.quantize_annotate_model(twin)
-        return quantization.quantize_apply(annotated, _scheme(preserve))
-    except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RetrainingError(f"tfmot cannot quantize model {twin.name}: {reason}") from error
-
-
-def _scheme(preserve):
-    """tfmot's 8-bit scheme, with every kernel in 8 bits and what it preserves to itself."""
-    plain = _tfmot_module("default_8bit.default_8bit_quantize_scheme").Default8BitQuantizeScheme
-
-    class Scheme(plain):
-        def get_layout_transformer(self):
-            return Layout(super().get_layout_transformer())
-
-    class Layout:
-        def __init__(self, layout):
-            self._layout = layout
-
-        def apply(self, model, layer_quantize_map):
-            # Afterwards: the transforms for ReLU and Concatenate put in configurations of theirs.
-            model, metadata = self._layout.apply(model, layer_quantize_map)
-            for layer in model.layers:
-                if layer.name in metadata and type(layer).__name__ in KERNEL_ATTRIBUTES:
-                    config = _config(layer, metadata[layer.name].get("quantize_config"), preserve)
-                    metadata[layer.name]["quantize_config"] = config
-            return model, metadata
-
-    return Scheme()
-
-
-def _config(layer, config, preserve):
-    """The quantization of a layer with a kernel, from tfmot's own choice (None: the default)."""
-    registry = _tfmot_module("default_8bit.default_8bit_quantize_registry")
-    if config is None:
-        config = registry.Default8BitQuantizeRegistry().get_quantize_config(layer)
-    elif type(config).__name__ == "NoOpQuantizeConfig":
-        # A layer of its own for ReLU follows. The output waits for it; the kernel must not.
-        dense = type(layer).__name__ == "Dense"
-        kind = (
-            registry.Default8BitQuantizeConfig if dense else registry.Default8BitConvQuantizeConfig
-        )
-        config = kind([KERNEL_ATTRIBUTES[type(layer).__name__]], [], False)
-    else:
-        config = copy.copy(config)  # layers that one Concatenate takes share theirs
-    quantizer = _preserving_quantizer(layer, preserve)
-    if quantizer is not None:
-        config.weight_quantizer = quantizer
-    return config
-
-
-def _preserving_quantizer(layer, preserve):
-    """tfmot's quantizer for a kernel that has something to preserve, else None."""
-    if preserve is None or not layer.trainable_weights or type(layer).__name__ == "DepthwiseConv2D":
-        return None
-    kernel = layer.kernel.numpy()
-    has_zeros = not kernel.all()
-    if preserve == "clusters" and _is_clustered(kernel):
-        module = _tfmot_module("collab_opts.cluster_preserve.cluster_preserve_quantize_registry")
-        # Always a new one: one that serves several layers forgets the zeros of all with the first
-        # kernel that has none.
-        registry = module.Default8bitClusterPreserveQuantizeRegistry(has_zeros)
-    elif has_zeros:
-        module = _tfmot_module("collab_opts.prune_preserve.prune_preserve_quantize_registry")
-        registry = module.Default8bitPrunePreserveQuantizeRegistry()
-    else:
-        return None
-    return registry.get_quantize_config(layer).weight_quantizer
-
-
-def _tfmot_module(name):
-    return importlib.import_module(
-        f"tensorflow_model_optimization.python.core.quantization.keras.{name}"
-    )
 
 
 def _changed_kernels(model, folded):

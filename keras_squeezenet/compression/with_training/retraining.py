@@ -1,6 +1,5 @@
 """What all training-time compression shares: the fine-tuning of a twin, and what came out of it."""
 
-import importlib
 import logging
 import math
 from dataclasses import dataclass
@@ -167,7 +166,7 @@ def retrain(twin, train_data, retraining, *, before_step=None, precondition=None
                 before_step(epoch * retraining.steps_per_epoch + number)
             losses.append(step(*next(batches)))
         # The mean over all ranks, so that they all end or all go on.
-        loss = float(distributed.total(np.mean(losses)) / distributed.size())
+        loss = float(distributed.mean(np.mean(losses)))
         if not math.isfinite(loss):
             raise RetrainingError(
                 f"The loss must stay finite; a lower learning rate helps. Received: {loss} in "
@@ -232,14 +231,16 @@ def one_pass(batches):
 
 def broadcast(twin):
     """Give every rank's twin the variables of rank 0's."""
-    hvd = _horovod()
-    if hvd is not None:
-        hvd.broadcast_variables(twin.variables, root_rank=0)
+    from keras_squeezenet import distributed
+
+    distributed.broadcast_variables(twin.variables)
 
 
 def _training_step(twin, retraining, precondition):
     import tensorflow as tf
     import tf_keras
+
+    from keras_squeezenet import distributed
 
     rate = tf_keras.optimizers.schedules.CosineDecay(retraining.learning_rate, retraining.steps)
     optimizer = tf_keras.optimizers.SGD(rate, momentum=retraining.momentum)
@@ -248,16 +249,12 @@ def _training_step(twin, retraining, precondition):
     crossentropy = tf_keras.losses.SparseCategoricalCrossentropy(
         from_logits=not _ends_softmax(twin)
     )
-    hvd = _horovod()
 
     @tf.function
     def step(images, labels):
         with tf.GradientTape() as tape:
             loss = crossentropy(labels, twin(images, training=True))
-        if hvd is not None:
-            # Wrapping the optimizer is what fails under Keras 3; a wrapped tape averages.
-            tape = hvd.DistributedGradientTape(tape)
-        gradients = tape.gradient(loss, variables)
+        gradients = distributed.average_gradients(tape.gradient(loss, variables))
         if precondition is not None:
             gradients = precondition(variables, gradients)
         # None: what a kernel was before tfmot put something trained in its place.
@@ -289,10 +286,3 @@ def _ends_softmax(twin):
     activation = getattr(layer, "activation", None)
     activation = getattr(activation, "activation", activation)  # out of tfmot's too
     return getattr(activation, "__name__", None) == "softmax"
-
-
-def _horovod():
-    """Horovod's TensorFlow module where several ranks train together, else None."""
-    from keras_squeezenet import distributed
-
-    return importlib.import_module("horovod.tensorflow") if distributed.size() > 1 else None
