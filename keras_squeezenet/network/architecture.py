@@ -208,6 +208,19 @@ class Architecture:
     def last_conv_name(self):
         return f"conv{self.last_conv_number}"
 
+    def takes_weights_of(self, other):
+        """Whether the kernels of another architecture mean in this one what they meant there.
+
+        All but the name, the size of the images and the padding of the last convolution is equal.
+        """
+        alike = replace(
+            self,
+            name=other.name,
+            input_size=other.input_size,
+            last_conv_padding=other.last_conv_padding,
+        )
+        return alike == other
+
     def with_bypass(self, bypass):
         """The same network with the bypass connections of section 6 (Figure 2).
 

@@ -1,7 +1,6 @@
 """From a file of weights, of any kind, to the variables of a model. Keras only."""
 
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -106,13 +105,7 @@ def padding_name(architecture):
 
 def _published_version(architecture):
     for version, published in PRESETS.items():
-        named_alike = replace(
-            architecture,
-            name=published.name,
-            input_size=published.input_size,
-            last_conv_padding=published.last_conv_padding,
-        )
-        if named_alike == published:
+        if architecture.takes_weights_of(published):
             return version
     raise ValueError(
         f"There are ImageNet weights for the versions {' and '.join(map(repr, PRESETS))} without "

@@ -6,7 +6,7 @@
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from math import prod
 from typing import Any
 
@@ -31,6 +31,10 @@ MAX_WEIGHTS = 2**24
 MAX_DIGITS = 10  # of an integer in JSON, with its sign
 MAX_BIASES = 2**18
 MAX_SIDE = 2**16  # of an input, of pictures and of padding, in pixels
+
+# Of an `Architecture` and of one of its `FireFilters` in a file; what came later is optional.
+OLDEST_FIELDS = 7
+OLDEST_FIRE_FIELDS = 3
 
 # What most headers are made of: raw deflate takes it as having come before.
 DICTIONARY = (
@@ -73,19 +77,18 @@ class Header:
         return cls(*(getattr(network, name) for name in cls.__dataclass_fields__))
 
     def encode(self) -> bytes:
-        fields = [getattr(self, name) for name in self.__dataclass_fields__]
-        return _deflate_json([architecture_list(self.architecture), *fields[1:]], DICTIONARY)
+        return _deflate_json(header_list(self), DICTIONARY)
 
     @classmethod
     def decode(cls, data: Bytes) -> "Header":
-        fields = _json_list(_inflate(data, MAX_HEADER, "header", DICTIONARY), "header")
-        if len(fields) != len(cls.__dataclass_fields__):
-            raise SqzError(f"the header must have 8 fields. Received: {len(fields)}")
-        if not is_int(fields[1], 1, MAX_WEIGHTS):
+        found = _json_list(_inflate(data, MAX_HEADER, "header", DICTIONARY), "header")
+        if len(found) != len(cls.__dataclass_fields__):
+            raise SqzError(f"the header must have 8 fields. Received: {len(found)}")
+        if not is_int(found[1], 1, MAX_WEIGHTS):
             raise SqzError("the header must have a number of classes")
-        if not is_int(fields[2]):
+        if not is_int(found[2]):
             raise SqzError("the header must have an input size")
-        return cls(_architecture(fields[0]), *fields[1:])
+        return cls(_architecture(found[0]), *found[1:])
 
 
 def encode_class_names(names: Iterable[str] | None) -> bytes:
@@ -145,31 +148,48 @@ def read_file(
     return mode, reader.sections(section_names[mode])
 
 
-def architecture_list(architecture: Architecture) -> list[Any]:
-    fires = [
-        [f.squeeze, f.expand1x1, f.expand3x3, *([f.bypass] if f.bypass else [])]
-        for f in architecture.fires
-    ]
-    return [
-        architecture.name,
-        architecture.conv1_filters,
-        architecture.conv1_kernel_size,
-        fires,
-        list(architecture.pool_after),
-        architecture.input_size,
-        architecture.last_conv_padding,
-    ]
+def header_list(header: Header | CompressedNetwork) -> list[Any]:
+    """All of a `Header`, or of a network that has the same attributes, as JSON has it."""
+    architecture, *others = (getattr(header, name) for name in Header.__dataclass_fields__)
+    return [_listed(architecture), *others]
 
 
-def _architecture(fields: Any) -> Architecture:
+def _listed(value: Any) -> Any:
+    """A data class of the architecture as the list of its fields, in their order.
+
+    Fields at the end that have their default are left out, but for those that always were there: a
+    field that is added later changes no byte of the networks that do without it.
+    """
+    if isinstance(value, tuple):
+        return [_listed(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    own = fields(value)
+    count = len(own)
+    while count > _least(value) and _has_default(value, own[count - 1]):
+        count -= 1
+    return [_listed(getattr(value, field.name)) for field in own[:count]]
+
+
+def _least(value: Any) -> int:
+    return OLDEST_FIRE_FIELDS if isinstance(value, FireFilters) else OLDEST_FIELDS
+
+
+def _has_default(value: Any, field: Field) -> bool:
+    return getattr(value, field.name) == field.default
+
+
+def _architecture(listed: Any) -> Architecture:
+    names = [field.name for field in fields(Architecture)]
     try:
-        name, filters, kernel_size, fires, pool_after, input_size, padding = fields
-        if not isinstance(name, str) or len(fires) > MAX_FIRES:
+        if not OLDEST_FIELDS <= len(listed) <= len(names):
+            raise SqzError("the architecture in the header has another number of fields")
+        tuples = (tuple(item) if isinstance(item, list) else item for item in listed)
+        values = dict(zip(names, tuples, strict=False))
+        if not isinstance(values["name"], str) or len(values["fires"]) > MAX_FIRES:
             raise SqzError("the architecture in the header is none that a .sqz file holds")
-        fires = tuple(FireFilters(*fire) for fire in fires)
-        return Architecture(
-            name, filters, kernel_size, fires, tuple(pool_after), input_size, padding
-        )
+        values["fires"] = tuple(FireFilters(*fire) for fire in values["fires"])
+        return Architecture(**values)
     except (TypeError, ValueError) as error:
         raise SqzError(f"the header has no architecture: {one_line(error, 200)}") from error
 

@@ -8,7 +8,7 @@ import hashlib
 import struct
 from typing import Any
 
-from keras_squeezenet.sqz.container import architecture_list
+from keras_squeezenet.sqz.container import header_list
 from keras_squeezenet.sqz.network import CompressedNetwork
 
 DIGEST_BYTES = 32
@@ -16,17 +16,9 @@ DIGEST_BYTES = 32
 
 def digest(network: CompressedNetwork) -> bytes:
     """SHA-256 of all that a network is: its description and every value, in order."""
-    description = [
-        architecture_list(network.architecture),
-        network.classes,
-        network.input_size,
-        network.preprocessing,
-        network.last_activation,
-        network.classifier_activation,
-        network.resize,
-        float(network.dropout_rate) + 0.0,  # no -0.0
-        network.class_names,
-    ]
+    *described, dropout_rate = header_list(network)
+    no_minus = float(dropout_rate) + 0.0  # -0.0 becomes 0.0
+    description = [*described, no_minus, network.class_names]
     hashed = hashlib.sha256(_tagged(description))
     for name, kernel in network.kernels.items():
         for shared in (kernel, network.biases[name]):

@@ -96,19 +96,10 @@ def published_last_conv_padding(architecture):
     The authors' definition of 1.0, and of no other network, pads conv10 by 1
     (forresti/SqueezeNet issue 14).
     """
-    return int(_convolutions(architecture) == _convolutions(PRESETS["1.0"]))
+    return int(architecture.takes_weights_of(PRESETS["1.0"]))
 
 
 def from_oihw(values, shape):
     """A flat float32 kernel in the order of Caffe and PyTorch, as `[h, w, channels, filters]`."""
     height, width, channels, filters = shape
     return values.reshape(filters, channels, height, width).transpose(2, 3, 1, 0)
-
-
-def _convolutions(architecture):
-    return (
-        architecture.conv1_filters,
-        architecture.conv1_kernel_size,
-        architecture.fires,
-        architecture.pool_after,
-    )
