@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from keras_squeezenet import files
-from keras_squeezenet.reports import report
+from keras_squeezenet.reports.metrics import read_history
 
 
 def replace(path, write):
@@ -111,4 +111,4 @@ def test_columns_that_come_later_are_columns_with_empty_cells_before(tmp_path):
             ["2", "1.0", "1.5"],
             ["3", "", ""],
         ]
-    assert report.read_history(path) == rows
+    assert read_history(path) == rows

@@ -20,7 +20,7 @@ MAY_TAKE_ANY_ARGUMENT = {
     "network/layers.py:__init__",
     "network/baselines.py:__init__",
     "training/losses.py:__init__",
-    "reports/report.py:write_page",
+    "reports/page.py:write_page",
     "cli/horovod_build.py:pip",
     "communication/hosts.py:popen",
     "communication/hosts.py:run",

@@ -6,7 +6,12 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
-from keras_squeezenet.compression.with_training import activation_ranges, quantization_aware
+from keras_squeezenet.compression.with_training import (
+    activation_ranges,
+    check_images,
+    fake_quantization,
+    quantization_aware,
+)
 from keras_squeezenet.compression.with_training.bridge import copy_of, kernels
 from keras_squeezenet.compression.with_training.clustering import cluster
 from keras_squeezenet.compression.with_training.pruning import ConstantSparsity, prune
@@ -216,17 +221,17 @@ def test_without_them_it_is_compared_on_training_images_that_gave_no_ranges(stil
 def test_few_training_images_are_divided_evenly(count):
     numbered = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1)
     batches = [(numbered[i : i + 20], None) for i in range(0, count, 20)]
-    ranged, checked = quantization_aware._divided(quantization_aware._first_images(batches), ())
+    ranged, checked = check_images.divided(check_images.first_images(batches), ())
     assert len(ranged) == min(100, -(-count // 2))
     assert len(checked) == min(100, count // 2)
     assert not set(ranged.ravel()) & set(checked.ravel())
-    beside = quantization_aware._divided(numbered, numbered[:1])
+    beside = check_images.divided(numbered, numbered[:1])
     assert len(beside[0]) == min(100, count)
 
 
 def test_one_training_image_serves_for_both():
     one = np.zeros((1, 2, 2, 3), np.float32)
-    ranged, checked = quantization_aware._divided(one, ())
+    ranged, checked = check_images.divided(one, ())
     assert len(ranged) == len(checked) == 1
 
 
@@ -256,7 +261,7 @@ def test_ranges_are_taken_without_dropout_and_leave_it_and_statistics_alone():
     x = layers.BatchNormalization()(layers.Conv2D(8, 3, use_bias=False)(image))
     x = layers.Dropout(0.9)(layers.Flatten()(layers.ReLU()(x)))
     model = keras.Model(image, layers.Dense(10, activation="softmax", name="last")(x))
-    twin = quantization_aware._quantized(
+    twin = fake_quantization.with_fake_quantization(
         quantization_aware.to_tf_keras(quantization_aware.for_inference(model, copy=True)), None
     )
     (dropout,) = (layer.layer for layer in twin.layers if "dropout" in layer.name)

@@ -4,12 +4,17 @@ import math
 import re
 from html.parser import HTMLParser
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_squeezenet.inference.evaluation import Predictions
 from keras_squeezenet.reports import figures, report
+from keras_squeezenet.reports import page as page_module
+from keras_squeezenet.reports.metrics import read_history
+from keras_squeezenet.training import results
 from tests.evaluation_samples import (
     HOSTILE_NAMES,
     PNG_SIGNATURE,
@@ -265,13 +270,37 @@ def test_a_png_of_any_other_program_is_shown(tmp_path):
 
 def test_a_huge_picture_is_left_out_and_named(tmp_path, monkeypatch):
     write_metrics(tmp_path, {})
-    monkeypatch.setattr(report, "MAX_PICTURE_BYTES", 1000)
+    monkeypatch.setattr(page_module, "MAX_PICTURE_BYTES", 1000)
     figures.learning_curves(history(1), tmp_path / "learning_curves.png")
 
     page = Page(report.write_report(tmp_path))
 
     assert page.images() == []
     assert "learning_curves.png was left out: it is larger than 1.00\u00a0kB." in page.texts
+
+
+def test_another_section_with_another_figure_is_one_entry(run_folder, monkeypatch):
+    def draw(run, path):
+        assert [name for name, _, _ in run.files] == ["model.keras", "model.sqz"]
+        figures.learning_curves(run.history, path)
+
+    another = page_module.PageSection(
+        "another",
+        lambda values: f"Another, after {len(values['files'])} files",
+        (page_module.PageFigure("another_figure", "What it shows", draw),),
+    )
+    monkeypatch.setattr(report, "SECTIONS", (*report.SECTIONS, another))
+    labels = np.arange(8)
+    probabilities = np.eye(8)[np.roll(labels, 1)]
+    predictions = Predictions.from_probabilities(labels, labels, probabilities)
+    split = SimpleNamespace(example=lambda index: (np.zeros((4, 4, 3), np.uint8), index))
+
+    page = Page(results.draw(run_folder, history(3), random_evaluation(8), predictions, split))
+
+    assert page.sections()[-1] == "another"
+    assert "Another, after 2 files" in page.texts
+    assert page.images()[-1]["alt"] == "What it shows"
+    assert (run_folder / "another_figure.png").read_bytes()[:8] == PNG_SIGNATURE
 
 
 def test_a_folder_without_metrics_is_named_in_one_line(tmp_path):
@@ -327,7 +356,7 @@ def test_history_is_read_as_numbers_without_its_empty_cells(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss,val_loss\n1,2.5,nan\n2,1e-3,\n")
 
-    first, second = report.read_history(path)
+    first, second = read_history(path)
 
     assert first["epoch"] == 1.0
     assert math.isnan(first["val_loss"])
@@ -348,4 +377,4 @@ def test_a_history_that_is_none_is_refused_by_its_line(content, message, tmp_pat
     path.write_bytes(content)
 
     with pytest.raises(ValueError, match=message):
-        report.read_history(path)
+        read_history(path)

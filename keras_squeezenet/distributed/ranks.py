@@ -185,7 +185,7 @@ def total(values: ArrayLike) -> NDArray[np.float64]:
     return _horovod().allreduce(tf.constant(values), op=_horovod().Sum).numpy()
 
 
-def mean(values):
+def mean(values: ArrayLike) -> NDArray[np.float64]:
     """The mean over all ranks of an array of numbers, float64, the same shape.
 
     Numbers that are float32 and equal on all ranks stay as they are, to the bit.

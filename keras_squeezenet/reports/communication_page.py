@@ -2,9 +2,10 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from keras_squeezenet.communication.cost_model import (
     Costs,
@@ -29,9 +30,16 @@ from keras_squeezenet.communication.study import (
     read_rows,
 )
 from keras_squeezenet.numerals import byte_size, percent, scaled
-from keras_squeezenet.reports import figures
 from keras_squeezenet.reports.figures import communication as drawing
-from keras_squeezenet.reports.report import Card, read_picture, write_page
+from keras_squeezenet.reports.page import (
+    RUN,
+    Card,
+    PageFigure,
+    PageSection,
+    draw_figures,
+    read_pictures,
+    write_page,
+)
 
 LINKS = (1e9, 1e10, 1e11)
 WORKERS = (1, 8, 64, 256, 1024)
@@ -48,6 +56,79 @@ COMMAND = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class StudyResults:
+    """What the figures of a study are drawn of."""
+
+    study: Study
+    predictions: Sequence[PredictedTime]
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        return cls(study, study.predictions())
+
+
+def _draw_step_times(found: StudyResults, path: Path) -> None:
+    drawing.step_times(found.study, path, most_ranks_with_own_core(found.study))
+
+
+def _draw_scaling(found: StudyResults, path: Path) -> None:
+    workers = accelerators(found.study)
+    drawing.scaling(parameters_of(found.study), workers, PUBLISHED, path, LINKS)
+
+
+# Those whose figures are in docs, too.
+IN_DOCS = (
+    PageSection(
+        "step-time",
+        "Measured: seconds per step against the speed of the links",
+        (
+            PageFigure(
+                "communication_step_time",
+                "Seconds per step over the links' speed, a mark for each measured case and a line "
+                "for the model",
+                _draw_step_times,
+            ),
+        ),
+        body="step_time",
+    ),
+    PageSection(
+        "scaling",
+        "Modelled: how far workers scale",
+        (
+            PageFigure(
+                "communication_scaling",
+                "Modelled scaling efficiency over the number of workers for three link speeds, and "
+                "published figures",
+                _draw_scaling,
+            ),
+        ),
+        body="scaling",
+    ),
+)
+# The page, from top to bottom.
+SECTIONS = (
+    PageSection("kinds", "What is measured, modelled and published", body="kinds_of_figures"),
+    *IN_DOCS,
+    PageSection(
+        "model",
+        "How far the model can be trusted",
+        (
+            PageFigure(
+                "communication_predictions",
+                "Predicted over measured seconds of cases that were left out of the fit",
+                lambda found, path: drawing.predictions(found.predictions, path),
+                applies=lambda found: found.predictions,
+            ),
+        ),
+        body="cost_model",
+        needs=("predictions",),
+    ),
+    PageSection("measured", "Measured: every case", body="measured_cases"),
+    RUN,
+)
+
+
 def write_figures(csv: str | Path, folder: str | Path) -> list[Path]:
     """Draw `communication_step_time.png` and `communication_scaling.png` into a folder.
 
@@ -57,12 +138,7 @@ def write_figures(csv: str | Path, folder: str | Path) -> list[Path]:
     Raises:
         InputError: `csv` is not a table of a study.
     """
-    study = Study.of(read_rows(csv))
-    folder = Path(folder)
-    paths = [folder / "communication_step_time.png", folder / "communication_scaling.png"]
-    drawing.step_times(study, paths[0], most_ranks_with_own_core(study))
-    drawing.scaling(parameters_of(study), accelerators(study), PUBLISHED, paths[1], LINKS)
-    return paths
+    return draw_figures(IN_DOCS, StudyResults.of(Study.of(read_rows(csv))), folder)
 
 
 def write_communication_report(csv: str | Path) -> Path:
@@ -76,16 +152,13 @@ def write_communication_report(csv: str | Path) -> Path:
     """
     csv = Path(csv)
     study = Study.of(read_rows(csv))
-    predictions = study.predictions()
+    found = StudyResults.of(study)
+    predictions = found.predictions
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_figures(csv, folder)
-        if predictions:
-            paths.append(Path(folder) / "communication_predictions.png")
-            drawing.predictions(predictions, paths[-1])
-        pictures = {path.stem: read_picture(path, figures.DPI) for path in paths}
+        pictures, _ = read_pictures(SECTIONS, draw_figures(SECTIONS, found, folder))
     return write_page(
         csv.with_suffix(".html"),
-        "communication.html.jinja",
+        SECTIONS,
         title="What the size of a network costs on many machines",
         cards=_cards(study, predictions),
         pictures=pictures,

@@ -1,16 +1,97 @@
 """The page that people look at after a compression."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.numerals import byte_size, percent
 from keras_squeezenet.reports import figures
-from keras_squeezenet.reports.report import Card, read_picture, write_page
+from keras_squeezenet.reports.page import (
+    RUN,
+    WARNINGS,
+    Card,
+    PageFigure,
+    PageSection,
+    draw_figures,
+    read_pictures,
+    write_page,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CompressionResults:
+    """What the figures of a compression are drawn of; see `write_compression_report`."""
+
+    stages: Sequence[Stage]
+    sharing: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    spent: Mapping[str, Mapping[str, int]]
+
+    @property
+    def coded(self) -> list[Stage]:
+        """The stages whose kernels are sparse, or have few values."""
+        return [each for each in self.stages if each.bits is not None or (each.density or 1) < 1]
+
+
+# The page, from top to bottom.
+SECTIONS = (
+    WARNINGS,
+    PageSection(
+        "stages",
+        "Size and accuracy after each stage",
+        (
+            PageFigure(
+                "size_and_accuracy",
+                "Top-1 accuracy over file size, a mark for each file",
+                lambda found, path: figures.size_and_accuracy(found.stages, path),
+            ),
+        ),
+        body="stages",
+        needs=("stages",),
+    ),
+    PageSection("ranges", "What 8 bits cut off", body="ranges", needs=("exported",)),
+    PageSection(
+        "bytes",
+        "What the bytes are spent on",
+        (
+            PageFigure(
+                "bytes_spent",
+                "Bytes of each .sqz file by purpose, as bars",
+                lambda found, path: figures.bytes_spent(found.spent, path),
+                applies=lambda found: found.spent,
+            ),
+        ),
+        body="bytes",
+        needs=("spent",),
+    ),
+    PageSection(
+        "layers",
+        "Density and bits, layer by layer",
+        (
+            PageFigure(
+                "density_and_bits",
+                "Share of weights that are not 0, and bits of an index, for each kernel",
+                lambda found, path: figures.density_and_bits(found.coded[-1].layers, path),
+                applies=lambda found: found.coded,
+            ),
+        ),
+    ),
+    PageSection(
+        "weights",
+        "Weights and their codebooks",
+        (
+            PageFigure(
+                "weight_histograms",
+                "A histogram of the weights of each kernel, with the values that they share",
+                lambda found, path: figures.weight_histograms(found.sharing, path),
+                applies=lambda found: found.sharing,
+            ),
+        ),
+    ),
+    RUN,
+)
 
 
 def write_compression_report(
@@ -47,24 +128,10 @@ def write_compression_report(
     folder = Path(folder)
     spent = spent or {}
     exported = [stage for stage in stages if stage.exported]
-    drawn: dict[str, tuple[Callable[..., Figure], Any]] = {
-        "size_and_accuracy": (figures.size_and_accuracy, stages)
-    }
-    coded = [stage for stage in stages if stage.bits is not None or (stage.density or 1) < 1]
-    if coded:
-        drawn["density_and_bits"] = (figures.density_and_bits, coded[-1].layers)
-    if sharing:
-        drawn["weight_histograms"] = (figures.weight_histograms, sharing)
-    if spent:
-        drawn["bytes_spent"] = (figures.bytes_spent, spent)
-    pictures = {}
-    for name, (draw, values) in drawn.items():
-        path = folder / f"{name}.png"
-        draw(values, path)
-        pictures[name] = read_picture(path, figures.DPI)
+    drawn = draw_figures(SECTIONS, CompressionResults(stages, sharing or {}, spent), folder)
     return write_page(
         folder / "report.html",
-        "compression.html.jinja",
+        SECTIONS,
         title=title,
         cards=_cards(stages, parameters),
         warnings=[
@@ -77,7 +144,7 @@ def write_compression_report(
         float32_bytes=4 * parameters,
         spent=spent,
         purposes=list(dict.fromkeys(name for parts in spent.values() for name in parts)),
-        pictures=pictures,
+        pictures=read_pictures(SECTIONS, drawn)[0],
         facts=list(facts),
         command=command,
         versions=list((versions or {}).items()),

@@ -6,33 +6,31 @@ are, never as HTML.
 
 from __future__ import annotations
 
-import base64
-import csv
-import json
 import math
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
-from keras_squeezenet.checks import is_number
-from keras_squeezenet.files import replacing
+from keras_squeezenet.inference.evaluation import Evaluation, Predictions
 from keras_squeezenet.litert.ranges import MOST_CONFIDENCE_LOST
 from keras_squeezenet.numerals import byte_size, duration, percent, scaled
-from keras_squeezenet.reports.figures import CSS_PIXELS_PER_INCH, DPI, PHOTO_DPI
+from keras_squeezenet.reports import figures
+from keras_squeezenet.reports.figures import PHOTO_DPI
+from keras_squeezenet.reports.metrics import Metrics, number_or_none, read_history
+from keras_squeezenet.reports.page import (
+    RUN,
+    WARNINGS,
+    Card,
+    PageFigure,
+    PageSection,
+    read_pictures,
+    write_page,
+)
 
-
-@dataclass(frozen=True)
-class Card:
-    """A headline number."""
-
-    label: str
-    value: str
-    note: str = ""
+WORST_MISTAKES = 20
 
 
 @dataclass(frozen=True)
@@ -45,62 +43,113 @@ class ClassRow:
     confused_with: str
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A PNG inside the page, `width` CSS pixels wide."""
+@dataclass(frozen=True, eq=False)
+class RunResults:
+    """What a run's figures are drawn of.
 
-    source: str
-    width: int
-
-
-# What is inlined must be readable in a browser; ours are far smaller.
-MAX_PICTURE_BYTES = 32_000_000
-_PICTURE_DPI = {
-    "learning_curves": DPI,
-    "confusion_matrix": DPI,
-    "worst_mistakes": PHOTO_DPI,
-    "file_sizes": DPI,
-}
-
-
-def read_history(path: str | Path) -> list[dict[str, float]]:
-    """Read a `history.csv`: a line of names, then one line of numbers per epoch.
-
-    Returns:
-        One dict per line; an empty cell is left out.
-
-    Raises:
-        ValueError: a cell is not a number, or a line has more cells than there are names.
+    Attributes:
+        history: a row per epoch.
+        measured: the `Evaluation`.
+        predictions: its `Predictions`.
+        split: the `Split` that was evaluated.
+        files: name, bytes and top-1 of each file.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        try:
-            return [_history_row(path, reader.line_num, cells) for cells in reader]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: expected a CSV file. Received: {error}") from None
+
+    history: Sequence[Mapping[str, float]]
+    measured: Evaluation
+    predictions: Predictions
+    split: Any
+    files: Sequence[tuple[str, int, float | None]]
 
 
-def _history_row(path: str | Path, line: int, cells: dict[str | None, str]) -> dict[str, float]:
-    if None in cells:
-        raise ValueError(f"{path}, line {line}: expected a cell per name. Received: more")
-    row = {}
-    for name, cell in cells.items():
-        if name is not None and cell:
-            try:
-                row[name] = float(cell)
-            except ValueError:
-                raise ValueError(
-                    f"{path}, line {line}: expected a number. Received: {name}={cell}"
-                ) from None
-    return row
+def _draw_learning_curves(run: RunResults, path: Path) -> None:
+    figures.learning_curves(run.history, path, classes=len(run.measured.class_names))
+
+
+def _draw_worst_mistakes(run: RunResults, path: Path) -> None:
+    names, found = run.measured.class_names, run.predictions
+    worst = Evaluation.worst_mistakes(found, WORST_MISTAKES)
+    pictures = [run.split.example(int(found.index[i]))[0] for i in worst]
+    captions = [
+        figures.mistake_caption(
+            names[found.labels[i]],
+            names[found.top_classes[i, 0]],
+            float(found.top_probabilities[i, 0]),
+        )
+        for i in worst
+    ]
+    figures.worst_mistakes(pictures, captions, path)
+
+
+# The page, from top to bottom.
+SECTIONS = (
+    WARNINGS,
+    PageSection(
+        "learning-curves",
+        "Learning curves",
+        (
+            PageFigure(
+                "learning_curves",
+                "Loss, accuracy and learning rate over the epochs",
+                _draw_learning_curves,
+            ),
+        ),
+        body="history",
+        needs=("history",),
+    ),
+    PageSection("classes", "Accuracy by class, worst first", body="classes", needs=("classes",)),
+    PageSection(
+        "confusion",
+        "What was taken for what",
+        (
+            PageFigure(
+                "confusion_matrix",
+                "Confusion matrix: a row per true class, a column per predicted class",
+                lambda run, path: figures.confusion_matrix(run.measured, path),
+            ),
+        ),
+    ),
+    PageSection(
+        "mistakes",
+        "The most confident mistakes",
+        (
+            PageFigure(
+                "worst_mistakes",
+                "Images that were classified wrongly with the highest probability",
+                _draw_worst_mistakes,
+                dpi=PHOTO_DPI,
+            ),
+        ),
+    ),
+    PageSection(
+        "files",
+        "Files",
+        (
+            PageFigure(
+                "file_sizes",
+                "Sizes of the files as bars",
+                lambda run, path: figures.file_sizes(run.files, path),
+            ),
+        ),
+        body="files",
+        needs=("files",),
+    ),
+    PageSection(
+        "broken-images",
+        lambda values: f"Images that were left out ({len(values['broken_images'])})",
+        body="broken_images",
+        needs=("broken_images",),
+    ),
+    RUN,
+)
 
 
 def write_report(folder: str | Path) -> Path:
     """Write `report.html` from what a run left in `folder`: one file that opens offline.
 
     Reads `metrics.json` and, of these, what is there: `recipe.yaml`, `history.csv` and the pictures
-    `learning_curves.png`, `confusion_matrix.png`, `worst_mistakes.png` and `file_sizes.png`. What
-    is missing is left out of the page; a picture that is not a PNG is left out and named.
+    of `SECTIONS`, as `draw_figures` leaves them. What is missing is left out of the page; a picture
+    that is not a PNG is left out and named.
 
     Every key of `metrics.json` is optional::
 
@@ -122,13 +171,13 @@ def write_report(folder: str | Path) -> Path:
         ValueError: `metrics.json` or `history.csv` is not what it should be.
     """
     folder = Path(folder)
-    metrics = _Metrics.read(folder / "metrics.json")
-    pictures, refused = _read_pictures(folder)
+    metrics = Metrics.read(folder / "metrics.json")
+    pictures, refused = read_pictures(SECTIONS, filter(Path.is_file, folder.glob("*.png")))
     history = folder / "history.csv"
     recipe = folder / "recipe.yaml"
     return write_page(
         folder / "report.html",
-        "report.html.jinja",
+        SECTIONS,
         title=_title(metrics),
         cards=_cards(metrics),
         warnings=[*map(str, metrics.entries("warnings")), *refused],
@@ -147,97 +196,13 @@ def write_report(folder: str | Path) -> Path:
     )
 
 
-def write_page(path: str | Path, template: str, **values: Any) -> Path:
-    """Write a page of one of the package's templates; the values are shown as text, not as HTML.
-
-    Returns:
-        `path`.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_squeezenet.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    page = environment.get_template(template).render(values)
-    path = Path(path)
-    with replacing(path) as temporary:
-        # "replace": a file name that is not UTF-8 reaches us with lone surrogates.
-        temporary.write_text(page, "utf-8", errors="replace")
-    return path
-
-
-@dataclass(frozen=True)
-class _Metrics:
-    """`metrics.json`, with a clear error where a part has another form than the page can show."""
-
-    values: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, path: Path) -> _Metrics:
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path.parent}: expected a run's folder with metrics.json. Received: none there"
-            )
-        try:
-            values = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: expected JSON. Received: {error}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected an object. Received: {type(values).__name__}")
-        return cls(values)
-
-    def section(self, name: str) -> Mapping[str, Any]:
-        return self._expect(name, self.values.get(name), dict)
-
-    def entries(self, name: str) -> list[Any]:
-        return self._expect(name, self.values.get(name), list)
-
-    def objects(self, name: str) -> list[Mapping[str, Any]]:
-        return [self._expect(name, entry, dict) for entry in self.entries(name)]
-
-    def list_of(self, section: str, key: str) -> list[Any]:
-        return self._expect(key, self.section(section).get(key), list)
-
-    def number(self, section: str, key: str) -> float | None:
-        return _number_or_none(self.section(section).get(key))
-
-    def text(self, section: str, key: str) -> str | None:
-        value = self.section(section).get(key)
-        if isinstance(value, list):
-            return " × ".join(map(str, value))
-        return None if value is None else str(value)
-
-    @staticmethod
-    def _expect(name: str, value: Any, kind: type) -> Any:
-        if value is None:
-            return kind()
-        if not isinstance(value, kind):
-            raise ValueError(
-                f"metrics.json: expected {name} to be made of {kind.__name__}. "
-                f"Received: {type(value).__name__}"
-            )
-        return value
-
-
-def _number_or_none(value: Any) -> float | None:
-    if not is_number(value):
-        return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # An integer beyond float64, which no number on the page is.
-        return None
-
-
-def _title(metrics: _Metrics) -> str:
+def _title(metrics: Metrics) -> str:
     model = metrics.text("model", "name") or "Training run"
     dataset = metrics.text("dataset", "name")
     return f"{model} on {dataset}" if dataset else model
 
 
-def _cards(metrics: _Metrics) -> list[Card]:
+def _cards(metrics: Metrics) -> list[Card]:
     """The headline numbers that are known."""
     number = metrics.number
     count = number("evaluation", "count")
@@ -276,12 +241,12 @@ def _cards(metrics: _Metrics) -> list[Card]:
     ]
 
 
-def _headline_files(metrics: _Metrics) -> Iterator[tuple[str, float, str]]:
+def _headline_files(metrics: Metrics) -> Iterator[tuple[str, float, str]]:
     """The first file, which is the model as trained, and the smallest one made of it."""
     files = [
         (size, str(entry.get("name", "")))
         for entry in metrics.objects("files")
-        if (size := _number_or_none(entry.get("bytes"))) is not None
+        if (size := number_or_none(entry.get("bytes"))) is not None
     ]
     if files:
         yield "Model size", *files[0]
@@ -297,7 +262,7 @@ def _compact(number: float) -> str:
     return scaled(number, ("", "k", "M", "G", "T"))
 
 
-def _class_rows(metrics: _Metrics) -> list[ClassRow]:
+def _class_rows(metrics: Metrics) -> list[ClassRow]:
     """The classes, the least accurate first and those without an example last."""
     names = [str(name) for name in metrics.list_of("evaluation", "class_names")]
     accuracies = metrics.list_of("evaluation", "per_class_accuracy")
@@ -311,7 +276,7 @@ def _class_rows(metrics: _Metrics) -> list[ClassRow]:
         )
     mistakes = _most_frequent_mistakes(metrics.list_of("evaluation", "confusion"), names)
     rows = [
-        ClassRow(name, str(count), _number_or_none(accuracy), mistake)
+        ClassRow(name, str(count), number_or_none(accuracy), mistake)
         for name, accuracy, count, mistake in zip(names, accuracies, counts, mistakes, strict=True)
     ]
     return sorted(rows, key=lambda row: math.inf if row.accuracy is None else row.accuracy)
@@ -336,12 +301,12 @@ def _most_frequent_mistakes(confusion: list[Any], names: Sequence[str]) -> list[
     ]
 
 
-def _file_rows(metrics: _Metrics) -> list[tuple[str, str, str, str, str, str]]:
+def _file_rows(metrics: Metrics) -> list[tuple[str, str, str, str, str, str]]:
     entries = metrics.objects("files")
     rows = []
     for entry in entries:
         size, top1, confidence = (
-            _number_or_none(entry.get(key)) for key in ("bytes", "top1", "confidence")
+            number_or_none(entry.get(key)) for key in ("bytes", "top1", "confidence")
         )
         notes = (str(entry.get("note") or ""), _lost_confidence(entry, entries[0]))
         rows.append(
@@ -359,7 +324,7 @@ def _file_rows(metrics: _Metrics) -> list[tuple[str, str, str, str, str, str]]:
 
 def _lost_confidence(entry: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
     """A note on a LiteRT file that is much less sure than the model as trained, or nothing."""
-    before, after = (_number_or_none(file.get("confidence")) for file in (trained, entry))
+    before, after = (number_or_none(file.get("confidence")) for file in (trained, entry))
     if not str(entry.get("name")).endswith(".tflite") or before is None or after is None:
         return ""
     if before - after <= MOST_CONFIDENCE_LOST:
@@ -370,7 +335,7 @@ def _lost_confidence(entry: Mapping[str, Any], trained: Mapping[str, Any]) -> st
     )
 
 
-def _facts(metrics: _Metrics) -> list[tuple[str, str]]:
+def _facts(metrics: Metrics) -> list[tuple[str, str]]:
     """What was run, as (label, value)."""
     wanted = (
         ("Data set", "dataset", "name"),
@@ -394,38 +359,3 @@ def _history_table(history: list[dict[str, float]]) -> tuple[list[str], list[lis
     """The names of the columns, and a line of cells per epoch."""
     names = list(dict.fromkeys(name for row in history for name in row))
     return names, [[f"{row[name]:.5g}" if name in row else "" for name in names] for row in history]
-
-
-def _read_pictures(folder: Path) -> tuple[dict[str, Picture], list[str]]:
-    """The pictures that are there, by name, and a sentence for each that cannot be shown."""
-    pictures, refused = {}, []
-    for name, dpi in _PICTURE_DPI.items():
-        path = folder / f"{name}.png"
-        if path.is_file():
-            try:
-                pictures[name] = read_picture(path, dpi)
-            except ValueError as error:
-                refused.append(str(error))
-    return pictures, refused
-
-
-def read_picture(path: Path, dpi: int) -> Picture:
-    """A PNG that was drawn with `dpi` dots to the inch, for a page.
-
-    Raises:
-        ValueError: one sentence: it is no PNG, or too large.
-    """
-    with open(path, "rb") as file:
-        content = file.read(MAX_PICTURE_BYTES + 1)
-    if len(content) > MAX_PICTURE_BYTES:
-        raise ValueError(
-            f"{path.name} was left out: it is larger than {byte_size(MAX_PICTURE_BYTES)}."
-        )
-    # The signature, then IHDR with the width (PNG specification, sections 5.2 and 11.2.1).
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 33:
-        raise ValueError(f"{path.name} was left out: it is not a PNG.")
-    (width,) = struct.unpack_from(">I", content, 16)
-    return Picture(
-        source="data:image/png;base64," + base64.b64encode(content).decode("ascii"),
-        width=width * CSS_PIXELS_PER_INCH // dpi,
-    )

@@ -18,7 +18,9 @@ from keras_squeezenet.errors import RunError
 from keras_squeezenet.inference import evaluation
 from keras_squeezenet.inference.classifiers import open_classifier
 from keras_squeezenet.network.profile import profile_model
-from keras_squeezenet.reports import figures, report
+from keras_squeezenet.reports import report
+from keras_squeezenet.reports.metrics import read_history
+from keras_squeezenet.reports.page import draw_figures
 from keras_squeezenet.training.building import load_data
 from keras_squeezenet.training.recipe import load_recipe_of_run
 from keras_squeezenet.training.runs import (
@@ -104,27 +106,9 @@ def draw(folder, history, measured, predictions, split):
         The path of report.html.
     """
     folder = Path(folder)
-    metrics = read_metrics(folder)
-    names = measured.class_names
-    figures.learning_curves(history, folder / "learning_curves.png", classes=len(names))
-    figures.confusion_matrix(measured, folder / "confusion_matrix.png")
-    worst = evaluation.Evaluation.worst_mistakes(predictions, 20)
-    figures.worst_mistakes(
-        [split.example(int(predictions.index[i]))[0] for i in worst],
-        [
-            figures.mistake_caption(
-                names[predictions.labels[i]],
-                names[predictions.top_classes[i, 0]],
-                float(predictions.top_probabilities[i, 0]),
-            )
-            for i in worst
-        ],
-        folder / "worst_mistakes.png",
-    )
-    figures.file_sizes(
-        [(file["name"], file["bytes"], file["top1"]) for file in metrics["files"]],
-        folder / "file_sizes.png",
-    )
+    files = [(each["name"], each["bytes"], each["top1"]) for each in read_metrics(folder)["files"]]
+    found = report.RunResults(history, measured, predictions, split, files)
+    draw_figures(report.SECTIONS, found, folder)
     return report.write_report(folder)
 
 
@@ -162,7 +146,7 @@ def renew_report(folder, say=print):
     metrics = read_metrics(folder)
     metrics |= {"files": rows, "evaluation": of_the_model[0].to_dict()}
     files.write_json(folder / METRICS_FILE, metrics)
-    history = report.read_history(folder / HISTORY_FILE)
+    history = read_history(folder / HISTORY_FILE)
     return draw(folder, history, *of_the_model, dataset.val), rows
 
 
