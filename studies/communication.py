@@ -16,8 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from keras_squeezenet.communication import measuring
-from keras_squeezenet.communication.hosts import why_not
+import communication_measuring as measuring
+from hosts import why_not
+
 from keras_squeezenet.communication.study import read_table
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.reports.communication_page import write_communication_report, write_figures

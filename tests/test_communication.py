@@ -8,16 +8,22 @@ from itertools import pairwise
 from pathlib import Path
 from threading import Timer
 
+import communication_measuring as measuring
 import numpy as np
 import pytest
+from communication_measuring import Cell, Exchange, MeasuringError
+from hosts import why_not
 from PIL import Image
 from typer.testing import CliRunner
 
 from keras_squeezenet.cli import app
-from keras_squeezenet.communication import measuring
-from keras_squeezenet.communication.cost_model import Case, Costs, allreduce_seconds, step_seconds
-from keras_squeezenet.communication.hosts import why_not
-from keras_squeezenet.communication.measuring import Cell, Exchange, MeasuringError
+from keras_squeezenet.communication.cost_model import (
+    BYTES_OF_A_NUMBER,
+    Case,
+    Costs,
+    allreduce_seconds,
+    step_seconds,
+)
 from keras_squeezenet.communication.study import (
     LEFT_OUT,
     PUBLISHED,
@@ -62,7 +68,7 @@ def modelled_row(cell):
         PARAMETERS[cell.network],
         cell.ranks,
         cell.link,
-        measuring.BYTES_OF_A_NUMBER[cell.compression],
+        BYTES_OF_A_NUMBER[cell.compression],
         cell.accumulation,
         cores=2,
         burst=131072,

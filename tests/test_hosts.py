@@ -2,10 +2,9 @@
 
 import time
 
+import hosts as hosts_module
 import pytest
-
-from keras_squeezenet.communication import hosts as hosts_module
-from keras_squeezenet.communication.hosts import Hosts, HostsError, why_not
+from hosts import Hosts, HostsError, why_not
 
 needs_hosts = pytest.mark.skipif(why_not() is not None, reason=f"hosts: {why_not()}")
 

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hosts import Hosts, why_not
 
-from keras_squeezenet.communication.hosts import Hosts, why_not
 from tests.manifests import DISCOVERY_SCRIPT, K8S, REPOSITORY, ignored, stages
 
 needs_hosts = pytest.mark.skipif(why_not() is not None, reason=f"hosts: {why_not()}")

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from hosts import USER_ID, Hosts, why_not
 from PIL import Image
 
-from keras_squeezenet.communication.hosts import USER_ID, Hosts, why_not
 from keras_squeezenet.training.recipe import load_recipe
 from tests.interrupted_runs import examples_by_epoch
 from tests.launching import needs_horovod

@@ -17,6 +17,7 @@ NumPy and SciPy only.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,12 @@ with from_extra("report"):
     from scipy.optimize import least_squares
 
 FLOAT32_BYTES = 4
+
+# Bytes that may leave a host at once at full speed, whatever the limit of its link: little beside a
+# gradient, and more than the largest packet that the kernel hands to a network card (64 KiB).
+BURST_BYTES = 128 * 1024
+Compression = Literal["fp16"] | None
+BYTES_OF_A_NUMBER: dict[Compression, int] = {None: 4, "fp16": 2}
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,11 @@ _SHARED = {
     "link_efficiency": (0.95, 0.5, 1.05),
     "crowding": (0.1, 1e-6, 2.0),
 }
+
+
+def payload_bytes(parameters: int, compression: Compression) -> int:
+    """Bytes of one gradient of all trainable parameters, as it travels."""
+    return BYTES_OF_A_NUMBER[compression] * parameters
 
 
 def sharing(costs: Costs, case: Case) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_squeezenet.communication.cost_model import (
+    BURST_BYTES,
     AllReduce,
     Case,
     Costs,
@@ -23,7 +24,6 @@ from keras_squeezenet.communication.cost_model import (
     ring_seconds,
     step_seconds,
 )
-from keras_squeezenet.communication.hosts import BURST_BYTES
 from keras_squeezenet.errors import InputError
 
 # A test holds what a fit to all other rows predicts of this case to 15 %. It was named before

@@ -12,10 +12,10 @@ from keras_squeezenet.communication.cost_model import (
     PredictedTime,
     halving_seconds,
     parameter_server_seconds,
+    payload_bytes,
     ring_seconds,
     tree_seconds,
 )
-from keras_squeezenet.communication.measuring import payload_bytes
 from keras_squeezenet.communication.study import (
     ACCELERATOR_FLOPS,
     LEFT_OUT,

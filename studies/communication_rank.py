@@ -1,6 +1,6 @@
-"""The program that runs on every rank of a study; `measuring` starts it.
+"""The program that runs on every rank of a study; `communication_measuring` starts it.
 
-horovodrun … python -m keras_squeezenet.communication.rank FOLDER
+horovodrun … python studies/communication_rank.py FOLDER
 """
 
 import math
@@ -18,9 +18,7 @@ import keras_squeezenet.startup.quick_start  # noqa: F401
 import keras
 import numpy as np
 import tensorflow as tf
-
-from keras_squeezenet import distributed
-from keras_squeezenet.communication.measuring import (
+from communication_measuring import (
     WORKLOADS,
     Cell,
     Exchange,
@@ -28,6 +26,8 @@ from keras_squeezenet.communication.measuring import (
     allreduce_seconds,
     sent_bytes,
 )
+
+from keras_squeezenet import distributed
 from keras_squeezenet.network.baselines import AlexNet
 from keras_squeezenet.network.models import SqueezeNet
 

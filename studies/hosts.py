@@ -21,6 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from keras_squeezenet.communication.cost_model import BURST_BYTES
+
 TOOLS = ("ip", "mount", "nsenter", "setpriv", "ssh", "ssh-keygen", "sshd", "tc", "unshare")
 SSH_PORT = 2222
 NETWORK = ipaddress.IPv4Network("10.77.0.0/24")
@@ -29,9 +31,6 @@ USER, USER_ID, HOME = "mpiuser", 1000, Path("/home/mpiuser")
 INTERFACE = "eth0"
 HOSTFILE = "/etc/mpi/hostfile"
 DISCOVERY_SCRIPT = "/etc/mpi/discover_hosts.sh"
-# Bytes that may leave at once at full speed: little beside a gradient, and more than the largest
-# packet that the kernel hands to a network card (64 KiB).
-BURST_BYTES = 128 * 1024
 QUEUE_BYTES = 8 * 1024 * 1024  # never overflows: what waits here is bounded by TCP's windows
 START_SECONDS = 30
 # Of a command.

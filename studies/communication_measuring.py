@@ -2,8 +2,8 @@
 
 Every rank runs on a host of its own (`hosts`), joined by links whose speed is set with tc. All
 cells of one network on one number of ranks are measured by one start of `horovodrun`, because
-starting TensorFlow takes longer than most cells: `rank` runs on every rank and asks, through files
-in a folder, for each cell's link. No TensorFlow here.
+starting TensorFlow takes longer than most cells: `communication_rank` runs on every rank and asks,
+through files in a folder, for each cell's link. No TensorFlow here.
 """
 
 import json
@@ -21,14 +21,15 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_squeezenet.communication.hosts import HOSTFILE, INTERFACE, Hosts, interface_bytes
+from hosts import HOSTFILE, INTERFACE, Hosts, interface_bytes
+
+from keras_squeezenet.communication.cost_model import Compression, payload_bytes
 from keras_squeezenet.files import write_json
 from keras_squeezenet.machine import describe, usable_cores
 
-Compression = Literal["fp16"] | None
 COMPRESSIONS: tuple[Compression, ...] = (None, "fp16")
-BYTES_OF_A_NUMBER = {None: 4, "fp16": 2}
-REPOSITORY = Path(__file__).parents[2]  # that the hosts import this package from
+REPOSITORY = Path(__file__).parents[1]  # that the hosts import the package from
+RANK = Path(__file__).with_name("communication_rank.py")
 PATIENCE_SECONDS = 300  # for one answer of the ranks; the slowest cell takes two minutes
 END_SECONDS = 30
 POLL_SECONDS = 0.05
@@ -142,11 +143,6 @@ def ring_bytes(payload: float, ranks: int) -> float:
     workstations", 2009.
     """
     return 2 * (ranks - 1) / ranks * payload
-
-
-def payload_bytes(parameters: int, compression: Compression) -> int:
-    """Bytes of one gradient of all trainable parameters, as it travels."""
-    return BYTES_OF_A_NUMBER[compression] * parameters
 
 
 def sent_bytes(interface: str = INTERFACE, path: str | Path = "/proc/self/net/dev") -> int:
@@ -307,13 +303,16 @@ def _running(exchange: Exchange, ranks: int, hosts: Hosts) -> Iterator[Callable[
             [
                 *("horovodrun", "--gloo", "-np", str(ranks), "--hostfile", HOSTFILE),
                 *("--network-interfaces", INTERFACE),
-                *(sys.executable, "-m", "keras_squeezenet.communication.rank"),
-                str(exchange.folder),
+                *(sys.executable, str(RANK), str(exchange.folder)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            environment={"HOROVOD_TIMELINE": "DYNAMIC", "TF_CPP_MIN_LOG_LEVEL": "3"},
+            environment={
+                "HOROVOD_TIMELINE": "DYNAMIC",
+                "PYTHONPATH": str(REPOSITORY),
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+            },
         )
 
         def ended() -> None:
