@@ -703,7 +703,7 @@ class Readers:
 def test_as_many_pictures_are_read_at_once_as_the_process_has_threads(
     numbered, monkeypatch, threads, kind
 ):
-    monkeypatch.setattr("keras_squeezenet.data.dataset.own_threads", lambda: threads)
+    monkeypatch.setattr("keras_squeezenet.data.split.own_threads", lambda: threads)
     split = load_dataset(str(numbered), image_size=8).train
     readers, read = Readers(threads), FileExamples.read
 

@@ -112,7 +112,7 @@ def test_every_module_is_imported_and_a_network_trains(platform, tmp_path):
 
 
 def test_hosts_say_that_they_need_linux(monkeypatch):
-    from keras_squeezenet.communication.hosts import Hosts, HostsError, why_not
+    from hosts import Hosts, HostsError, why_not
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert why_not() == "network namespaces are Linux's. Received: darwin"

@@ -11,12 +11,14 @@ import warnings
 import typer
 
 from keras_squeezenet.cli import catalogue
-from keras_squeezenet.cli.compressing import compress, decompress, diff, patch
+from keras_squeezenet.cli.compressing import compress
 from keras_squeezenet.cli.ending import one_line_for_bad_input
+from keras_squeezenet.cli.exporting import export
 from keras_squeezenet.cli.folders import compare, report
 from keras_squeezenet.cli.horovod import horovod
-from keras_squeezenet.cli.models import classify, evaluate, export, summary
+from keras_squeezenet.cli.models import classify, evaluate, summary
 from keras_squeezenet.cli.retraining import cluster, prune, quantize
+from keras_squeezenet.cli.sqz_files import decompress, diff, patch
 from keras_squeezenet.cli.training import optimize, train
 from keras_squeezenet.printing import write_anything
 

@@ -1,4 +1,4 @@
-"""The commands about .sqz files: compress, decompress, diff, patch."""
+"""The command `compress`: a .sqz file as small, or as good, as it is asked for."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from keras_squeezenet.cli.options import (
     read_if_usable,
     resize_of,
     run_recipe,
-    save_keras,
     say,
 )
 from keras_squeezenet.cli.tables import print_compressed
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.printing import print_json, printable, thousands
+from keras_squeezenet.printing import print_json
 
 if TYPE_CHECKING:
     from keras_squeezenet.sqz.network import CompressedNetwork
@@ -42,7 +41,6 @@ LEAST_IMAGES = 20
 # Kernels of so few values need no more sharing; tfmot clusters to 8 bits at most.
 FEW_VALUES = 2**8
 HEADER_CHANGE = 16  # bytes that the framing may add to a header
-
 _SHARING = "--bits or --density"
 
 
@@ -149,77 +147,6 @@ def compress(
         print_json(measured)
     else:
         print_compressed(measured)
-
-
-def decompress(
-    sqz: Annotated[Path, typer.Argument(metavar="IN.sqz", help="The file to read.")],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            help="The .keras file to write. Class names go to a class_names.json beside it."
-        ),
-    ],
-    as_json: AsJson = False,
-):
-    """Turn a .sqz file into a .keras file of the same weights."""
-    check_output(out, (".keras",), sqz)
-    from keras_squeezenet.sqz.files import read_network
-
-    network = read_network(sqz)
-    from keras_squeezenet.compression.saving import model_of
-
-    save_keras(model_of(network), out, network.class_names)
-    if as_json:
-        print_json(
-            {
-                "path": str(out),
-                "bytes": out.stat().st_size,
-                "classes": network.classes,
-                "class_names": network.class_names and list(network.class_names),
-                "resize": network.resize,
-            }
-        )
-        return
-    print(f"{printable(out)}: {thousands(out.stat().st_size)} bytes, {network.classes} classes")
-    if network.resize:
-        print(f"what the file cannot say: pictures are framed with --resize {network.resize}")
-
-
-def diff(
-    old: Annotated[Path, typer.Argument(help="The .sqz file that is to be updated.")],
-    new: Annotated[Path, typer.Argument(help="The .sqz file that it is to become.")],
-    out: Annotated[Path, typer.Argument(help="The .sqzdelta file to write.")],
-    as_json: AsJson = False,
-):
-    """Write the update that turns one .sqz file into another: what goes over the air.
-
-    It fits every file of the old network, whichever version of this package wrote it.
-    """
-    check_output(out, (".sqzdelta",), old, new)
-    from keras_squeezenet.sqz.files import write_update
-
-    size, whole = write_update(old, new, out), new.stat().st_size
-    if as_json:
-        print_json({"path": str(out), "bytes": size, "new_bytes": whole})
-    else:
-        print(f"{printable(out)}: {thousands(size)} bytes instead of {thousands(whole)}")
-
-
-def patch(
-    old: Annotated[Path, typer.Argument(help="The .sqz file that is to be updated.")],
-    delta: Annotated[Path, typer.Argument(help="The .sqzdelta file.")],
-    out: Annotated[Path, typer.Argument(help="The .sqz file to write.")],
-    as_json: AsJson = False,
-):
-    """Apply an update to a .sqz file of the network that it was made for."""
-    check_output(out, (".sqz",), old, delta)
-    from keras_squeezenet.sqz.files import apply_update
-
-    size = apply_update(old, delta, out)
-    if as_json:
-        print_json({"path": str(out), "bytes": size})
-    else:
-        print(f"{printable(out)}: {thousands(size)} bytes")
 
 
 @dataclass(frozen=True)

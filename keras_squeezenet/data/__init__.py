@@ -11,7 +11,7 @@ _MODULE_OF = {
     "DataError": "errors",
     "Dataset": "dataset",
     "Framing": "framing",
-    "Split": "dataset",
+    "Split": "split",
     "load_dataset": "dataset",
     "load_labelled": "measuring",
     "made_images": "measuring",

@@ -65,3 +65,8 @@ class Framing:
 def require_positive(name: str, value: object) -> None:
     if not is_integer(value, 1):
         raise DataError(f"`{name}` must be a positive integer. Received: {name}={value}")
+
+
+def require_natural(name: str, value: object) -> None:
+    if not is_integer(value, 0):
+        raise DataError(f"`{name}` must be a non-negative integer. Received: {name}={value}")

@@ -31,7 +31,7 @@ from keras_squeezenet.data.images import decode_square, open_image
 from keras_squeezenet.errors import one_line
 
 if TYPE_CHECKING:
-    from keras_squeezenet.data.dataset import Split
+    from keras_squeezenet.data.split import Split
 
 MADE_CONTRAST = 0.5  # of made images: of each pattern relative to the one twice as coarse
 

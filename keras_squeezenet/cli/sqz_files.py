@@ -1,0 +1,86 @@
+"""The commands about .sqz files as they are: decompress, diff, patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_squeezenet.cli.options import (
+    AsJson,
+    check_output,
+    save_keras,
+)
+from keras_squeezenet.printing import print_json, printable, thousands
+
+
+def decompress(
+    sqz: Annotated[Path, typer.Argument(metavar="IN.sqz", help="The file to read.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The .keras file to write. Class names go to a class_names.json beside it."
+        ),
+    ],
+    as_json: AsJson = False,
+):
+    """Turn a .sqz file into a .keras file of the same weights."""
+    check_output(out, (".keras",), sqz)
+    from keras_squeezenet.sqz.files import read_network
+
+    network = read_network(sqz)
+    from keras_squeezenet.compression.saving import model_of
+
+    save_keras(model_of(network), out, network.class_names)
+    if as_json:
+        print_json(
+            {
+                "path": str(out),
+                "bytes": out.stat().st_size,
+                "classes": network.classes,
+                "class_names": network.class_names and list(network.class_names),
+                "resize": network.resize,
+            }
+        )
+        return
+    print(f"{printable(out)}: {thousands(out.stat().st_size)} bytes, {network.classes} classes")
+    if network.resize:
+        print(f"what the file cannot say: pictures are framed with --resize {network.resize}")
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(help="The .sqz file that is to be updated.")],
+    new: Annotated[Path, typer.Argument(help="The .sqz file that it is to become.")],
+    out: Annotated[Path, typer.Argument(help="The .sqzdelta file to write.")],
+    as_json: AsJson = False,
+):
+    """Write the update that turns one .sqz file into another: what goes over the air.
+
+    It fits every file of the old network, whichever version of this package wrote it.
+    """
+    check_output(out, (".sqzdelta",), old, new)
+    from keras_squeezenet.sqz.files import write_update
+
+    size, whole = write_update(old, new, out), new.stat().st_size
+    if as_json:
+        print_json({"path": str(out), "bytes": size, "new_bytes": whole})
+    else:
+        print(f"{printable(out)}: {thousands(size)} bytes instead of {thousands(whole)}")
+
+
+def patch(
+    old: Annotated[Path, typer.Argument(help="The .sqz file that is to be updated.")],
+    delta: Annotated[Path, typer.Argument(help="The .sqzdelta file.")],
+    out: Annotated[Path, typer.Argument(help="The .sqz file to write.")],
+    as_json: AsJson = False,
+):
+    """Apply an update to a .sqz file of the network that it was made for."""
+    check_output(out, (".sqz",), old, delta)
+    from keras_squeezenet.sqz.files import apply_update
+
+    size = apply_update(old, delta, out)
+    if as_json:
+        print_json({"path": str(out), "bytes": size})
+    else:
+        print(f"{printable(out)}: {thousands(size)} bytes")
