@@ -37,7 +37,7 @@ _MODULE_OF = {
     "AverageMetrics": "distributed.callbacks",
     "BroadcastState": "distributed.callbacks",
     "DistributedOptimizer": "distributed.optimizer",
-    "ExportError": "litert.export",
+    "ExportError": "litert.comparison",
     "LiteRTModel": "litert.model",
     "export_litert": "litert.export",
     "CompressedNetwork": "sqz.network",

@@ -30,7 +30,7 @@ from keras_squeezenet.distributed.optimizer import DistributedOptimizer as Distr
 from keras_squeezenet.errors import InputError as InputError
 from keras_squeezenet.inference.classifiers import Classifier as Classifier
 from keras_squeezenet.inference.classifiers import open_classifier as open_classifier
-from keras_squeezenet.litert.export import ExportError as ExportError
+from keras_squeezenet.litert.comparison import ExportError as ExportError
 from keras_squeezenet.litert.export import export_litert as export_litert
 from keras_squeezenet.litert.model import LiteRTModel as LiteRTModel
 from keras_squeezenet.network.architecture import Architecture as Architecture

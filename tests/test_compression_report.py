@@ -12,7 +12,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from keras_squeezenet.compression.stages import LayerCoding, Stage
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.files import write_csv
-from keras_squeezenet.litert.export import ExportResult
+from keras_squeezenet.litert.comparison import ExportResult
 from keras_squeezenet.litert.model import TensorDetails
 from keras_squeezenet.litert.ranges import Saturation
 from keras_squeezenet.reports import figures

@@ -59,12 +59,11 @@ import keras_squeezenet
 """
 
 EVERY_MODULE = """
-by_horovod = ("keras_squeezenet.distributed.elastic", "keras_squeezenet.communication.rank")
+by_horovod = ("keras_squeezenet.distributed.elastic",)
 for found in pkgutil.walk_packages(keras_squeezenet.__path__, "keras_squeezenet."):
     if found.name not in by_horovod:
         importlib.import_module(found.name)
 from keras_squeezenet import machine
-from keras_squeezenet.communication.hosts import why_not
 print(machine.own_threads() >= 1, machine.describe() != "", machine.cpu_quota())
 """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from keras_squeezenet.inference.classifiers import Prediction
     from keras_squeezenet.inference.evaluation import Evaluation
     from keras_squeezenet.litert.c_array import CArray
-    from keras_squeezenet.litert.export import ExportResult
+    from keras_squeezenet.litert.comparison import ExportResult
     from keras_squeezenet.network.catalogue import ListedModel, PublishedWeights
     from keras_squeezenet.network.profile import ModelProfile
 

@@ -171,7 +171,7 @@ def _follow(context, name, asked, as_json):
     main = context.obj or importlib.import_module(f"keras_squeezenet.scripts.{name}").main
     from keras_squeezenet import distributed
     from keras_squeezenet.distributed.termination import STATUS, Terminated
-    from keras_squeezenet.litert.export import ExportError
+    from keras_squeezenet.litert.comparison import ExportError
     from keras_squeezenet.training.callbacks import DivergedError
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
