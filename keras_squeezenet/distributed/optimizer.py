@@ -11,7 +11,6 @@ import keras
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.distributed.ranks import communicates
 from keras_squeezenet.extras import from_extra
-from keras_squeezenet.network.graph import plain_optimizer
 
 with from_extra("train"):
     import tensorflow as tf
@@ -195,6 +194,11 @@ class _AveragedApply:
             if total is not None:
                 total.assign(tf.zeros_like(total))
         self._waiting.assign(0)
+
+
+def plain_optimizer(optimizer: Any) -> Any:
+    """The optimizer itself, without the scaling of losses that may stand around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _averaging(optimizer: keras.optimizers.Optimizer) -> "_AveragedApply | None":

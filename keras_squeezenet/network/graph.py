@@ -105,11 +105,6 @@ def infer(layer, inputs):
     return layer(inputs, training=False) if layer._call_has_training_arg else layer(inputs)
 
 
-def plain_optimizer(optimizer):
-    """The optimizer itself, without the scaling of losses that may stand around it."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
 def moving_averages(optimizer) -> list:
     """The averages that an optimizer of `use_ema=True` keeps, in the order of its variables."""
     return optimizer._model_variables_moving_average

@@ -2,8 +2,9 @@
 
 import keras
 
+from keras_squeezenet.distributed.optimizer import plain_optimizer
 from keras_squeezenet.network.folding import folded_weights
-from keras_squeezenet.network.graph import moving_averages, plain_optimizer
+from keras_squeezenet.network.graph import moving_averages
 
 
 def kept_weights(model):

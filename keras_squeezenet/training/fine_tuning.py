@@ -19,11 +19,11 @@ import numpy as np
 
 from keras_squeezenet import distributed
 from keras_squeezenet.data.examples import evenly_spread
+from keras_squeezenet.distributed.optimizer import plain_optimizer
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import from_extra
 from keras_squeezenet.network.graph import (
     last_layer,
-    plain_optimizer,
     set_weight_decay,
     variable_key,
     weight_decay_of,
