@@ -185,7 +185,7 @@ def _architecture(listed: Any) -> Architecture:
         if not OLDEST_FIELDS <= len(listed) <= len(names):
             raise SqzError("the architecture in the header has another number of fields")
         tuples = (tuple(item) if isinstance(item, list) else item for item in listed)
-        values = dict(zip(names, tuples, strict=False))
+        values: dict[str, Any] = dict(zip(names, tuples, strict=False))
         if not isinstance(values["name"], str) or len(values["fires"]) > MAX_FIRES:
             raise SqzError("the architecture in the header is none that a .sqz file holds")
         values["fires"] = tuple(FireFilters(*fire) for fire in values["fires"])
