@@ -7,15 +7,18 @@ took the points of top-1 that int8 files of the published SqueezeNet 1.0 lose fr
 its float32 weights from 2.3 to 1.3, and left 1.1 at none (means of three; results/int8.csv).
 """
 
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
+from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.graph import every_layer, named_convolutions
 
 
-def correct_biases(model, batches):
+def correct_biases(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     """Prepare a model for 8-bit kernels: its biases take back the mean effect of rounding them.
 
     Args:
@@ -33,7 +36,7 @@ def correct_biases(model, batches):
         shift.take_back()
 
 
-def rounded(kernel):
+def rounded(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     """A kernel as LiteRT's converter rounds it: codes -127…127 times a scale for each filter.
 
     Args:
@@ -49,7 +52,7 @@ def rounded(kernel):
 class _Shift:
     """What rounding its kernel adds to each filter's output, averaged over positions and images."""
 
-    def __init__(self, convolution):
+    def __init__(self, convolution: keras.layers.Conv2D) -> None:
         self._convolution = convolution
         kernel = convolution.kernel.numpy()
         self._change = keras.ops.convert_to_tensor(rounded(kernel) - kernel)
@@ -57,13 +60,13 @@ class _Shift:
         self._images = 0
 
     @contextmanager
-    def measured(self):
+    def measured(self) -> Iterator[None]:
         """While the context lasts, each run of the convolution counts."""
         convolve = self._convolution.convolution_op
         filters_axis = 3 if self._convolution.data_format == "channels_last" else 1
         others = tuple(axis for axis in range(4) if axis != filters_axis)
 
-        def measure_and_convolve(inputs, kernel):
+        def measure_and_convolve(inputs: Tensor, kernel: Tensor) -> Tensor:
             shift = keras.ops.mean(convolve(inputs, self._change), axis=others)
             self._sum += len(inputs) * keras.ops.convert_to_numpy(shift)
             self._images += len(inputs)
@@ -75,6 +78,6 @@ class _Shift:
         finally:
             del self._convolution.convolution_op
 
-    def take_back(self):
+    def take_back(self) -> None:
         if self._convolution.use_bias and self._images:
             self._convolution.bias.assign_sub(self._sum / self._images)

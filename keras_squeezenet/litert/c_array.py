@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,13 +147,13 @@ def write_c_array(
     return CArray(source, header, name, len(content), arena, model.class_names)
 
 
-def _identifier(stem):
+def _identifier(stem: str) -> str:
     """A name in C of a file's; what begins with a digit or _ could be none, or the compiler's."""
     name = re.sub("[^A-Za-z0-9_]", "_", stem)
     return name if name[:1].isalpha() else f"model{name if name[:1] == '_' else f'_{name}'}"
 
 
-def _without_archive(path):
+def _without_archive(path: Path) -> bytes:
     """The model alone, without the zip archive that may stand behind it."""
     content = path.read_bytes()
     if not zipfile.is_zipfile(path):
@@ -171,7 +172,7 @@ def _without_archive(path):
     return content
 
 
-def _facts(model, size):
+def _facts(model: LiteRTModel, size: int) -> str:
     lines = [f"{size:,} bytes of model."]
     for title, tensor in (("Input", model.input), ("Output", model.output)):
         shape = ", ".join("any" if side is None else str(side) for side in tensor.shape)
@@ -182,11 +183,11 @@ def _facts(model, size):
     return "\n   ".join(lines)
 
 
-def _classes(name, count):
+def _classes(name: str, count: int) -> str:
     return f"#define {name.upper()}_CLASSES {count}\n"
 
 
-def _class_names(name, class_names):
+def _class_names(name: str, class_names: Sequence[str] | None) -> tuple[str, str]:
     """(declaration, definition) of the array of names."""
     if class_names is None:
         return "", ""
@@ -198,24 +199,24 @@ def _class_names(name, class_names):
     )
 
 
-def _string(text):
+def _string(text: str) -> str:
     """A C string literal: octal escapes end after three digits, whatever follows them."""
     return '"' + "".join(_character(byte) for byte in text.encode()) + '"'
 
 
-def _character(byte):
+def _character(byte: int) -> str:
     # "??" begins a trigraph in older C.
     plain = 0x20 <= byte < 0x7F and chr(byte) not in '"\\?'
     return chr(byte) if plain else f"\\{byte:03o}"
 
 
-def _comment(text):
+def _comment(text: str) -> str:
     """Text that neither ends a comment nor seems to begin one."""
     lines = (printable(line) if line.strip() else line for line in text.split("\n"))
     return "\n".join(lines).replace("*/", "* /").replace("/*", "/ *")
 
 
-def _hexadecimal(content):
+def _hexadecimal(content: bytes) -> str:
     lines = (
         content[start : start + _BYTES_PER_LINE]
         for start in range(0, len(content), _BYTES_PER_LINE)

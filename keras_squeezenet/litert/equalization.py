@@ -7,11 +7,14 @@ and the expand kernels that take its channel s times smaller, and the Fire compu
 (Nagel et al., arXiv 1906.04721, section 4.1).
 """
 
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
+from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.graph import every_layer
 from keras_squeezenet.network.layers import Fire
 
@@ -20,7 +23,7 @@ from keras_squeezenet.network.layers import Fire
 EXPONENT = 0.5
 
 
-def equalize_squeezes(model, batches):
+def equalize_squeezes(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     """Even out the channels between the squeeze and the expand layers of all Fires.
 
     Args:
@@ -44,14 +47,14 @@ def equalize_squeezes(model, batches):
 
 
 @contextmanager
-def _greatest_outputs(convolution):
+def _greatest_outputs(convolution: keras.layers.Conv2D) -> Iterator[NDArray[np.float64]]:
     """float64 `[filters]` that holds the greatest outputs while the context lasts."""
     activation = convolution.activation
     greatest = np.zeros(convolution.filters)
     channels_last = convolution.data_format == "channels_last"
     axes = (0, 1, 2) if channels_last else (0, 2, 3)
 
-    def watched(outputs):
+    def watched(outputs: Tensor) -> Tensor:
         activated = activation(outputs)
         found = keras.ops.convert_to_numpy(keras.ops.max(activated, axis=axes))
         np.maximum(greatest, found, out=greatest)
@@ -64,7 +67,7 @@ def _greatest_outputs(convolution):
         convolution.activation = activation
 
 
-def _rescale(fire, greatest):
+def _rescale(fire: Fire, greatest: NDArray[np.float64]) -> None:
     # A channel that was never seen at work has no range; it keeps its scale.
     seen = greatest > 0
     if not seen.any():

@@ -14,9 +14,10 @@ import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class TensorDetails:
     scale: float | None = None
     zero_point: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dtype not in TENSOR_TYPES:
             raise ValueError(
                 f"A tensor must be one of {', '.join(TENSOR_TYPES)}. Received: dtype={self.dtype}"
@@ -67,6 +68,7 @@ class TensorDetails:
         """float32 values as the tensor holds them, clipped to its range."""
         if self.dtype == "float32":
             return values
+        assert self.zero_point is not None  # see `__post_init__`
         limits = np.iinfo(self.dtype)
         codes = np.round(values / np.float32(self.scale)) + self.zero_point
         return np.clip(codes, limits.min, limits.max).astype(self.dtype)
@@ -75,6 +77,7 @@ class TensorDetails:
         """What the tensor holds as float32 values."""
         if self.dtype == "float32":
             return codes
+        assert self.zero_point is not None
         return (codes.astype(np.float32) - self.zero_point) * np.float32(self.scale)
 
 
@@ -102,7 +105,7 @@ class LiteRTModel:
 
     def __init__(
         self, path: str | os.PathLike, *, num_threads: int = 1, keep_activations: bool = False
-    ):
+    ) -> None:
         self.path = Path(path)
         if not is_int(num_threads, 1):
             raise ValueError(
@@ -156,7 +159,7 @@ class LiteRTModel:
         """What the last run left in a tensor of a model with `keep_activations`, as it is held."""
         return self._interpreter.get_tensor(index)
 
-    def _check_images(self, images):
+    def _check_images(self, images: np.ndarray) -> None:
         expected = self.input_shape[1:]
         fits = images.ndim == len(self.input_shape) and all(
             side in (None, received)
@@ -168,7 +171,7 @@ class LiteRTModel:
                 f"Received: images.shape={images.shape}"
             )
 
-    def _run(self, images):
+    def _run(self, images: np.ndarray) -> np.ndarray:
         current = self._interpreter.get_input_details()[0]["shape"]
         if tuple(current) != images.shape:
             self._interpreter.resize_tensor_input(self._input_index, images.shape)
@@ -191,7 +194,7 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...] | None:
     return (names if tuple(map(_of_one_line, names)) == labels else labels) or None
 
 
-def _described_names(path):
+def _described_names(path: str | os.PathLike) -> tuple[str, ...]:
     """The names as they were, line ends included; none where that is not told."""
     try:
         names = json.loads(_archived_text(path, DESCRIPTION_FILE) or "{}").get("class_names") or ()
@@ -201,7 +204,7 @@ def _described_names(path):
     return tuple(names) if is_list else ()
 
 
-def _of_one_line(name):
+def _of_one_line(name: str) -> str:
     """A class name as in labels.txt, which has one in each line: folders may have line ends."""
     return " ".join(name.splitlines())
 
@@ -229,7 +232,7 @@ def read_resize(path: str | os.PathLike) -> int | str | None:
     return resize
 
 
-def _archived_text(path, name):
+def _archived_text(path: str | os.PathLike, name: str) -> str:
     """A member of the archive at the end of a LiteRT file; empty where there is none."""
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
@@ -245,7 +248,7 @@ def _archived_text(path, name):
             raise ValueError(f"{path}: {name} in it cannot be read: {e}") from e
 
 
-def _read_bounded(archive, name):
+def _read_bounded(archive: zipfile.ZipFile, name: str) -> bytes:
     """A member's bytes; what its header says about their number is not trusted."""
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -257,7 +260,7 @@ def _read_bounded(archive, name):
     return content
 
 
-def chunks(images, batch_size) -> Iterator[tuple[np.ndarray, int]]:
+def chunks(images: np.ndarray, batch_size: int | None) -> Iterator[tuple[np.ndarray, int]]:
     """Runs of `batch_size` images and how many of each are not padding.
 
     The last image is repeated to fill the last run. Without a batch size nothing is filled.
@@ -269,7 +272,9 @@ def chunks(images, batch_size) -> Iterator[tuple[np.ndarray, int]]:
         yield np.concatenate([chunk, *[chunk[-1:]] * missing]), len(chunk)
 
 
-def append_archive(path, class_names, description):
+def append_archive(
+    path: Path, class_names: Sequence[str] | None, description: Mapping[str, Any]
+) -> None:
     """The archive is found from the file's end, the model from its start."""
     description = {**description, "class_names": class_names and list(class_names)}
     contents = {DESCRIPTION_FILE: json.dumps(description, ensure_ascii=False, indent=1)}
@@ -283,7 +288,7 @@ def append_archive(path, class_names, description):
             archive.writestr(member, text.encode())
 
 
-def _check_identifier(path):
+def _check_identifier(path: Path) -> None:
     with open(path, "rb") as file:
         start = file.read(8)
     if start[4:] != _IDENTIFIER:
@@ -293,7 +298,7 @@ def _check_identifier(path):
         )
 
 
-def _interpreter(path, num_threads, keep_activations):
+def _interpreter(path: Path, num_threads: int, keep_activations: bool) -> Any:
     with from_extra("litert"):
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -317,7 +322,7 @@ def _interpreter(path, num_threads, keep_activations):
     return interpreter
 
 
-def _check_sizes(interpreter):
+def _check_sizes(interpreter: Any) -> None:
     """The verifier lets any shape pass, and a few altered bytes then take all memory there is."""
     for details, most in (
         *((details, MAX_INPUT_ELEMENTS) for details in interpreter.get_input_details()),
@@ -328,7 +333,7 @@ def _check_sizes(interpreter):
             raise ValueError(f"expected a tensor of at most {most} elements. Received: {shape}")
 
 
-def _tensor_details(details) -> TensorDetails:
+def _tensor_details(details: Mapping[str, Any]) -> TensorDetails:
     """Of an interpreter's description of a tensor."""
     signature = details.get("shape_signature", details["shape"])
     quantization = details["quantization_parameters"]
@@ -347,7 +352,7 @@ _silencing = threading.RLock()
 
 
 @contextlib.contextmanager
-def silenced():
+def silenced() -> Iterator[None]:
     """Send the process's output nowhere: the converter writes to the file descriptors from C++.
 
     Errors come as exceptions. What other threads print meanwhile is lost as well.
@@ -359,14 +364,14 @@ def silenced():
         yield
 
 
-def _discard(stream, descriptor, restored):
+def _discard(stream: TextIO | None, descriptor: int, restored: contextlib.ExitStack) -> None:
     try:
         saved = os.dup(descriptor)
     except OSError:  # closed, as a service's may be
         return
     _flush(stream)
 
-    def restore():
+    def restore() -> None:
         _flush(stream)
         os.dup2(saved, descriptor)
         os.close(saved)
@@ -377,6 +382,6 @@ def _discard(stream, descriptor, restored):
     restored.callback(restore)
 
 
-def _flush(stream):
+def _flush(stream: TextIO | None) -> None:
     if stream is not None:
         stream.flush()

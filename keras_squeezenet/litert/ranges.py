@@ -9,8 +9,12 @@ beyond what was seen, and those that decide where extreme values are expected.
 """
 
 import math
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +60,7 @@ class Saturation:
         return (parts[-2] if len(parts) > 1 else parts[0]).removeprefix("quant_")
 
 
-def widen(path, images):
+def widen(path: str | os.PathLike, images: Iterable[np.ndarray]) -> None:
     """Give the last ranges of a calibrated file room for values that calibration did not see.
 
     Args:
@@ -94,7 +98,13 @@ def widen(path, images):
     Path(path).write_bytes(builder.Output())
 
 
-def range_with_room(least, greatest, *, decides, late):
+def range_with_room(
+    least: np.ndarray | Sequence[float],
+    greatest: np.ndarray | Sequence[float],
+    *,
+    decides: bool,
+    late: bool,
+) -> tuple[float, float]:
     """The range of an activation, with room for what calibration did not see.
 
     Args:
@@ -116,12 +126,12 @@ def range_with_room(least, greatest, *, decides, late):
     return start, end
 
 
-def first_late(kernels):
+def first_late(kernels: int) -> int:
     """The first late one of a network's layers with kernels, counted from 0 in their order."""
     return math.ceil((1 - LATE_SHARE) * kernels)
 
 
-def expected_extreme(maxima):
+def expected_extreme(maxima: np.ndarray | Sequence[float]) -> float:
     """What the greatest value of an image exceeds in one of 10,000 images.
 
     Greatest values of many follow about a Gumbel distribution, here fitted by its two moments, of
@@ -136,7 +146,7 @@ def expected_extreme(maxima):
     return float(location - scale * math.log(-math.log1p(-EXCEEDED)))
 
 
-def quantize_calibrated(calibrated, input_type, output_type):
+def quantize_calibrated(calibrated: bytes, input_type: str, output_type: str) -> bytes:
     """The 8-bit file of a calibrated float32 one.
 
     Args:
@@ -154,7 +164,9 @@ def quantize_calibrated(calibrated, input_type, output_type):
     )
 
 
-def measure_saturation(path, images):
+def measure_saturation(
+    path: str | os.PathLike, images: Sequence[np.ndarray] | np.ndarray
+) -> tuple[Saturation, ...]:
     """Run an 8-bit file and look where its activations are cut off.
 
     Args:
@@ -201,9 +213,9 @@ def measure_saturation(path, images):
     )
 
 
-def _unbounded(model, graph, schema):
+def _unbounded(model: Any, graph: Any, schema: ModuleType) -> list[int]:
     """Indices of the tensors that operations fill with values that nothing bounds, in order."""
-    unbounded = {}  # a dict, for its order
+    unbounded: dict[int, None] = {}  # a dict, for its order
     for step in graph.operators:
         passes = _kind(model, step) in _passing(schema)
         if _bounds(model, step, schema) or (passes and not unbounded.keys() & set(step.inputs)):
@@ -212,7 +224,7 @@ def _unbounded(model, graph, schema):
     return list(unbounded)
 
 
-def _late(model, graph, schema):
+def _late(model: Any, graph: Any, schema: ModuleType) -> list[int]:
     """Those of the unbounded tensors that the late layers give, with all that follows them."""
     operator = schema.BuiltinOperator
     with_kernel = {operator.CONV_2D, operator.DEPTHWISE_CONV_2D, operator.FULLY_CONNECTED}
@@ -225,7 +237,7 @@ def _late(model, graph, schema):
     return [index for index in _unbounded(model, graph, schema) if index in late]
 
 
-def _deciding(model, graph, schema):
+def _deciding(model: Any, graph: Any, schema: ModuleType) -> list[int]:
     """Those of the unbounded tensors that are outputs, or that only passing and bounding operations
     part from an output."""
     wanted = set(graph.outputs)
@@ -236,12 +248,12 @@ def _deciding(model, graph, schema):
     return [index for index in _unbounded(model, graph, schema) if index in wanted]
 
 
-def _kind(model, step):
+def _kind(model: Any, step: Any) -> int:
     code = model.operatorCodes[step.opcodeIndex]
     return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
-def _passing(schema):
+def _passing(schema: ModuleType) -> set[int]:
     """Operations that give only what they take."""
     operator = schema.BuiltinOperator
     return {
@@ -256,7 +268,7 @@ def _passing(schema):
     }
 
 
-def _is_bounding(model, step, schema):
+def _is_bounding(model: Any, step: Any, schema: ModuleType) -> bool:
     operator = schema.BuiltinOperator
     return _kind(model, step) in {
         operator.SOFTMAX,
@@ -269,7 +281,7 @@ def _is_bounding(model, step, schema):
     }
 
 
-def _bounds(model, step, schema):
+def _bounds(model: Any, step: Any, schema: ModuleType) -> bool:
     fused = getattr(step.builtinOptions, "fusedActivationFunction", 0)
     kinds = schema.ActivationFunctionType
     return _is_bounding(model, step, schema) or fused not in (kinds.NONE, kinds.RELU)

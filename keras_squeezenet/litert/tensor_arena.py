@@ -9,10 +9,11 @@ each filter.
 import math
 import os
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import from_extra
@@ -138,7 +139,7 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _read_graph(path):
+def _read_graph(path: str | os.PathLike) -> tuple[Any, list[tuple[str, Any]]]:
     """The file's only graph, and its operations as (name, operation)."""
     with from_extra("litert"):
         from ai_edge_litert import schema_py_generated as schema
@@ -165,7 +166,7 @@ def _read_graph(path):
     return graph, operations
 
 
-def _tensor_bytes(path, tensor):
+def _tensor_bytes(path: str | os.PathLike, tensor: Any) -> int:
     """Of the activation, rounded up; 0 of a constant, which stays in the file."""
     with from_extra("litert"):
         from ai_edge_litert import schema_py_generated as schema
@@ -181,7 +182,7 @@ def _tensor_bytes(path, tensor):
     return aligned(_SIZES[names[tensor.type]] * math.prod(map(int, shape)))
 
 
-def _lifetimes(graph, sizes):
+def _lifetimes(graph: Any, sizes: Sequence[int]) -> list[Buffer]:
     """A `Buffer` of each activation, in the order of the tensors (TFLM, micro_allocation_info.cc).
 
     Moment 0 is before the first operation, which runs at moment 1.

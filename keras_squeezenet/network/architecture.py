@@ -6,10 +6,14 @@ Source: Iandola et al., "SqueezeNet", arXiv 1602.07360; section and table number
 
 import math
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any, Literal, Self
 
 from keras_squeezenet.checks import is_int, is_number
 
-BYPASSES = (None, "simple", "complex")
+Bypass = Literal["simple", "complex"] | None
+BYPASSES: tuple[Bypass, ...] = (None, "simple", "complex")
+# Height, width, channels in, filters.
+KernelShape = tuple[int, int, int, int]
 MAX_SHOWN = 200  # characters of a value in an error
 FIRST_FIRE = 2  # the paper counts layers: conv1 is the first, fire2 the first Fire
 
@@ -34,9 +38,9 @@ class FireFilters:
     squeeze: int
     expand1x1: int
     expand3x3: int
-    bypass: str | None = None
+    bypass: Bypass = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_integer("squeeze", self.squeeze, minimum=1)
         _check_integer("expand1x1", self.expand1x1, minimum=0)
         _check_integer("expand3x3", self.expand3x3, minimum=0)
@@ -48,7 +52,7 @@ class FireFilters:
         _check_bypass(self.bypass)
 
     @property
-    def out_channels(self):
+    def out_channels(self) -> int:
         return self.expand1x1 + self.expand3x3
 
 
@@ -98,7 +102,7 @@ class Architecture:
     input_size: int = 224
     last_conv_padding: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise ValueError(f"`name` must be a string. Received: name={_shown(self.name)}")
         _check_integer("conv1_filters", self.conv1_filters, minimum=1)
@@ -123,20 +127,20 @@ class Architecture:
                 )
 
     @property
-    def fire_numbers(self):
+    def fire_numbers(self) -> range:
         return range(FIRST_FIRE, FIRST_FIRE + len(self.fires))
 
     @property
-    def fire_in_channels(self):
+    def fire_in_channels(self) -> tuple[int, ...]:
         return self._channels_after[:-1]
 
     @property
-    def out_channels(self):
+    def out_channels(self) -> int:
         """Channels of the feature map without top."""
         return self.fires[-1].out_channels
 
     @property
-    def feature_maps(self):
+    def feature_maps(self) -> tuple[FeatureMap, ...]:
         """The `FeatureMap` of each size, the greatest map first.
 
         They are what `out_indices` of `SqueezeNet` counts. Of images of n×n pixels the first one
@@ -162,16 +166,16 @@ class Architecture:
         return tuple(found)
 
     @property
-    def _channels_after(self):
+    def _channels_after(self) -> tuple[int, ...]:
         """Channels after conv1 and after each Fire."""
         return (self.conv1_filters, *(fire.out_channels for fire in self.fires))
 
     @property
-    def last_conv_number(self):
+    def last_conv_number(self) -> int:
         return FIRST_FIRE + len(self.fires)
 
     @property
-    def min_input_size(self):
+    def min_input_size(self) -> int:
         """Smallest image side in pixels for which every feature map has a pixel."""
         size = 1
         for _ in self.pool_after:
@@ -180,7 +184,7 @@ class Architecture:
             size = 2 * size
         return 2 * (size - 1) + self.conv1_kernel_size
 
-    def kernel_shapes(self, classes):
+    def kernel_shapes(self, classes: int) -> dict[str, KernelShape]:
         """The kernels of all convolutions with top, in the order in which an image meets them.
 
         Names are the layers' with an underscore between a Fire and its part, as in the authors'
@@ -189,12 +193,13 @@ class Architecture:
         Returns:
             A dict from name to (height, width, channels in, filters).
         """
-        shapes = {"conv1": (*[self.conv1_kernel_size] * 2, 3, self.conv1_filters)}
+        side = self.conv1_kernel_size
+        shapes: dict[str, KernelShape] = {"conv1": (side, side, 3, self.conv1_filters)}
         for number, fire, channels in zip(
             self.fire_numbers, self.fires, self.fire_in_channels, strict=True
         ):
             bypass1x1 = fire.out_channels if fire.bypass == "complex" else 0
-            parts = {
+            parts: dict[str, KernelShape] = {
                 "squeeze1x1": (1, 1, channels, fire.squeeze),
                 "expand1x1": (1, 1, fire.squeeze, fire.expand1x1),
                 "expand3x3": (3, 3, fire.squeeze, fire.expand3x3),
@@ -205,10 +210,10 @@ class Architecture:
         return shapes
 
     @property
-    def last_conv_name(self):
+    def last_conv_name(self) -> str:
         return f"conv{self.last_conv_number}"
 
-    def takes_weights_of(self, other):
+    def takes_weights_of(self, other: "Architecture") -> bool:
         """Whether the kernels of another architecture mean in this one what they meant there.
 
         All but the name, the size of the images and the padding of the last convolution is equal.
@@ -221,7 +226,7 @@ class Architecture:
         )
         return alike == other
 
-    def with_bypass(self, bypass):
+    def with_bypass(self, bypass: Bypass) -> Self:
         """The same network with the bypass connections of section 6 (Figure 2).
 
         Args:
@@ -242,7 +247,7 @@ class Architecture:
                 "`bypass` 'simple' needs a Fire with as many output as input channels; "
                 f"{self.name} has none. Received: bypass=simple"
             )
-        otherwise = "complex" if bypass == "complex" else None
+        otherwise: Bypass = "complex" if bypass == "complex" else None
         fires = tuple(
             replace(fire, bypass="simple" if bypass and same else otherwise)
             for fire, same in zip(self.fires, keeps, strict=True)
@@ -252,20 +257,20 @@ class Architecture:
     @classmethod
     def from_metaparameters(
         cls,
-        base_e=128,
-        incr_e=128,
-        pct_3x3=0.5,
-        freq=2,
-        squeeze_ratio=0.125,
+        base_e: int = 128,
+        incr_e: int = 128,
+        pct_3x3: float = 0.5,
+        freq: int = 2,
+        squeeze_ratio: float = 0.125,
         *,
-        fires=8,
-        pool_after=(1, 4, 8),
-        conv1_filters=96,
-        conv1_kernel_size=7,
-        input_size=227,
-        bypass=None,
-        name="squeezenet_custom",
-    ):
+        fires: int = 8,
+        pool_after: tuple[int, ...] = (1, 4, 8),
+        conv1_filters: int = 96,
+        conv1_kernel_size: int = 7,
+        input_size: int = 227,
+        bypass: Bypass = None,
+        name: str = "squeezenet_custom",
+    ) -> Self:
         """The design space of section 5.1. The defaults give SqueezeNet 1.0.
 
         Fire i (counted from 0) has e_i = base_e + incr_e·floor(i / freq) expand filters, of
@@ -320,7 +325,7 @@ class Architecture:
             input_size=input_size,
         ).with_bypass(bypass)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, as JSON and YAML take them."""
         return {
             **asdict(self),
@@ -329,7 +334,7 @@ class Architecture:
         }
 
     @classmethod
-    def from_dict(cls, config):
+    def from_dict(cls, config: dict[str, Any]) -> Self:
         """The inverse of `to_dict`.
 
         Raises:
@@ -345,7 +350,7 @@ class Architecture:
         return cls(**{**config, "fires": tuple(FireFilters(**fire) for fire in config["fires"])})
 
 
-def preset(version):
+def preset(version: str) -> Architecture:
     """One of the two published networks: "1.0" (Table 1), or "1.1" with 2.4 times less computation.
 
     1.1 is defined in https://github.com/forresti/SqueezeNet/tree/master/SqueezeNet_v1.1.
@@ -368,7 +373,7 @@ def preset(version):
     return PRESETS[version]
 
 
-def _fire_of(expand, pct_3x3, squeeze_ratio):
+def _fire_of(expand: int, pct_3x3: float, squeeze_ratio: float) -> FireFilters:
     squeeze = _round_half_up(squeeze_ratio * expand)
     expand3x3 = _round_half_up(pct_3x3 * expand)
     if squeeze == 0:
@@ -385,18 +390,18 @@ def _fire_of(expand, pct_3x3, squeeze_ratio):
     return FireFilters(squeeze, expand - expand3x3, expand3x3)
 
 
-def _round_half_up(value):
+def _round_half_up(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-def _check_integer(name, value, minimum):
+def _check_integer(name: str, value: object, minimum: int) -> None:
     if not is_int(value, minimum):
         raise ValueError(
             f"`{name}` must be an integer ≥ {minimum}. Received: {name}={_shown(value)}"
         )
 
 
-def _check_layer_numbers(name, value, highest):
+def _check_layer_numbers(name: str, value: object, highest: int) -> None:
     if (
         not isinstance(value, tuple | list)
         or not all(is_int(number, 1, highest) for number in value)
@@ -408,21 +413,21 @@ def _check_layer_numbers(name, value, highest):
         )
 
 
-def _check_share(name, value, range_text):
+def _check_share(name: str, value: Any, range_text: str) -> None:
     if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(
             f"`{name}` must be a number {range_text}. Received: {name}={_shown(value)}"
         )
 
 
-def _check_bypass(bypass):
+def _check_bypass(bypass: object) -> None:
     if bypass not in BYPASSES:
         raise ValueError(
             f"`bypass` must be None, 'simple' or 'complex'. Received: bypass={_shown(bypass)}"
         )
 
 
-def _check_keys(name, config, kind):
+def _check_keys(name: str, config: object, kind: type[Any]) -> None:
     """Refuse what is no dict of the attributes of a data class, those without a default present."""
     if not isinstance(config, dict):
         raise ValueError(f"`{name}` must hold a dict. Received: {_shown(config)}")
@@ -435,7 +440,7 @@ def _check_keys(name, config, kind):
         )
 
 
-def _shown(value):
+def _shown(value: object) -> str:
     """A value in one line that is not too long."""
     text = " ".join(str(value).split())
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

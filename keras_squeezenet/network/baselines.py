@@ -3,10 +3,14 @@
 Keras 3, any backend.
 """
 
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
 import keras
 from keras import layers, ops
 
-from keras_squeezenet.network.data_formats import standardize_data_format
+from keras_squeezenet.network.data_formats import Shape, Tensor, standardize_data_format
 from keras_squeezenet.startup.registration import SAVED_AS
 
 INPUT_SIZE = 227
@@ -15,15 +19,15 @@ DEVIATION = 0.01  # of the Gaussian that all weights start from (section 5)
 
 
 def AlexNet(
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="alexnet",
-):
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: Literal["avg", "max"] | None = None,
+    classes: int = 1000,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str = "alexnet",
+) -> keras.Model:
     """AlexNet (Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional
     Neural Networks", 2012): 60,965,224 parameters.
 
@@ -103,13 +107,21 @@ class LocalResponseNormalization(layers.Layer):
     Input and output: of one shape, `(batch, height, width, channels)`, or with channels first.
     """
 
-    def __init__(self, radius=2, k=2.0, alpha=1e-4, beta=0.75, data_format=None, **kwargs):
+    def __init__(
+        self,
+        radius: int = 2,
+        k: float = 2.0,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.radius, self.k, self.alpha, self.beta = radius, k, alpha, beta
         self.data_format = standardize_data_format(data_format)
         self.axis = 1 if self.data_format == "channels_first" else -1
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         channels = inputs.shape[self.axis]
         ends = [(0, 0)] * len(inputs.shape)
         ends[self.axis] = (self.radius, self.radius)
@@ -119,14 +131,14 @@ class LocalResponseNormalization(layers.Layer):
         ]
         return inputs * ops.power(self.k + self.alpha * sum(neighbours), -self.beta)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         constants = {"radius": self.radius, "k": self.k, "alpha": self.alpha, "beta": self.beta}
         return {**super().get_config(), **constants, "data_format": self.data_format}
 
-    def _channels(self, tensor, start, count):
+    def _channels(self, tensor: Tensor, start: int, count: int) -> Tensor:
         every = slice(None)
         wanted = slice(start, start + count)
         return tensor[(every, wanted) if self.axis == 1 else (..., wanted)]
@@ -140,7 +152,7 @@ class GroupedConv2D(layers.Conv2D):
     through XLA only: conv2 of AlexNet took 10 times as long that way.
     """
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         axis = 1 if self.data_format == "channels_first" else -1
         pairs = zip(
             ops.split(inputs, self.groups, axis), ops.split(kernel, self.groups, -1), strict=True
@@ -149,7 +161,17 @@ class GroupedConv2D(layers.Conv2D):
         return ops.concatenate([convolve(part, filters) for part, filters in pairs], axis)
 
 
-def _convolution(x, name, filters, kernel_size, *, strides=1, padding="same", groups=1, bias=0):
+def _convolution(
+    x: Tensor,
+    name: str,
+    filters: int,
+    kernel_size: int,
+    *,
+    strides: int = 1,
+    padding: str = "same",
+    groups: int = 1,
+    bias: float = 0,
+) -> Tensor:
     layer = layers.Conv2D if groups == 1 else GroupedConv2D
     return layer(
         filters,
@@ -163,11 +185,13 @@ def _convolution(x, name, filters, kernel_size, *, strides=1, padding="same", gr
     )(x)
 
 
-def _dense(x, name, units, activation=None, bias=0):
+def _dense(
+    x: Tensor, name: str, units: int, activation: str | None = None, bias: float = 0
+) -> Tensor:
     return layers.Dense(units, activation, name=name, **_initial_values(bias))(x)
 
 
-def _initial_values(bias):
+def _initial_values(bias: float) -> dict[str, keras.initializers.Initializer]:
     """A narrow Gaussian; biases of 1 where ReLUs are to start with positive input (section 5)."""
     return {
         "kernel_initializer": keras.initializers.RandomNormal(stddev=DEVIATION),
@@ -175,7 +199,9 @@ def _initial_values(bias):
     }
 
 
-def _image_input(input_tensor, input_shape):
+def _image_input(
+    input_tensor: keras.KerasTensor | None, input_shape: Shape | None
+) -> keras.KerasTensor:
     if input_tensor is not None and not keras.utils.is_keras_tensor(input_tensor):
         raise ValueError(
             "`input_tensor` must be a Keras tensor, the output of `keras.layers.Input()` or of "

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from keras_squeezenet.network.preprocessing import PREPROCESSINGS
+from keras_squeezenet.network.preprocessing import PREPROCESSINGS, Mode
 from keras_squeezenet.network.published import WEIGHTS
 
 NOT_STATED = "not stated"
@@ -48,7 +48,7 @@ class PublishedWeights:
     licence: str
     original: str
     original_licence: str
-    preprocessing: str
+    preprocessing: Mode
     resize: int | str
     image_size: int
     images: int
@@ -125,7 +125,9 @@ def list_models(filter: str = "*", *, pretrained: bool = False) -> tuple[ListedM
     )
 
 
-def _published(version: str, bytes: int, top1: float, top1_standard_error: float, top5: float):
+def _published(
+    version: str, bytes: int, top1: float, top1_standard_error: float, top5: float
+) -> PublishedWeights:
     file = WEIGHTS[version]
     return PublishedWeights(
         file=file.name,

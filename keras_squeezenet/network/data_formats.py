@@ -1,7 +1,14 @@
 """Where the channels of a tensor are. Keras is imported on use: see registration.py."""
 
+from typing import Any
 
-def standardize_data_format(data_format):
+# Of Keras's backend, whichever that is, or symbolic.
+Tensor = Any
+# Of a tensor or an image; None where a side is open.
+Shape = tuple[int | None, ...]
+
+
+def standardize_data_format(data_format: str | None) -> str:
     """A layer's `data_format`, or Keras's setting where it has none.
 
     Raises:

@@ -5,12 +5,17 @@ a convolution with other weights (Jacob et al., arXiv 1712.05877, section 3.2): 
 gamma / sqrt(variance + epsilon), and the bias beta - mean · gamma / sqrt(variance + epsilon).
 """
 
+from collections.abc import Mapping, Sequence
+
+import keras
 import numpy as np
 
 from keras_squeezenet.network.layers import Fire
 
 
-def folded_weights(model, weights=None):
+def folded_weights(
+    model: keras.Model, weights: Sequence[np.ndarray] | None = None
+) -> list[np.ndarray]:
     """The weights of the network without batch normalization that computes the same in inference.
 
     Args:
@@ -48,7 +53,11 @@ def folded_weights(model, weights=None):
     return folded
 
 
-def _folded(convolution, normalization, values):
+def _folded(
+    convolution: keras.layers.Conv2D,
+    normalization: keras.layers.BatchNormalization,
+    values: Mapping[int, np.ndarray],
+) -> list[np.ndarray]:
     """Kernel and bias."""
     kernel, gamma, beta, mean, variance = (
         np.asarray(values[id(variable)], "float64")

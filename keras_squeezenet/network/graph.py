@@ -5,8 +5,9 @@ to read the averages that an optimizer keeps. What the package needs of that is 
 else, a function for each need: a version of Keras that changes it breaks this file alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import keras
 
@@ -46,7 +47,7 @@ def convolutions_of(layers: Iterable[keras.layers.Layer]) -> dict[str, keras.lay
     return dict(named_convolutions(layers))
 
 
-def graph_of(model):
+def graph_of(model: keras.Model) -> keras.Model:
     """What calling a functional or Sequential model runs through.
 
     Raises:
@@ -62,7 +63,7 @@ def graph_of(model):
     return graph
 
 
-def follow(graph, inputs, call: Callable):
+def follow(graph: keras.Model, inputs: Any, call: Callable) -> Any:
     """Follow a graph with tensors of one's own, of another shape or another library.
 
     It is what calling a functional model is made of. The model stays as it was.
@@ -79,47 +80,47 @@ def follow(graph, inputs, call: Callable):
     return graph._run_through_graph(inputs, operation_fn=lambda operation: partial(call, operation))
 
 
-def maker_of(tensor):
+def maker_of(tensor: keras.KerasTensor) -> keras.Operation:
     """The operation, such as a layer, whose output a symbolic tensor is."""
     return tensor._keras_history.operation
 
 
-def inputs_of(tensor) -> list:
+def inputs_of(tensor: keras.KerasTensor) -> list:
     """The symbolic tensors from which the layer that made a symbolic tensor made it."""
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index].input_tensors
 
 
-def first_inputs_of(layer) -> list:
+def first_inputs_of(layer: keras.layers.Layer) -> list:
     """The symbolic tensors that a layer takes where it was called first."""
     return layer._inbound_nodes[0].input_tensors
 
 
-def takes(layer, tensor) -> bool:
+def takes(layer: keras.layers.Layer, tensor: keras.KerasTensor) -> bool:
     """Whether a layer takes a symbolic tensor in one of its calls."""
     return any(tensor is taken for node in layer._inbound_nodes for taken in node.input_tensors)
 
 
-def infer(layer, inputs):
+def infer(layer: keras.layers.Layer, inputs: Any) -> Any:
     """A layer's outputs as in inference; only some layers take an argument `training`."""
     return layer(inputs, training=False) if layer._call_has_training_arg else layer(inputs)
 
 
-def moving_averages(optimizer) -> list:
+def moving_averages(optimizer: keras.optimizers.Optimizer) -> list:
     """The averages that an optimizer of `use_ema=True` keeps, in the order of its variables."""
     return optimizer._model_variables_moving_average
 
 
-def variable_key(optimizer, variable):
+def variable_key(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> Hashable:
     """What an optimizer knows a variable by, Keras's own and the backend's in it alike."""
     return optimizer._var_key(variable)
 
 
-def weight_decay_of(optimizer) -> Callable:
+def weight_decay_of(optimizer: keras.optimizers.Optimizer) -> Callable:
     """The function of a list of variables by which an optimizer lets them decay."""
     return optimizer._apply_weight_decay
 
 
-def set_weight_decay(optimizer, decay: Callable):
+def set_weight_decay(optimizer: keras.optimizers.Optimizer, decay: Callable) -> None:
     """Have an optimizer call `decay` with its list of variables in place of its own function."""
     optimizer._apply_weight_decay = decay

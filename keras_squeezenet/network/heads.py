@@ -1,12 +1,13 @@
 """A trained classifier with a new last layer: the same features, other classes. Keras only."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
 from keras_squeezenet.checks import is_integer
 from keras_squeezenet.network.graph import graph_of, inputs_of, maker_of
-from keras_squeezenet.network.layers import fresh_initializer
+from keras_squeezenet.network.layers import Activation, Initializer, fresh_initializer
 
 # As the head that is replaced has it. No activation of Keras is called so.
 SAME = "same"
@@ -19,10 +20,10 @@ def with_new_head(
     model: keras.Model,
     classes: int | None,
     *,
-    classifier_activation: str | Callable | None = SAME,
-    last_activation: str | Callable | None = SAME,
+    classifier_activation: Activation = SAME,
+    last_activation: Activation = SAME,
     dropout_rate: float | None = None,
-    kernel_initializer: str | keras.initializers.Initializer | None = None,
+    kernel_initializer: Initializer | None = None,
     name: str | None = None,
 ) -> keras.Model:
     """A new model with the trained layers of a classifier and a last layer for other classes.
@@ -72,7 +73,7 @@ def with_new_head(
     """
     _check_classes(classes)
     classes = int(classes or 0)
-    asked = {
+    asked: dict[str, Any] = {
         "classifier_activation": classifier_activation,
         "last_activation": last_activation,
         "kernel_initializer": kernel_initializer,
@@ -93,7 +94,7 @@ def with_new_head(
     return keras.Model(features.input, output, name=name or model.name)
 
 
-def _check_classes(classes):
+def _check_classes(classes: object) -> None:
     if classes is not None and not is_integer(classes, least=0):
         raise ValueError(
             "`classes` must be a number of classes, or None or 0 for features. "
@@ -101,7 +102,9 @@ def _check_classes(classes):
         )
 
 
-def _head_of(model):
+def _head_of(
+    model: keras.Model,
+) -> tuple[keras.layers.Layer, keras.KerasTensor, list[keras.layers.Layer]]:
     """The last layer with weights, its output's tensor and the layers after it, in order."""
     graph = graph_of(model)
     outputs = [tuple(output.shape) for output in graph.outputs]
@@ -111,7 +114,7 @@ def _head_of(model):
             f"{', '.join(map(str, outputs))}"
         )
     (tensor,) = graph.outputs
-    tail = []
+    tail: list[keras.layers.Layer] = []
     while not getattr(maker_of(tensor), "weights", None):
         layer, taken = maker_of(tensor), inputs_of(tensor)
         if not isinstance(layer, keras.Layer) or len(taken) != 1:
@@ -126,7 +129,7 @@ def _head_of(model):
     return head, tensor, tail
 
 
-def _no_head(model, layer):
+def _no_head(model: keras.Model, layer: keras.Operation) -> ValueError:
     return ValueError(
         "`model` must end in a Dense layer or a convolution with a filter per class, and layers of "
         f"one input without weights after it. Received: {model.name}, where {layer.name}, a "
@@ -134,11 +137,13 @@ def _no_head(model, layer):
     )
 
 
-def _filters_of(layer):
+def _filters_of(layer: keras.layers.Layer) -> int | None:
     return getattr(layer, "units" if isinstance(layer, keras.layers.Dense) else "filters", None)
 
 
-def _without_padding_of_ours(tensor, head):
+def _without_padding_of_ours(
+    tensor: keras.KerasTensor, head: keras.layers.Layer
+) -> keras.KerasTensor:
     """What `pad10` takes, where a tensor is its output and conv10 the head."""
     layer = maker_of(tensor)
     ours = isinstance(layer, keras.layers.ZeroPadding2D)
@@ -147,12 +152,12 @@ def _without_padding_of_ours(tensor, head):
     return tensor
 
 
-def _copy(model, dropout_rate):
+def _copy(model: keras.Model, dropout_rate: float | None) -> keras.Model:
     """A functional model with layers and weights of its own, and perhaps another last dropout."""
     dropout = None if dropout_rate is None else _last_dropout(model)
     copies = {}
 
-    def copied(layer):
+    def copied(layer: keras.Operation) -> keras.Operation:
         # Other operations of Keras have neither weights nor settings that change.
         if not isinstance(layer, keras.Layer):
             return layer
@@ -174,7 +179,7 @@ def _copy(model, dropout_rate):
     return copy
 
 
-def _last_dropout(model):
+def _last_dropout(model: keras.Model) -> keras.layers.Dropout:
     tensor = model.output
     while not isinstance(maker_of(tensor), keras.layers.Dropout):
         taken = inputs_of(tensor)
@@ -187,7 +192,7 @@ def _last_dropout(model):
     return maker_of(tensor)
 
 
-def _check_unused(asked):
+def _check_unused(asked: Mapping[str, object]) -> None:
     unused = {"classifier_activation": SAME, "last_activation": SAME, "kernel_initializer": None}
     for name, value in asked.items():
         if value != unused[name]:
@@ -196,7 +201,7 @@ def _check_unused(asked):
             )
 
 
-def _averaged(features, head):
+def _averaged(features: keras.KerasTensor, head: keras.layers.Layer) -> keras.KerasTensor:
     """Features as a vector: of a feature map the mean over its positions."""
     if len(features.shape) == 2:
         return features
@@ -211,8 +216,15 @@ def _averaged(features, head):
 
 
 def _classify(
-    x, head, tail, classes, *, classifier_activation, last_activation, kernel_initializer
-):
+    x: keras.KerasTensor,
+    head: keras.layers.Layer,
+    tail: Sequence[keras.layers.Layer],
+    classes: int,
+    *,
+    classifier_activation: Activation,
+    last_activation: Activation,
+    kernel_initializer: Initializer | None,
+) -> keras.KerasTensor:
     """The head and the layers after it, made anew for so many classes."""
     activations = [layer for layer in tail if isinstance(layer, _ACTIVATIONS)]
     is_pooled = any(isinstance(layer, _POOLINGS) for layer in tail)
@@ -233,7 +245,12 @@ def _classify(
     return x
 
 
-def _new_head(head, classes, activation, kernel_initializer):
+def _new_head(
+    head: keras.layers.Layer,
+    classes: int,
+    activation: Activation,
+    kernel_initializer: Initializer | None,
+) -> keras.layers.Layer:
     count = "units" if isinstance(head, keras.layers.Dense) else "filters"
     config = {**head.get_config(), count: classes, "trainable": True}
     if activation != SAME:
@@ -243,7 +260,9 @@ def _new_head(head, classes, activation, kernel_initializer):
     return type(head).from_config(config)
 
 
-def _made_anew(layer, old_classes, classes, activation):
+def _made_anew(
+    layer: keras.layers.Layer, old_classes: int | None, classes: int, activation: Activation
+) -> keras.layers.Layer:
     if activation != SAME:
         return keras.layers.Activation(activation, dtype=layer.dtype_policy, name=layer.name)
     config = layer.get_config()

@@ -6,19 +6,21 @@ found has to have the SHA-256 that `published` says before a byte of it is read.
 
 import json
 from functools import cache
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.downloads import published_path
+from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.published import CLASS_INDEX, WEIGHTS
 
 CLASSES = 1000
 
 
-def preprocess_input(x, data_format=None):
+def preprocess_input(x: np.ndarray | Tensor, data_format: str | None = None) -> np.ndarray | Tensor:
     """Prepare images for the published networks: blue-green-red minus (104, 117, 123).
 
     As in `keras.applications`, for a model without `include_preprocessing`; but the caller's array
@@ -53,7 +55,9 @@ def preprocess_input(x, data_format=None):
     return keras.ops.convert_to_numpy(prepared) if isinstance(x, np.ndarray) else prepared
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(
+    preds: np.ndarray | Tensor, top: int = 5
+) -> list[list[tuple[str, str, float]]]:
     """The most probable classes, as in `keras.applications`.
 
     Args:
@@ -82,19 +86,19 @@ def decode_predictions(preds, top=5):
     ]
 
 
-def class_names():
+def class_names() -> tuple[str, ...]:
     """The 1000 names in the order of the outputs: "tench", "goldfish", …"""
     return tuple(name for _, name in class_index())
 
 
 @cache
-def class_index():
+def class_index() -> tuple[tuple[str, str], ...]:
     """A tuple of 1000 (WordNet ID, name)."""
     content = json.loads(published_path(CLASS_INDEX).read_text(encoding="utf-8"))
     return tuple((content[str(i)][0], content[str(i)][1]) for i in range(CLASSES))
 
 
-def weights_path(version):
+def weights_path(version: str) -> Path:
     """Where the weights of a version are, downloaded if need be.
 
     Raises:

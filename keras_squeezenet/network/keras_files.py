@@ -1,6 +1,7 @@
 """Models in .keras files."""
 
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,7 +26,7 @@ def save_and_read_back(
         AssertionError: what was read back has other weights. Nothing is written then.
         OSError: the file cannot be written.
     """
-    with replacing(path) as temporary:
+    with replacing(Path(path)) as temporary:
         model.save(temporary, include_optimizer=include_optimizer)
         saved = keras.saving.load_model(temporary, compile=include_optimizer)
         for ours, theirs in zip(model.get_weights(), saved.get_weights(), strict=True):

@@ -1,19 +1,25 @@
 """The layers of SqueezeNet. Keras 3 only, on any backend, in both data formats."""
 
 import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import keras
 from keras import layers, ops
 
 from keras_squeezenet.checks import is_int
-from keras_squeezenet.network.architecture import FireFilters
-from keras_squeezenet.network.data_formats import standardize_data_format
-from keras_squeezenet.network.preprocessing import PREPROCESSINGS
+from keras_squeezenet.network.architecture import Bypass, FireFilters
+from keras_squeezenet.network.data_formats import Shape, Tensor, standardize_data_format
+from keras_squeezenet.network.preprocessing import PREPROCESSINGS, Mode
 from keras_squeezenet.startup.registration import SAVED_AS
 
 # Of the moving mean and variance of a batch normalization. Keras's 0.99 lags behind weights that
 # change fast, as those of short trainings do.
 NORMALIZATION_MOMENTUM = 0.9
+
+# As arguments of Keras's layers.
+Activation = str | Callable | None
+Initializer: TypeAlias = str | keras.initializers.Initializer
 
 
 @keras.saving.register_keras_serializable(package=SAVED_AS)
@@ -24,7 +30,9 @@ class BatchNormalization(layers.BatchNormalization):
     backends, the other data format and inference are Keras's own. The results are the same.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         channels_last = self.axis in (-1, len(inputs.shape) - 1) and len(inputs.shape) == 4
         ordinary = self.center and self.scale and not self.renorm and not self.synchronized
         learns = training and self.trainable
@@ -49,7 +57,7 @@ class BatchNormalization(layers.BatchNormalization):
         return tf.cast(outputs, self.compute_dtype)
 
 
-def _on_tensorflow():
+def _on_tensorflow() -> bool:
     return keras.backend.backend() == "tensorflow"
 
 
@@ -93,19 +101,19 @@ class Fire(layers.Layer):
 
     def __init__(
         self,
-        squeeze_filters,
-        expand1x1_filters,
-        expand3x3_filters,
-        bypass=None,
+        squeeze_filters: int,
+        expand1x1_filters: int,
+        expand3x3_filters: int,
+        bypass: Bypass = None,
         *,
-        activation="relu",
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        batch_normalization=False,
-        data_format=None,
-        **kwargs,
-    ):
+        activation: Activation = "relu",
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: str | keras.regularizers.Regularizer | None = None,
+        batch_normalization: bool = False,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         # FireFilters holds the rules for the counts and the bypass.
         filters = FireFilters(squeeze_filters, expand1x1_filters, expand3x3_filters, bypass)
@@ -126,7 +134,7 @@ class Fire(layers.Layer):
         # What a convolution's output goes through is its own activation, or comes after the
         # normalization.
         own = None if self.batch_normalization else self.activation
-        self.squeeze1x1 = self._convolution("squeeze1x1", squeeze_filters, 1, own)
+        self.squeeze1x1: layers.Conv2D = self._convolution("squeeze1x1", squeeze_filters, 1, own)
         self.expand1x1 = self._convolution("expand1x1", expand1x1_filters, 1, own)
         self.expand3x3 = self._convolution("expand3x3", expand3x3_filters, 3, own)
         self.bypass1x1 = self._convolution("bypass1x1", bypass_filters, 1, None)
@@ -136,7 +144,9 @@ class Fire(layers.Layer):
             if self.batch_normalization
         }
 
-    def _convolution(self, name, filters, kernel_size, activation):
+    def _convolution(
+        self, name: str, filters: int, kernel_size: int, activation: Callable | None
+    ) -> layers.Conv2D | None:
         if filters == 0:
             return None
         return layers.Conv2D(
@@ -155,7 +165,7 @@ class Fire(layers.Layer):
             name=name,
         )
 
-    def _normalization(self, part):
+    def _normalization(self, part: str) -> BatchNormalization:
         return BatchNormalization(
             axis=self._channel_axis,
             momentum=NORMALIZATION_MOMENTUM,
@@ -165,12 +175,12 @@ class Fire(layers.Layer):
         )
 
     @property
-    def convolutions(self):
+    def convolutions(self) -> tuple[layers.Conv2D, ...]:
         """Those of squeeze, expand 1×1, expand 3×3 and bypass that the layer has."""
         every = (self.squeeze1x1, self.expand1x1, self.expand3x3, self.bypass1x1)
         return tuple(convolution for convolution in every if convolution is not None)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[self._channel_axis]
         if self.bypass == "simple" and channels != self.out_channels:
             raise ValueError(
@@ -187,7 +197,7 @@ class Fire(layers.Layer):
                 self.normalizations[convolution.name].build(outputs_shape)
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         squeezed = self.convolve(self.squeeze1x1, inputs, training)
         expanded = [
             self.convolve(expand, squeezed, training)
@@ -203,7 +213,9 @@ class Fire(layers.Layer):
             return outputs + self.convolve(self.bypass1x1, inputs, training)
         return outputs
 
-    def convolve(self, convolution, inputs, training=None):
+    def convolve(
+        self, convolution: layers.Conv2D, inputs: Tensor, training: bool | None = None
+    ) -> Tensor:
         """What one of the `convolutions` makes of its inputs, normalized and activated."""
         outputs = convolution(inputs)
         if not self.batch_normalization:
@@ -211,12 +223,12 @@ class Fire(layers.Layer):
         outputs = self.normalizations[convolution.name](outputs, training=training)
         return outputs if convolution is self.bypass1x1 else self.activation(outputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         output_shape = list(input_shape)
         output_shape[self._channel_axis] = self.out_channels
         return tuple(output_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "squeeze_filters": self.squeeze_filters,
@@ -258,7 +270,9 @@ class CeilMaxPooling2D(layers.Layer):
     TensorShape([1, 28, 28, 64])
     """
 
-    def __init__(self, pool_size=3, strides=2, data_format=None, **kwargs):
+    def __init__(
+        self, pool_size: int = 3, strides: int = 2, data_format: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         sides = (pool_size, strides)
         if not all(map(is_int, sides)) or not 1 <= strides <= pool_size:
@@ -271,7 +285,7 @@ class CeilMaxPooling2D(layers.Layer):
         self.data_format = standardize_data_format(data_format)
         self._spatial_axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         paddings = [self.padding_of(inputs.shape[axis]) for axis in self._spatial_axes]
         if paddings[0] == paddings[1] != "explicit":
             return self._max_pool(inputs, (True, True), paddings[0])
@@ -281,7 +295,7 @@ class CeilMaxPooling2D(layers.Layer):
             return self._max_pool(rows, (False, True), paddings[1])
         return self._max_pool(self._pad_over_the_edge(inputs), (True, True), "valid")
 
-    def padding_of(self, size):
+    def padding_of(self, size: int | None) -> Literal["valid", "same", "explicit"]:
         """How one axis reaches ceil mode: "valid", "same", or padding of our own.
 
         Pooling operations with a padding of their own are quicker, and a quantized model needs
@@ -299,14 +313,14 @@ class CeilMaxPooling2D(layers.Layer):
             return "same"
         return "explicit"
 
-    def _pad_over_the_edge(self, inputs):
+    def _pad_over_the_edge(self, inputs: Tensor) -> Tensor:
         # With stride - 1 more pixels at the end, floor((n + s - 1 - k) / s) is ceil((n - k) / s).
         widths = [(0, 0)] * 4
         for axis in self._spatial_axes:
             widths[axis] = (0, self.strides - 1)
         return ops.pad(inputs, widths, constant_values=-math.inf)
 
-    def _max_pool(self, inputs, axes, padding):
+    def _max_pool(self, inputs: Tensor, axes: tuple[bool, bool], padding: str) -> Tensor:
         return ops.max_pool(
             inputs,
             pool_size=tuple(self.pool_size if pooled else 1 for pooled in axes),
@@ -315,7 +329,7 @@ class CeilMaxPooling2D(layers.Layer):
             data_format=self.data_format,
         )
 
-    def _out_size(self, size):
+    def _out_size(self, size: int | None) -> int | None:
         if size is None:
             return None
         out_size = -((self.pool_size - size) // self.strides) + 1
@@ -326,13 +340,13 @@ class CeilMaxPooling2D(layers.Layer):
             )
         return out_size
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         output_shape = list(input_shape)
         for axis in self._spatial_axes:
             output_shape[axis] = self._out_size(input_shape[axis])
         return tuple(output_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "pool_size": self.pool_size,
@@ -362,7 +376,7 @@ class ImagePreprocessing(layers.Layer):
     array([1.], dtype=float32)
     """
 
-    def __init__(self, mode="caffe", data_format=None, **kwargs):
+    def __init__(self, mode: Mode = "caffe", data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if mode not in PREPROCESSINGS:
             raise ValueError(
@@ -373,7 +387,7 @@ class ImagePreprocessing(layers.Layer):
         self.data_format = standardize_data_format(data_format)
         self._channel_axis = -1 if self.data_format == "channels_last" else 1
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[self._channel_axis]
         if self.mode != "tf" and channels != 3:
             raise ValueError(
@@ -382,7 +396,7 @@ class ImagePreprocessing(layers.Layer):
             )
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         preprocessing = PREPROCESSINGS[self.mode]
         images = ops.cast(inputs, self.compute_dtype)
         if preprocessing.reverse:
@@ -396,14 +410,14 @@ class ImagePreprocessing(layers.Layer):
         images = images - offset
         return images if set(preprocessing.scale) == {1.0} else images / scale
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode, "data_format": self.data_format}
 
 
-def fresh_initializer(initializer):
+def fresh_initializer(initializer: Initializer) -> Initializer:
     """A seedless initializer repeats its values when it is used twice: give each layer its own."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer

@@ -6,20 +6,26 @@ Table 1: conv1, pool1, fire2, …, conv10.
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import keras
 from keras import layers
 
-from keras_squeezenet.network.architecture import Architecture, preset
+from keras_squeezenet.network.architecture import Architecture, Bypass, FeatureMap, preset
+from keras_squeezenet.network.data_formats import Shape, Tensor
 from keras_squeezenet.network.layers import (
     NORMALIZATION_MOMENTUM,
+    Activation,
     BatchNormalization,
     CeilMaxPooling2D,
     Fire,
     ImagePreprocessing,
+    Initializer,
     fresh_initializer,
 )
+from keras_squeezenet.network.preprocessing import Mode
 from keras_squeezenet.network.pretrained import (
     WITHOUT_PREPROCESSING,
     assign_pretrained,
@@ -29,6 +35,7 @@ from keras_squeezenet.network.pretrained import (
     padding_of_unnamed,
     read_pretrained,
 )
+from keras_squeezenet.network.weight_files import WeightFile
 
 log = logging.getLogger(__name__)
 
@@ -37,27 +44,31 @@ log = logging.getLogger(__name__)
 AUTHORS_INITIALIZER = "glorot_uniform"
 AUTHORS_LAST_DEVIATION = 0.01
 
+# "imagenet" or a file; None for random values.
+Weights = str | os.PathLike[str] | None
+Pooling = Literal["avg", "max"] | None
+
 
 def SqueezeNet(
-    include_top=True,
-    weights="imagenet",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name=None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: Pooling = None,
+    classes: int = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = None,
     *,
-    version="1.1",
-    bypass=None,
-    architecture=None,
-    dropout_rate=0.5,
-    include_preprocessing=False,
-    kernel_initializer=None,
-    last_activation="relu",
-    batch_normalization=False,
-    out_indices=None,
-):
+    version: str = "1.1",
+    bypass: Bypass = None,
+    architecture: Architecture | None = None,
+    dropout_rate: float = 0.5,
+    include_preprocessing: bool | Mode = False,
+    kernel_initializer: Initializer | None = None,
+    last_activation: Activation = "relu",
+    batch_normalization: bool = False,
+    out_indices: Sequence[int] | None = None,
+) -> keras.Model:
     """A SqueezeNet (Iandola et al., arXiv 1602.07360).
 
     Args:
@@ -147,21 +158,21 @@ def SqueezeNet(
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling}")
     maps = _asked_maps(out_indices, include_top, pooling, architecture)
     image = _image_input(input_tensor, input_shape, include_top, architecture)
-    unnamed = weights is not None and str(weights).endswith(".h5")
+    unnamed = weights if str(weights).endswith(".h5") else None
     pretrained = None
-    if weights is not None and not unnamed:
+    if weights is not None and unnamed is None:
         _check_three_channels(image.shape[1:])
         pretrained = read_pretrained(weights, architecture)
     loads_top = (
         include_top and pretrained is not None and classes_of(pretrained, architecture) == classes
     )
-    if loads_top:
+    if pretrained is not None and loads_top:
         _check_last_activation(last_activation, pretrained)
         architecture = replace(architecture, last_conv_padding=pretrained.last_conv_padding)
     elif include_top and pretrained is not None:
         log.warning("%s: the last convolution is new, for %d classes", weights, classes)
-    elif include_top and unnamed:
-        architecture = replace(architecture, last_conv_padding=padding_of_unnamed(weights))
+    elif include_top and unnamed is not None:
+        architecture = replace(architecture, last_conv_padding=padding_of_unnamed(unnamed))
     mode = _preprocessing_mode(include_preprocessing, pretrained)
 
     x = ImagePreprocessing(mode, name="preprocessing")(image) if mode else image
@@ -191,66 +202,73 @@ def SqueezeNet(
         if not loads_top:
             names.remove(architecture.last_conv_name)
         assign_pretrained(model, pretrained, names, mode or WITHOUT_PREPROCESSING)
-    elif unnamed:
-        load_unnamed(model, weights)
+    elif unnamed is not None:
+        load_unnamed(model, unnamed)
     return model
 
 
 def SqueezeNet1_0(
-    include_top=True,
-    weights="imagenet",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name=None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: Pooling = None,
+    classes: int = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = None,
     *,
-    bypass=None,
-    dropout_rate=0.5,
-    include_preprocessing=False,
-    kernel_initializer=None,
-    last_activation="relu",
-    batch_normalization=False,
-    out_indices=None,
-):
+    bypass: Bypass = None,
+    dropout_rate: float = 0.5,
+    include_preprocessing: bool | Mode = False,
+    kernel_initializer: Initializer | None = None,
+    last_activation: Activation = "relu",
+    batch_normalization: bool = False,
+    out_indices: Sequence[int] | None = None,
+) -> keras.Model:
     """SqueezeNet 1.0, the network of the paper's Table 1. Arguments: see `SqueezeNet`."""
     return SqueezeNet(**locals(), version="1.0")
 
 
 def SqueezeNet1_1(
-    include_top=True,
-    weights="imagenet",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name=None,
+    include_top: bool = True,
+    weights: Weights = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Shape | None = None,
+    pooling: Pooling = None,
+    classes: int = 1000,
+    classifier_activation: Activation = "softmax",
+    name: str | None = None,
     *,
-    bypass=None,
-    dropout_rate=0.5,
-    include_preprocessing=False,
-    kernel_initializer=None,
-    last_activation="relu",
-    batch_normalization=False,
-    out_indices=None,
-):
+    bypass: Bypass = None,
+    dropout_rate: float = 0.5,
+    include_preprocessing: bool | Mode = False,
+    kernel_initializer: Initializer | None = None,
+    last_activation: Activation = "relu",
+    batch_normalization: bool = False,
+    out_indices: Sequence[int] | None = None,
+) -> keras.Model:
     """SqueezeNet 1.1: as accurate, 2.4 times less computation. Arguments: see `SqueezeNet`."""
     return SqueezeNet(**locals(), version="1.1")
 
 
-def _preprocessing_mode(include_preprocessing, pretrained):
+def _preprocessing_mode(
+    include_preprocessing: bool | Mode, pretrained: WeightFile | None
+) -> Mode | None:
     if include_preprocessing is True:
         return getattr(pretrained, "preprocessing", None) or "caffe"
     return include_preprocessing or None
 
 
-def _features(x, architecture, kernel_initializer, batch_normalization):
+def _features(
+    x: Tensor,
+    architecture: Architecture,
+    kernel_initializer: Initializer,
+    batch_normalization: bool,
+) -> dict[str, Tensor]:
     """Everything up to the last Fire, or the pooling after it: tensors by the layers' names."""
-    features = {}
+    features: dict[str, Tensor] = {}
 
-    def pooled(x, name, number):
+    def pooled(x: Tensor, name: str, number: int) -> Tensor:
         features[name] = x
         if number in architecture.pool_after:
             x = CeilMaxPooling2D(name=f"pool{number}")(x)
@@ -288,7 +306,14 @@ def _features(x, architecture, kernel_initializer, batch_normalization):
     return features
 
 
-def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initializer, activation):
+def _dropout_and_last_conv(
+    x: Tensor,
+    architecture: Architecture,
+    classes: int,
+    dropout_rate: float,
+    kernel_initializer: Initializer,
+    activation: Activation,
+) -> Tensor:
     """Dropout after the last Fire (section 3.3), then one filter per class."""
     last_fire, last_conv = architecture.fire_numbers[-1], architecture.last_conv_number
     x = layers.Dropout(dropout_rate, name=f"drop{last_fire}")(x)
@@ -303,7 +328,7 @@ def _dropout_and_last_conv(x, architecture, classes, dropout_rate, kernel_initia
     )(x)
 
 
-def _classifier(x, architecture, classifier_activation):
+def _classifier(x: Tensor, architecture: Architecture, classifier_activation: Activation) -> Tensor:
     """Global average and activation (Table 1)."""
     # float32 whatever the policy: a softmax in half precision loses small probabilities.
     x = layers.GlobalAveragePooling2D(name=f"pool{architecture.last_conv_number}", dtype="float32")(
@@ -312,7 +337,9 @@ def _classifier(x, architecture, classifier_activation):
     return layers.Activation(classifier_activation, name="predictions", dtype="float32")(x)
 
 
-def _architecture_of(version, bypass, architecture):
+def _architecture_of(
+    version: str, bypass: Bypass, architecture: Architecture | None
+) -> Architecture:
     if architecture is None:
         return preset(version).with_bypass(bypass)
     if not isinstance(architecture, Architecture):
@@ -328,7 +355,12 @@ def _architecture_of(version, bypass, architecture):
     return architecture
 
 
-def _asked_maps(out_indices, include_top, pooling, architecture):
+def _asked_maps(
+    out_indices: Sequence[int] | None,
+    include_top: bool,
+    pooling: Pooling,
+    architecture: Architecture,
+) -> list[FeatureMap] | None:
     """The `FeatureMap`s at `out_indices`; None without any."""
     if out_indices is None:
         return None
@@ -353,7 +385,7 @@ def _asked_maps(out_indices, include_top, pooling, architecture):
     return [maps[index] for index in out_indices]
 
 
-def _check_weights(weights, include_top, classifier_activation):
+def _check_weights(weights: Weights, include_top: bool, classifier_activation: Activation) -> None:
     if weights is None:
         return
     if weights != "imagenet" and not os.path.exists(weights):
@@ -372,7 +404,7 @@ def _check_weights(weights, include_top, classifier_activation):
         )
 
 
-def _check_last_activation(last_activation, pretrained):
+def _check_last_activation(last_activation: Activation, pretrained: WeightFile) -> None:
     asked = keras.activations.serialize(keras.activations.get(last_activation))
     if asked != pretrained.last_activation:
         raise ValueError(
@@ -381,7 +413,7 @@ def _check_last_activation(last_activation, pretrained):
         )
 
 
-def _check_three_channels(input_shape):
+def _check_three_channels(input_shape: Shape) -> None:
     axis = 0 if keras.config.image_data_format() == "channels_first" else -1
     if input_shape[axis] != 3:
         raise ValueError(
@@ -390,7 +422,12 @@ def _check_three_channels(input_shape):
         )
 
 
-def _image_input(input_tensor, input_shape, include_top, architecture):
+def _image_input(
+    input_tensor: keras.KerasTensor | None,
+    input_shape: Shape | None,
+    include_top: bool,
+    architecture: Architecture,
+) -> keras.KerasTensor:
     if input_tensor is None:
         shape = _checked_shape(input_shape, include_top, architecture)
         return layers.Input(shape=shape)
@@ -409,7 +446,9 @@ def _image_input(input_tensor, input_shape, include_top, architecture):
     return input_tensor
 
 
-def _checked_shape(input_shape, include_top, architecture):
+def _checked_shape(
+    input_shape: Shape | None, include_top: bool, architecture: Architecture
+) -> Shape:
     channels_first = keras.config.image_data_format() == "channels_first"
     if input_shape is None:
         side = architecture.input_size if include_top else None

@@ -6,8 +6,10 @@ kernel. `fold` and `unfold` move that work into the convolution and out of it.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,17 @@ class Preprocessing:
 
 # The names are those of `keras.applications`; its own "caffe" has other digits after the decimal
 # point (103.939, 116.779, 123.68). The published SqueezeNets take "caffe", torchvision's "torch".
-PREPROCESSINGS = {
+Mode = Literal["caffe", "tf", "torch"]
+PREPROCESSINGS: dict[Mode, Preprocessing] = {
     "caffe": Preprocessing(True, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),
     "tf": Preprocessing(False, (127.5,), (127.5,)),
     "torch": Preprocessing(False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
 }
 
 
-def fold(kernel, bias, preprocessing):
+def fold(
+    kernel: np.ndarray, bias: np.ndarray, preprocessing: Preprocessing
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The convolution on RGB 0…255 that does what this one does on preprocessed images.
 
     Args:
@@ -50,7 +55,9 @@ def fold(kernel, bias, preprocessing):
     return (kernel[:, :, ::-1] if preprocessing.reverse else kernel), bias
 
 
-def unfold(kernel, bias, preprocessing):
+def unfold(
+    kernel: np.ndarray, bias: np.ndarray, preprocessing: Preprocessing
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The inverse of `fold`: from a convolution on RGB 0…255 to one on preprocessed images."""
     kernel = np.asarray(kernel, np.float64)
     kernel = kernel[:, :, ::-1] if preprocessing.reverse else kernel

@@ -1,6 +1,8 @@
 """From a file of weights, of any kind, to the variables of a model. Keras only."""
 
+import os
 import zipfile
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import h5py
@@ -8,17 +10,17 @@ import keras
 
 from keras_squeezenet.errors import one_line
 from keras_squeezenet.network import imagenet
-from keras_squeezenet.network.architecture import PRESETS
+from keras_squeezenet.network.architecture import PRESETS, Architecture, Bypass
 from keras_squeezenet.network.graph import convolutions_of, every_layer
 from keras_squeezenet.network.layers import ImagePreprocessing
-from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold, unfold
+from keras_squeezenet.network.preprocessing import PREPROCESSINGS, Mode, fold, unfold
 from keras_squeezenet.network.weight_files import FORMATS, WeightFile, WeightFileError, read_weights
 
 # What a model without preprocessing takes: the output of `imagenet.preprocess_input`.
-WITHOUT_PREPROCESSING = "caffe"
+WITHOUT_PREPROCESSING: Mode = "caffe"
 
 
-def read_pretrained(weights, architecture):
+def read_pretrained(weights: str | os.PathLike[str], architecture: Architecture) -> WeightFile:
     """The arrays behind the argument `weights` of a constructor.
 
     Args:
@@ -45,7 +47,7 @@ def read_pretrained(weights, architecture):
     return read_weights(path, architecture)
 
 
-def load_unnamed(model, path):
+def load_unnamed(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Give a model the weights of a .weights.h5 file, which holds neither names nor settings.
 
     Raises:
@@ -60,7 +62,7 @@ def load_unnamed(model, path):
         ) from error
 
 
-def padding_of_unnamed(path):
+def padding_of_unnamed(path: str | os.PathLike[str]) -> int:
     """Zeros around the map that the last convolution takes, in pixels, of a .weights.h5 file."""
     try:
         with h5py.File(path) as file:
@@ -70,7 +72,9 @@ def padding_of_unnamed(path):
         raise WeightFileError(f"The weights cannot be read: {path}: {error}") from error
 
 
-def assign_pretrained(model, pretrained, names, preprocessing):
+def assign_pretrained(
+    model: keras.Model, pretrained: WeightFile, names: Container[str], preprocessing: Mode
+) -> None:
     """Give the convolutions of a model the arrays of a `WeightFile`.
 
     Args:
@@ -92,18 +96,18 @@ def assign_pretrained(model, pretrained, names, preprocessing):
         convolution.bias.assign(bias)
 
 
-def classes_of(pretrained, architecture):
+def classes_of(pretrained: WeightFile, architecture: Architecture) -> int | None:
     """Number of classes of a `WeightFile`; None where it comes without the last convolution."""
     kernel = pretrained.kernels.get(architecture.last_conv_name)
     return None if kernel is None else kernel.shape[-1]
 
 
-def padding_name(architecture):
+def padding_name(architecture: Architecture) -> str:
     """Name of the layer that pads what the last convolution takes."""
     return f"pad{architecture.last_conv_number}"
 
 
-def _published_version(architecture):
+def _published_version(architecture: Architecture) -> str:
     for version, published in PRESETS.items():
         if architecture.takes_weights_of(published):
             return version
@@ -115,12 +119,12 @@ def _published_version(architecture):
     )
 
 
-def _bypass_of(architecture):
+def _bypass_of(architecture: Architecture) -> Bypass:
     kinds = {fire.bypass for fire in architecture.fires}
     return next((kind for kind in ("complex", "simple") if kind in kinds), None)
 
 
-def _read_keras(path, architecture):
+def _read_keras(path: Path, architecture: Architecture) -> WeightFile:
     """A saved model's convolutions by name, wherever in it they are; its head may be another."""
     if not zipfile.is_zipfile(path):
         raise WeightFileError(f"Expected an archive that Keras saved. Received: {path}")
@@ -135,7 +139,9 @@ def _read_keras(path, architecture):
     layers = {layer.name: layer for layer in every_layer(model)}
     convolutions = convolutions_of(layers.values())
     kernels, biases = {}, {}
-    for name, shape in architecture.kernel_shapes(classes=None).items():
+    shapes: dict[str, tuple[int | None, ...]] = {**architecture.kernel_shapes(classes=1)}
+    shapes[architecture.last_conv_name] = (*shapes[architecture.last_conv_name][:-1], None)
+    for name, shape in shapes.items():
         if name == architecture.last_conv_name and name not in convolutions:
             continue  # saved without top
         kernel = getattr(convolutions.get(name), "kernel", None)
@@ -164,7 +170,9 @@ def _read_keras(path, architecture):
     )
 
 
-def _check_connections(layers, architecture, path):
+def _check_connections(
+    layers: Mapping[str, keras.layers.Layer], architecture: Architecture, path: Path
+) -> None:
     """The same arrays make another network where bypasses and poolings are others."""
     for number, fire in zip(architecture.fire_numbers, architecture.fires, strict=True):
         found = layers[f"fire{number}"].bypass
@@ -182,5 +190,5 @@ def _check_connections(layers, architecture, path):
         )
 
 
-def _activation_name(convolution):
+def _activation_name(convolution: keras.layers.Conv2D | None) -> str:
     return "relu" if convolution is None else keras.activations.serialize(convolution.activation)

@@ -4,12 +4,15 @@ Everything is read off symbolic shapes; no image goes through the model and no m
 """
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import keras
 from keras import layers
 
+from keras_squeezenet.network.data_formats import Shape
 from keras_squeezenet.network.graph import follow, graph_of
 from keras_squeezenet.network.layers import Fire
 
@@ -47,25 +50,25 @@ class ModelProfile:
     layers: tuple[LayerProfile, ...]
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers)
 
     @property
-    def weight_bytes(self):
+    def weight_bytes(self) -> int:
         """Bytes of all parameters as float32."""
         return FLOAT32_BYTES * self.parameters
 
     @property
-    def multiply_adds(self):
+    def multiply_adds(self) -> int:
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
-    def activation_bytes(self):
+    def activation_bytes(self) -> int:
         """Bytes of every row's output together: about what training keeps for one image."""
         return sum(layer.activation_bytes for layer in self.layers)
 
     @property
-    def peak_activation_bytes(self):
+    def peak_activation_bytes(self) -> int:
         """The largest sum of inputs and output of one row: what inference needs at least.
 
         Rows run one after the other and none works in place. A tensor that waits for a later
@@ -73,7 +76,7 @@ class ModelProfile:
         """
         return max((layer.input_bytes + layer.activation_bytes for layer in self.layers), default=0)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Totals and rows as plain numbers, strings, lists and dicts."""
         return {
             "name": self.name,
@@ -89,7 +92,12 @@ class ModelProfile:
         }
 
 
-def profile_model(model, input_shape=None):
+AddRow = Callable[[LayerProfile], None]
+
+
+def profile_model(
+    model: keras.Model, input_shape: Shape | Sequence[Shape] | None = None
+) -> ModelProfile:
     """Counts a model without running it.
 
     Multiply-adds are those of Conv2D, DepthwiseConv2D, SeparableConv2D and Dense, one per weight
@@ -120,13 +128,16 @@ def profile_model(model, input_shape=None):
     (1235496, 349151936, 'conv1')
     """
     graph = graph_of(model)
-    rows = []
+    rows: list[LayerProfile] = []
     _walk(graph, _symbolic_inputs(graph, input_shape), "", rows.append, set())
     return ModelProfile(model.name, tuple(rows))
 
 
-def _symbolic_inputs(graph, input_shape):
+def _symbolic_inputs(
+    graph: keras.Model, input_shape: Shape | Sequence[Shape] | None
+) -> list[keras.KerasTensor]:
     inputs = graph.inputs
+    shapes: Sequence[Any]
     if input_shape is None:
         shapes = [tensor.shape[1:] for tensor in inputs]
     else:
@@ -148,7 +159,7 @@ def _symbolic_inputs(graph, input_shape):
     ]
 
 
-def _agree(shape, own_shape):
+def _agree(shape: object, own_shape: Shape) -> bool:
     return (
         isinstance(shape, tuple | list)
         and len(shape) == len(own_shape)
@@ -156,11 +167,17 @@ def _agree(shape, own_shape):
     )
 
 
-def _one_or_all(shapes):
+def _one_or_all(shapes: Sequence[Shape]) -> Shape | Sequence[Shape]:
     return shapes[0] if len(shapes) == 1 else shapes
 
 
-def _walk(graph, inputs, prefix, add_row, counted):
+def _walk(
+    graph: keras.Model,
+    inputs: Sequence[keras.KerasTensor],
+    prefix: str,
+    add_row: AddRow,
+    counted: set[int],
+) -> Any:
     """Follows symbolic tensors through a graph, adds a row per layer, returns the outputs."""
 
     visit = partial(_visit, prefix=prefix, add_row=add_row, counted=counted)
@@ -168,7 +185,14 @@ def _walk(graph, inputs, prefix, add_row, counted):
     return follow(graph, inputs, visit)
 
 
-def _visit(operation, *args, prefix, add_row, counted, **kwargs):
+def _visit(
+    operation: keras.Operation,
+    *args: Any,
+    prefix: str,
+    add_row: AddRow,
+    counted: set[int],
+    **kwargs: Any,
+) -> Any:
     inputs = _tensors((args, kwargs))
     name = prefix + operation.name
     if isinstance(operation, keras.Model):
@@ -181,8 +205,10 @@ def _visit(operation, *args, prefix, add_row, counted, **kwargs):
     return outputs
 
 
-def _visit_fire(fire, image, name, add_row, counted):
-    def convolve(convolution, image):
+def _visit_fire(
+    fire: Fire, image: keras.KerasTensor, name: str, add_row: AddRow, counted: set[int]
+) -> keras.KerasTensor:
+    def convolve(convolution: layers.Conv2D, image: keras.KerasTensor) -> keras.KerasTensor:
         visit = partial(_visit, prefix=f"{name}/", add_row=add_row, counted=counted)
         outputs = visit(convolution, image)
         if not fire.batch_normalization:
@@ -201,7 +227,13 @@ def _visit_fire(fire, image, name, add_row, counted):
     return output
 
 
-def _row(name, operation, inputs, outputs, parameters):
+def _row(
+    name: str,
+    operation: keras.Operation,
+    inputs: Sequence[keras.KerasTensor],
+    outputs: Sequence[keras.KerasTensor],
+    parameters: int,
+) -> LayerProfile:
     for tensor in outputs:
         if None in tensor.shape[1:]:
             raise ValueError(
@@ -220,7 +252,11 @@ def _row(name, operation, inputs, outputs, parameters):
     )
 
 
-def _multiply_adds(operation, inputs, outputs):
+def _multiply_adds(
+    operation: keras.Operation,
+    inputs: Sequence[keras.KerasTensor],
+    outputs: Sequence[keras.KerasTensor],
+) -> int:
     if isinstance(operation, layers.Dense):
         return math.prod(outputs[0].shape[1:]) * inputs[0].shape[-1]
     if not isinstance(operation, layers.Conv2D | layers.DepthwiseConv2D | layers.SeparableConv2D):
@@ -237,7 +273,7 @@ def _multiply_adds(operation, inputs, outputs):
     return positions * window * depthwise_channels + output_values * depthwise_channels
 
 
-def _count_once(operation, counted):
+def _count_once(operation: keras.Operation, counted: set[int]) -> int:
     """The operation's parameters; 0 for a shared layer that was counted already."""
     if not isinstance(operation, keras.Layer) or id(operation) in counted:
         return 0
@@ -245,15 +281,15 @@ def _count_once(operation, counted):
     return operation.count_params()
 
 
-def _tensors(structure):
+def _tensors(structure: Any) -> list[keras.KerasTensor]:
     """The symbolic tensors in nested arguments or outputs, each once."""
     found = [item for item in keras.tree.flatten(structure) if keras.utils.is_keras_tensor(item)]
     return list({id(tensor): tensor for tensor in found}.values())
 
 
-def _float32_bytes(tensors):
+def _float32_bytes(tensors: Iterable[keras.KerasTensor]) -> int:
     return FLOAT32_BYTES * sum(math.prod(tensor.shape[1:]) for tensor in tensors)
 
 
-def _as_lists(shape):
+def _as_lists(shape: tuple) -> list:
     return [_as_lists(item) if isinstance(item, tuple) else item for item in shape]

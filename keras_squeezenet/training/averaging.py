@@ -1,13 +1,14 @@
 """What a training run judges and keeps of the weights of the model that it trains."""
 
 import keras
+import numpy as np
 
 from keras_squeezenet.distributed.optimizer import plain_optimizer
 from keras_squeezenet.network.folding import folded_weights
 from keras_squeezenet.network.graph import moving_averages
 
 
-def kept_weights(model):
+def kept_weights(model: keras.Model) -> list[np.ndarray]:
     """The weights that a model in training is judged by and will be kept with.
 
     Args:
@@ -20,7 +21,7 @@ def kept_weights(model):
     return folded_weights(model, averaged_weights(model))
 
 
-def averaged_weights(model):
+def averaged_weights(model: keras.Model) -> list[np.ndarray]:
     """The moving average of a model's weights that its optimizer keeps, if it does.
 
     Args:
@@ -38,7 +39,7 @@ def averaged_weights(model):
     ]
 
 
-def average_from_here(model):
+def average_from_here(model: keras.Model) -> None:
     """Have the moving average begin anew with the weights as they are, if there is one.
 
     Args:
@@ -50,7 +51,7 @@ def average_from_here(model):
             averages[id(variable)].assign(variable)
 
 
-def _averages(model):
+def _averages(model: keras.Model) -> dict[int, keras.Variable]:
     """The average of each variable that has one, by the variable's id."""
     optimizer = plain_optimizer(model.optimizer)
     if optimizer is None or not optimizer.use_ema or int(optimizer.iterations) == 0:

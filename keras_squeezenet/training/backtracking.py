@@ -7,13 +7,17 @@ accuracy still does; when both are worse than they were, training does harm.
 """
 
 import logging
+from collections.abc import Sequence
 
 import keras
 
 from keras_squeezenet import distributed
+from keras_squeezenet.distributed.callbacks import Logs
 from keras_squeezenet.training import fine_tuning
 from keras_squeezenet.training.averaging import average_from_here
-from keras_squeezenet.training.callbacks import best_epoch
+from keras_squeezenet.training.callbacks import History, best_epoch
+from keras_squeezenet.training.runs import Run
+from keras_squeezenet.training.state import Row
 
 # By so much the accuracy is below the best epoch's, and the loss above the lowest, when it falls.
 ACCURACY_LOST = 0.01
@@ -40,12 +44,12 @@ class Backtracking(keras.callbacks.Callback):
         history: the `History`.
     """
 
-    def __init__(self, run, history):
+    def __init__(self, run: Run, history: History) -> None:
         super().__init__()
         self.run = run
         self.history = history
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         share = rate_share(self.history.rows)
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs.setdefault("learning_rate", rate * share)
@@ -71,7 +75,7 @@ class Backtracking(keras.callbacks.Callback):
             log.warning("Epoch %d is worse than epoch %d: %s", epoch + 1, best, then)
 
 
-def falls(rows):
+def falls(rows: Sequence[Row]) -> bool:
     """Whether the last of these epochs is worse than those before it, in accuracy and in loss.
 
     Args:
@@ -85,11 +89,11 @@ def falls(rows):
     return last["val_accuracy"] < best - ACCURACY_LOST and last["val_loss"] > lowest * LOSS_RISEN
 
 
-def times_back(rows):
+def times_back(rows: Sequence[Row]) -> int:
     """How often training went back in these epochs."""
     return sum(row.get("went_back", 0) for row in rows)
 
 
-def rate_share(rows):
+def rate_share(rows: Sequence[Row]) -> float:
     """Of the schedule's rate, what training goes on at after these epochs."""
     return SHARE_OF_RATE ** times_back(rows)

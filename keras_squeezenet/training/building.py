@@ -1,13 +1,19 @@
 """From a recipe to its data and its network."""
 
+from typing import Any
+
+import keras
+
 from keras_squeezenet.data import load_dataset
+from keras_squeezenet.data.dataset import Dataset
 from keras_squeezenet.errors import one_line
 from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.models import SqueezeNet
 from keras_squeezenet.settings import RecipeError
+from keras_squeezenet.training.recipe import ModelSection, Recipe
 
 
-def load_data(recipe):
+def load_data(recipe: Recipe) -> Dataset:
     """The `Dataset` of a recipe's `data` section.
 
     Raises:
@@ -25,7 +31,7 @@ def load_data(recipe):
     )
 
 
-def build_model(section, image_size, classes):
+def build_model(section: ModelSection, image_size: int, classes: int) -> keras.Model:
     """The network of a recipe's `model` section; it takes RGB 0…255.
 
     Args:
@@ -41,7 +47,7 @@ def build_model(section, image_size, classes):
     """
     try:
         if section.metaparameters is None:
-            network = {"version": section.version, "bypass": section.bypass}
+            network: dict[str, Any] = {"version": section.version, "bypass": section.bypass}
         else:
             network = {"architecture": Architecture.from_metaparameters(**section.metaparameters)}
         return SqueezeNet(

@@ -8,14 +8,23 @@ metrics, then what reads them, then what saves.
 import logging
 import math
 import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_squeezenet import distributed, files
 from keras_squeezenet.data import DataError
+from keras_squeezenet.data.dataset import Dataset
+from keras_squeezenet.distributed.callbacks import Logs
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.training.averaging import kept_weights
 from keras_squeezenet.training.diagnosis import Diagnosis, Observer
+from keras_squeezenet.training.state import Row
+
+with from_extra("train"):
+    import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +44,14 @@ class ShardedValidation(keras.callbacks.Callback):
 
     METRICS = ("loss", "accuracy")
 
-    def __init__(self, twin, batches, empty=False, after_batch=None, steps=0):
+    def __init__(
+        self,
+        twin: keras.Model,
+        batches: tf.data.Dataset,
+        empty: bool = False,
+        after_batch: Callable[[], None] | None = None,
+        steps: int = 0,
+    ) -> None:
         super().__init__()
         self.twin = twin
         self.batches = batches
@@ -43,7 +59,7 @@ class ShardedValidation(keras.callbacks.Callback):
         self.after_batch = after_batch or (lambda: None)
         self.steps = steps
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         sums, count = [0.0] * len(self.METRICS), 0.0
         counted = _AfterBatch(self.after_batch)
         if not self.empty:
@@ -65,12 +81,12 @@ class ShardedValidation(keras.callbacks.Callback):
 
 
 class _AfterBatch(keras.callbacks.Callback):
-    def __init__(self, call):
+    def __init__(self, call: Callable[[], None]) -> None:
         super().__init__()
         self.call = call
         self.batches = 0
 
-    def on_test_batch_end(self, batch, logs=None):
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self.batches += 1
         self.call()
 
@@ -85,13 +101,13 @@ class BrokenPictures(keras.callbacks.Callback):
         found: a dict to which each picture is added, its file or example and the reason.
     """
 
-    def __init__(self, dataset, found=None):
+    def __init__(self, dataset: Dataset, found: dict[str, str] | None = None) -> None:
         super().__init__()
         self.dataset = dataset
         self.found = {} if found is None else found
-        self._named = set()
+        self._named: set[str] = set()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         for split in (self.dataset.train, self.dataset.val):
             for found in distributed.gather(split.broken):
                 split.broken_images.include(found)
@@ -114,13 +130,13 @@ class History(keras.callbacks.Callback):
         rows: what was kept before a resumption.
     """
 
-    def __init__(self, path, rows=()):
+    def __init__(self, path: Path, rows: Iterable[Row] = ()) -> None:
         super().__init__()
         self.path = path
         self.rows = list(rows)
         self._attempts = files.Attempts("Training goes on, and its rows are kept in memory")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         # A last layer that is fitted has no rate, and says so itself.
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs = {**logs, "learning_rate": logs.get("learning_rate", rate)}
@@ -130,7 +146,7 @@ class History(keras.callbacks.Callback):
                 files.write_csv(self.path, self.rows)
 
 
-def best_epoch(rows):
+def best_epoch(rows: Iterable[Row]) -> int:
     """Number of the epoch with the highest validation accuracy; of several, the lowest loss's."""
     return max(rows, key=lambda row: (row["val_accuracy"], -row.get("val_loss", 0.0)))["epoch"]
 
@@ -144,18 +160,18 @@ class StopEarly(keras.callbacks.Callback):
         after: epochs that do not count, such as those in which the last layer alone learned.
     """
 
-    def __init__(self, history, patience, after=0):
+    def __init__(self, history: History, patience: int, after: int = 0) -> None:
         super().__init__()
         self.history = history
         self.patience = patience
         self.after = after
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if has_waited(self.history.rows, self.patience, self.after):
             self.model.stop_training = True
 
 
-def has_waited(rows, patience, after=0):
+def has_waited(rows: Sequence[Row], patience: int, after: int = 0) -> bool:
     """Whether `StopEarly` stops after the last of these epochs; its arguments are as there."""
     epoch = rows[-1]["epoch"]
     return epoch > after and epoch - max(best_epoch(rows), after) >= patience
@@ -165,7 +181,7 @@ class DivergedError(RuntimeError):
     """The loss, or a weight, is no longer a number."""
 
 
-def check_finite(epoch, loss, weights=()):
+def check_finite(epoch: int, loss: float, weights: Iterable[np.ndarray] = ()) -> None:
     """Refuse what training cannot recover from.
 
     Args:
@@ -219,7 +235,14 @@ class LossWatch(keras.callbacks.Callback):
     STEPS_BETWEEN_LOOKS = 1000
     MARGIN = 0.02  # share of ln(classes)
 
-    def __init__(self, classes, warmup_epochs=0, patience=3, images=None, labels=None):
+    def __init__(
+        self,
+        classes: int,
+        warmup_epochs: float = 0,
+        patience: int = 3,
+        images: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ) -> None:
         super().__init__()
         self.classes = classes
         self.chance = math.log(classes)
@@ -227,34 +250,34 @@ class LossWatch(keras.callbacks.Callback):
         self.patience = patience
         self.images = images
         self.labels = labels
-        self._observer = None
+        self._observer: Observer | None = None
         self.stuck_looks = 0
-        self.warnings = []
-        self.causes = []
+        self.warnings: list[str] = []
+        self.causes: list[str] = []
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         # Ranks have equal weights: it is enough that one of them looks, the one that speaks.
         if self.images is not None and distributed.rank() == 0:
             self._observer = Observer(self.model, self.images, self.labels)
             self._diagnosis = Diagnosis(self.classes)
             self._diagnosis.add(self._observer.look())
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
         self.warm = epoch >= self.warmup_epochs
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         if distributed.size() == 1:
             check_finite(self.epoch + 1, logs["loss"])
         if (batch + 1) % self.STEPS_BETWEEN_LOOKS == 0:
             self._look(logs["loss"])
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         check_finite(self.epoch + 1, logs["loss"])
         check_finite(self.epoch + 1, logs.get("val_loss", 0.0))
         self._look(logs["loss"])
 
-    def _look(self, loss):
+    def _look(self, loss: float) -> None:
         found = self._diagnosis.add(self._observer.look(), loss) if self._observer else []
         stays = abs(loss - self.chance) < self.MARGIN * self.chance
         self.stuck_looks = self.stuck_looks + 1 if self.warm and stays else 0
@@ -276,7 +299,7 @@ class LossWatch(keras.callbacks.Callback):
                 "model.kernel_initializer=he_normal, model.last_activation=null, another seed."
             )
 
-    def _warn(self, text):
+    def _warn(self, text: str) -> None:
         self.warnings.append(text)
         if distributed.rank() == 0:
             log.warning(text)

@@ -16,6 +16,9 @@ import json
 import logging
 import math
 import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,7 +27,11 @@ from keras_squeezenet import files
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import RunError, one_line
 from keras_squeezenet.training.callbacks import best_epoch
-from keras_squeezenet.training.state import TrainingState
+from keras_squeezenet.training.state import Row, TrainingState
+
+# What a checkpoint.json holds: see `write_epoch` and `write_state`, and `best`, the name of the
+# best epoch's model.
+CheckpointFields = dict[str, Any]
 
 LAST_FILE = "checkpoint.json"
 PREVIOUS_FILE = "checkpoint.previous.json"
@@ -38,12 +45,12 @@ UNREADABLE = (
 log = logging.getLogger(__name__)
 
 
-def exist(folder):
+def exist(folder: Path) -> bool:
     """Whether a folder holds checkpoints, whole or not."""
     return any((folder / name).exists() for name in (LAST_FILE, PREVIOUS_FILE))
 
 
-def has_lost_its_place(folder):
+def has_lost_its_place(folder: Path) -> bool:
     """Whether a folder has models of several epochs, and nothing that names them.
 
     One alone may be of a run that was killed before it named its first checkpoint.
@@ -51,7 +58,7 @@ def has_lost_its_place(folder):
     return not exist(folder) and len(list(folder.glob("epoch-*.keras"))) > 1
 
 
-def read(folder):
+def read(folder: Path) -> CheckpointFields | None:
     """The last whole checkpoint in a folder. A damaged one is named in a line of the log.
 
     Returns:
@@ -76,7 +83,9 @@ def read(folder):
     raise RunError("; ".join(problems))
 
 
-def load_state(folder, checkpoint, model, examples):
+def load_state(
+    folder: Path, checkpoint: CheckpointFields, model: keras.Model, examples: int
+) -> tuple[CheckpointFields, TrainingState]:
     """What a run goes on from. A model that cannot be loaded is named in a line of the log.
 
     Args:
@@ -114,7 +123,9 @@ class _UnreadableModel(RunError):
     """A checkpoint's archive is whole, and not the model that was saved."""
 
 
-def _state(folder, checkpoint, model, examples):
+def _state(
+    folder: Path, checkpoint: CheckpointFields, model: keras.Model, examples: int
+) -> TrainingState:
     """The `TrainingState` of a checkpoint; raises as `load_state` says."""
     within = _within_epoch(checkpoint)
     if within and len(within["trained"]) != examples:
@@ -144,7 +155,7 @@ def _state(folder, checkpoint, model, examples):
     )
 
 
-def best_model(folder):
+def best_model(folder: Path) -> Path:
     """Path of the best epoch's model, or of the last one if no best is there whole.
 
     Raises:
@@ -162,7 +173,7 @@ def best_model(folder):
     return last if damage else best
 
 
-def model_of(folder, epoch):
+def model_of(folder: Path, epoch: int) -> Path:
     """Path of the model after an epoch, by its number from 1.
 
     Raises:
@@ -175,7 +186,16 @@ def model_of(folder, epoch):
     return path
 
 
-def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=(), broken_images=()):
+def write_epoch(
+    folder: Path,
+    model: keras.Model,
+    epoch: int,
+    class_names: Sequence[str],
+    history: Sequence[Row],
+    stopped: bool,
+    warnings: Iterable[str] = (),
+    broken_images: Mapping[str, str] | None = None,
+) -> None:
     """Save a model that has just ended an epoch, with its optimizer.
 
     Args:
@@ -201,12 +221,19 @@ def write_epoch(folder, model, epoch, class_names, history, stopped, warnings=()
             "history": history,
             "stopped": stopped,
             "warnings": list(warnings),
-            "broken_images": dict(broken_images),
+            "broken_images": dict(broken_images or {}),
         },
     )
 
 
-def write_state(folder, model, state, class_names, warnings=(), broken_images=()):
+def write_state(
+    folder: Path,
+    model: keras.Model,
+    state: TrainingState,
+    class_names: Sequence[str],
+    warnings: Iterable[str] = (),
+    broken_images: Mapping[str, str] | None = None,
+) -> None:
     """Save a state within an epoch by way of a model of its stage, which is set back to it.
 
     Args:
@@ -217,7 +244,7 @@ def write_state(folder, model, state, class_names, warnings=(), broken_images=()
         OSError: as `write_epoch`.
     """
     model.set_weights(state.weights)
-    for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
+    for variable, value in zip(model.optimizer.variables, state.optimizer or (), strict=True):
         variable.assign(value)
     _write(
         folder,
@@ -228,10 +255,10 @@ def write_state(folder, model, state, class_names, warnings=(), broken_images=()
             "class_names": class_names,
             "history": state.history,
             "warnings": list(warnings),
-            "broken_images": dict(broken_images),
+            "broken_images": dict(broken_images or {}),
             "within_epoch": {
                 "count": len(state.trained),
-                "trained": base64.b64encode(np.packbits(state.trained)).decode("ascii"),
+                "trained": base64.b64encode(np.packbits(state.trained).tobytes()).decode("ascii"),
                 "examples": state.examples,
                 "metric_sums": state.metric_sums,
                 "seconds": state.seconds,
@@ -241,7 +268,7 @@ def write_state(folder, model, state, class_names, warnings=(), broken_images=()
     )
 
 
-def _write(folder, model, checkpoint):
+def _write(folder: Path, model: keras.Model, checkpoint: CheckpointFields) -> None:
     with files.replacing(folder / checkpoint["last"]) as temporary:
         model.save(temporary)
     # A rank 0 that was lost may not have saved an epoch that the other ranks ended.
@@ -264,7 +291,7 @@ def _write(folder, model, checkpoint):
                 path.unlink(missing_ok=True)
 
 
-def _warn_of_an_earlier_start(problem, checkpoint):
+def _warn_of_an_earlier_start(problem: object, checkpoint: CheckpointFields) -> None:
     log.warning(
         "%s. The run goes on from the checkpoint before it, in epoch %d",
         problem,
@@ -272,7 +299,7 @@ def _warn_of_an_earlier_start(problem, checkpoint):
     )
 
 
-def _whole(path):
+def _whole(path: Path) -> CheckpointFields | None:
     """A checkpoint, or None if it is damaged or missing."""
     try:
         return _read(path)
@@ -280,7 +307,7 @@ def _whole(path):
         return None
 
 
-def _read(path):
+def _read(path: Path) -> CheckpointFields:
     try:
         checkpoint = json.loads(path.read_text(encoding="utf-8"))
         last, best = path.parent / checkpoint["last"], checkpoint["best"]
@@ -298,7 +325,7 @@ def _read(path):
     return {**checkpoint, "best": best if best_is_there else None}
 
 
-def _check(checkpoint):
+def _check(checkpoint: CheckpointFields) -> None:
     """What a run takes as it is, so that no other message speaks of it later.
 
     Raises:
@@ -319,7 +346,7 @@ def _check(checkpoint):
     _check_history(checkpoint["history"], epoch)
 
 
-def _check_history(rows, epoch):
+def _check_history(rows: Sequence[Row], epoch: int) -> None:
     numbers = [row["epoch"] for row in rows]
     if numbers != list(range(1, epoch + 1)):
         raise ValueError(f"history has the epochs {numbers} and not {epoch} of them")
@@ -330,15 +357,15 @@ def _check_history(rows, epoch):
             raise ValueError(f"history has {row['ranks']!r} ranks in epoch {row['epoch']}")
 
 
-def _are_texts(values):
+def _are_texts(values: object) -> bool:
     return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
-def _is_finite(value):
+def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _damage(path):
+def _damage(path: Path) -> str | None:
     """What is wrong with a .keras file, whose every part has a checksum; None if nothing is."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -348,7 +375,7 @@ def _damage(path):
     return part and f"{part} has another checksum"
 
 
-def _within_epoch(checkpoint):
+def _within_epoch(checkpoint: CheckpointFields) -> dict[str, Any] | None:
     """The fields of the `TrainingState` that tell how far an epoch has come; None between two."""
     within = checkpoint.get("within_epoch")
     if within is None:
@@ -377,10 +404,10 @@ def _within_epoch(checkpoint):
     }
 
 
-def _at_the_start_of_an_epoch(checkpoint, examples):
+def _at_the_start_of_an_epoch(checkpoint: CheckpointFields, examples: int) -> dict[str, Any]:
     return {"trained": np.zeros(examples, bool), "ranks": checkpoint["history"][-1]["ranks"]}
 
 
-def _model_name(epoch, examples=None):
+def _model_name(epoch: int, examples: int | None = None) -> str:
     """Of the model after an epoch, or after some of its examples."""
     return f"epoch-{epoch:04d}.keras" if examples is None else f"epoch-{epoch:04d}-{examples}.keras"

@@ -1,14 +1,16 @@
 """Finished runs side by side: what each reached and what it cost. No framework."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.settings import RecipeError
 from keras_squeezenet.training.recipe import load_recipe_of_run
 
 
-def compare_runs(folders):
+def compare_runs(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
     """A row per run, from its metrics.json.
 
     Args:
@@ -25,7 +27,7 @@ def compare_runs(folders):
     return [_row(Path(folder)) for folder in folders]
 
 
-def _row(folder):
+def _row(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))

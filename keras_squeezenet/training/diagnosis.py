@@ -6,11 +6,13 @@ as SqueezeNets do.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_squeezenet.network.graph import last_layer
 from keras_squeezenet.network.layers import Fire
@@ -63,11 +65,11 @@ class Diagnosis:
     GROWS = 1.05  # from look to look
     TOO_LITTLE, TOO_MUCH = 1e-3, 1.0  # change of a kernel from look to look
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         self.classes = classes
-        self._before = None
+        self._before: Look | None = None
 
-    def add(self, look, loss=math.nan):
+    def add(self, look: Look, loss: float = math.nan) -> list[Finding]:
         """Compare a look with the one before it.
 
         Args:
@@ -85,7 +87,7 @@ class Diagnosis:
             found += self._what_stops_all(before, look)
         return found
 
-    def _dead_classes(self, before, look):
+    def _dead_classes(self, before: Look, look: Look) -> Iterator[Finding]:
         # Classes come back while the layers below them still change: only what does not is said.
         stay = set(look.dead_classes) & set(before.dead_classes)
         if stay and len(look.dead_classes) >= len(before.dead_classes):
@@ -97,7 +99,7 @@ class Diagnosis:
                 ("model.last_activation=null",),
             )
 
-    def _what_stops_all(self, before, look):
+    def _what_stops_all(self, before: Look, look: Look) -> Iterator[Finding]:
         if look.dead_layers:
             yield Finding(
                 "dead layers",
@@ -135,7 +137,9 @@ class Observer:
         labels: their classes, or None if there are images of every class.
     """
 
-    def __init__(self, model, images, labels=None):
+    def __init__(
+        self, model: keras.Model, images: ArrayLike, labels: ArrayLike | None = None
+    ) -> None:
         self.images = ops.convert_to_tensor(images)
         self.classes = None if labels is None else np.unique(ops.convert_to_numpy(labels))
         self._last = last_layer(model)
@@ -148,9 +152,9 @@ class Observer:
         self._variables = [
             variable for variable in model.trainable_variables if variable.name == "kernel"
         ]
-        self._kernels = None
+        self._kernels: list[np.ndarray] | None = None
 
-    def look(self):
+    def look(self) -> Look:
         """The `Look` of now."""
         layers = (*self._hidden, self._last)
         outputs = [
@@ -168,7 +172,7 @@ class Observer:
         change = math.nan if self._kernels is None else _change(self._kernels, kernels)
         self._kernels = kernels
         # A softmax's 0 is a matter of rounding; a ReLU's is not.
-        dead_classes = np.flatnonzero(of_classes == 0) if convolution else []
+        dead_classes = np.flatnonzero(of_classes == 0) if convolution else np.zeros(0, "int64")
         if self.classes is not None:
             dead_classes = np.intersect1d(dead_classes, self.classes)
         return Look(
@@ -185,19 +189,19 @@ class Observer:
         )
 
 
-def _ends_in_relu(layer):
+def _ends_in_relu(layer: keras.layers.Layer) -> bool:
     """Whether 0 everywhere in a channel means that no gradient comes back through it."""
     if isinstance(layer, keras.layers.ReLU | Fire):
         return True
     return getattr(layer, "activation", None) is keras.activations.relu
 
 
-def _channels_last(output, layer):
+def _channels_last(output: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
     data_format = getattr(layer, "data_format", None) or keras.config.image_data_format()
     return np.moveaxis(output, 1, -1) if data_format == "channels_first" else output
 
 
-def _change(before, after):
+def _change(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
     changes = [
         np.linalg.norm(new - old) / (np.linalg.norm(old) or 1.0)
         for old, new in zip(before, after, strict=True)

@@ -2,9 +2,10 @@
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def first_layer_not_finite(model, images):
+def first_layer_not_finite(model: keras.Model, images: ArrayLike) -> str | None:
     """Name of the first layer, from the input on, with a weight or an output that is not finite.
 
     Args:
@@ -24,12 +25,12 @@ def first_layer_not_finite(model, images):
     return None
 
 
-def scales_loss(optimizer):
+def scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether an optimizer skips steps whose gradients are not finite, and trains on."""
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
-def has_given_up_scaling(optimizer):
+def has_given_up_scaling(optimizer: keras.optimizers.LossScaleOptimizer) -> bool:
     """Whether loss scaling has found no scale at which gradients are finite.
 
     It begins at 2^15 and halves after each step that was skipped. The scale is the same on all

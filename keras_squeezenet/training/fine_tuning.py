@@ -12,16 +12,20 @@ Rates at which a network has begun to forget are lowered by `backtracking`.
 """
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_squeezenet import distributed
+from keras_squeezenet.data.dataset import Dataset
 from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.distributed.optimizer import plain_optimizer
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import from_extra
+from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.graph import (
     last_layer,
     set_weight_decay,
@@ -55,14 +59,16 @@ class LastLayer:
         smoothing: of the labels in the loss that is told; the fit has none.
     """
 
-    def __init__(self, network, dataset, smoothing=0.0):
+    def __init__(self, network: keras.Model, dataset: Dataset, smoothing: float = 0.0) -> None:
         self.network = network
         self.split = replace(dataset.train, framing=dataset.val.framing)
         self.smoothing = smoothing
         features = keras.ops.mean(last_layer(network).input, axis=_positions())
         self._features = keras.Model(network.inputs, features)
 
-    def fit(self, weights, after_batch=lambda: None):
+    def fit(
+        self, weights: Sequence[np.ndarray], after_batch: Callable[[], None] = lambda: None
+    ) -> tuple[list[np.ndarray], np.ndarray, dict[str, float]]:
         """The weights of the network with the last layer fitted; equal on all ranks.
 
         Args:
@@ -80,14 +86,14 @@ class LastLayer:
         ranks = distributed.size()
         looked_at = evenly_spread(self.split.count, MOST_IMAGES)
         own = looked_at[distributed.rank() :: ranks]
-        features, labels = [], []
+        seen_features, seen_labels = [], []
         for images, batch_labels in self.split.batches_at(own, BATCH):
-            features.append(self._features.predict_on_batch(images))
-            labels.append(batch_labels.numpy())
+            seen_features.append(self._features.predict_on_batch(images))
+            seen_labels.append(batch_labels.numpy())
             after_batch()
-        for _ in range(len(features), math.ceil(len(looked_at[::ranks]) / BATCH)):
+        for _ in range(len(seen_features), math.ceil(len(looked_at[::ranks]) / BATCH)):
             after_batch()
-        shards = distributed.gather((features, labels))
+        shards = distributed.gather((seen_features, seen_labels))
         found = None
         if distributed.rank() == 0:
             features = np.concatenate([part for shard, _ in shards for part in shard])
@@ -108,7 +114,9 @@ class LastLayer:
         return self.network.get_weights(), looked_at, metrics
 
 
-def fit_softmax(features, labels, classes):
+def fit_softmax(
+    features: np.ndarray, labels: np.ndarray, classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Multinomial logistic regression with a penalty on the squared kernel.
 
     Args:
@@ -144,7 +152,7 @@ def fit_softmax(features, labels, classes):
     return kernel.astype("float32"), bias.astype("float32")
 
 
-def scale_rates(optimizer, model, decay):
+def scale_rates(optimizer: keras.optimizers.Optimizer, model: keras.Model, decay: float) -> None:
     """Have each layer of a model learn at `decay` times the rate of the one above it.
 
     The optimizer keeps its class, so that models are saved with the plain one. Its weight decay
@@ -166,7 +174,7 @@ def scale_rates(optimizer, model, decay):
     set_weight_decay(optimizer, update.decay)
 
 
-def set_rate_share(model, share):
+def set_rate_share(model: keras.Model, share: float) -> None:
     """Multiply the rates of all layers, from now on; 1 at the beginning.
 
     Args:
@@ -184,19 +192,21 @@ class _ScaledUpdate:
         share: of all rates, a variable: the compiled step reads it anew each time.
     """
 
-    def __init__(self, optimizer, factors):
+    def __init__(
+        self, optimizer: keras.optimizers.Optimizer, factors: Mapping[object, float]
+    ) -> None:
         self.share = keras.Variable(1.0, trainable=False, name="rate_share")
         self._optimizer = optimizer
         self._update_step = optimizer.update_step
         self._decay = weight_decay_of(optimizer)
         self._factors = factors
 
-    def __call__(self, gradient, variable, learning_rate):
+    def __call__(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         factor = self._factors[variable_key(self._optimizer, variable)]
         rate = learning_rate * factor * keras.ops.cast(self.share, learning_rate.dtype)
         self._update_step(gradient, variable, rate)
 
-    def decay(self, variables):
+    def decay(self, variables: Iterable[keras.Variable]) -> None:
         """The decay of each variable; Keras takes the schedule's rate for all."""
         whole = self._optimizer.weight_decay
         if whole is None:
@@ -208,11 +218,11 @@ class _ScaledUpdate:
         self._optimizer.weight_decay = whole
 
 
-def _positions():
+def _positions() -> tuple[int, int]:
     return (1, 2) if keras.config.image_data_format() == "channels_last" else (2, 3)
 
 
-def _metrics(logits, labels, smoothing):
+def _metrics(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> dict[str, float]:
     """Mean loss and accuracy, as training tells them."""
     logits = logits - logits.max(axis=1, keepdims=True)
     log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

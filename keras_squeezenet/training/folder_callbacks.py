@@ -1,11 +1,17 @@
 """Callbacks that keep a run's folder: a checkpoint after each epoch, and the folder itself."""
 
 import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import keras
 
 from keras_squeezenet import distributed, files
+from keras_squeezenet.distributed.callbacks import Logs
 from keras_squeezenet.training import checkpoints
+from keras_squeezenet.training.callbacks import History
+from keras_squeezenet.training.locks import FolderLock
+from keras_squeezenet.training.runs import Run
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -23,7 +29,14 @@ class Checkpoint(keras.callbacks.Callback):
         broken_images: a dict to which what cannot be read is added, with the reason.
     """
 
-    def __init__(self, folder, history, class_names, warnings=(), broken_images=()):
+    def __init__(
+        self,
+        folder: Path,
+        history: History,
+        class_names: Iterable[str],
+        warnings: Iterable[str] = (),
+        broken_images: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.history = history
@@ -32,7 +45,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.broken_images = broken_images
         self._attempts = files.Attempts("Training goes on; the checkpoints before it stay")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if distributed.rank() != 0:
             return
         with self._attempts.write(f"{self.folder}: the checkpoint of epoch {epoch + 1}"):
@@ -59,12 +72,12 @@ class FolderWatch(keras.callbacks.Callback):
         lock: the `FolderLock` of its folder.
     """
 
-    def __init__(self, run, lock):
+    def __init__(self, run: Run, lock: FolderLock) -> None:
         super().__init__()
         self.run = run
         self.lock = lock
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         # What cannot be written is said by those who write.
         with contextlib.suppress(OSError):
             if distributed.rank() == 0:

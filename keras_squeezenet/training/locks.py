@@ -8,6 +8,7 @@ import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from keras_squeezenet import distributed
 from keras_squeezenet.errors import RunError
@@ -15,7 +16,7 @@ from keras_squeezenet.errors import RunError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # so that `_lock` can ask for it
 
 LOCK_FILE = ".lock"
 # Who was asked to end takes up to `termination.SECONDS_TO_AGREE` to save and end.
@@ -44,19 +45,21 @@ class FolderLock:
         patience: seconds to wait for another process that may be about to end.
     """
 
-    def __init__(self, folder, patience=0.0):
+    def __init__(self, folder: str | Path, patience: float = 0.0) -> None:
         self.path = Path(folder) / LOCK_FILE
         self.patience = patience
-        self._descriptor = None
-        self._holders = set()  # rank 0 of this run, as it wrote itself down, now and before
+        self._descriptor: int | None = None
+        self._holders: set[str] = (
+            set()
+        )  # rank 0 of this run, as it wrote itself down, now and before
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._release()
 
-    def hold(self):
+    def hold(self) -> None:
         """Have rank 0 hold the lock. All ranks call it at once, whenever they have met anew.
 
         The rank 0 that these ranks have lost may be alive, but cut off from them, and hold the
@@ -82,7 +85,7 @@ class FolderLock:
                         ) from None
         self._holders = distributed.broadcast(self._holders)
 
-    def keep(self):
+    def keep(self) -> None:
         """Take the lock, or take it anew if the folder has vanished. On rank 0 only.
 
         Raises:
@@ -90,7 +93,7 @@ class FolderLock:
             OSError: the folder cannot be written.
         """
         had_it = self._descriptor is not None
-        if had_it and _is_file(self._descriptor, self.path):
+        if self._descriptor is not None and _is_file(self._descriptor, self.path):
             return
         self._release()
         end = time.monotonic() + self.patience
@@ -109,7 +112,7 @@ class FolderLock:
         if had_it:
             log.warning("The folder %s had vanished and was made anew", self.path.parent)
 
-    def _try(self):
+    def _try(self) -> bool:
         """Whether nobody else holds the lock; it is then held."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # For writing: NFS gives exclusive locks on no other files.
@@ -134,19 +137,19 @@ class FolderLock:
             os.write(descriptor, holder.encode())
         return True
 
-    def _holder(self):
+    def _holder(self) -> str:
         text = ""
         with contextlib.suppress(OSError, UnicodeDecodeError):
             text = " ".join(self.path.read_text(encoding="utf-8").split())
         return text or "an unknown process"
 
-    def _release(self):
+    def _release(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
-def _lock(descriptor):
+def _lock(descriptor: int) -> bool:
     if fcntl is None:
         return True
     try:
@@ -160,7 +163,7 @@ def _lock(descriptor):
     return True
 
 
-def _is_file(descriptor, path):
+def _is_file(descriptor: int, path: Path) -> bool:
     """Whether an open file is what is at a path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())

@@ -8,20 +8,41 @@ in `Run.state`. Everything that ranks decide together they decide at the same st
 import logging
 import math
 import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from keras_squeezenet import distributed
+from keras_squeezenet.data.augmentation import Augmentation
+from keras_squeezenet.data.dataset import Split
+from keras_squeezenet.distributed.callbacks import Logs
 from keras_squeezenet.distributed.stalls import StallWatch
-from keras_squeezenet.distributed.termination import Terminated
+from keras_squeezenet.distributed.termination import Terminated, TerminationRequest
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.training import divergence
 from keras_squeezenet.training.backtracking import rate_share
-from keras_squeezenet.training.callbacks import DivergedError, check_finite
-from keras_squeezenet.training.fine_tuning import set_rate_share
-from keras_squeezenet.training.stages import compile_model, restore_state, seed_layers
+from keras_squeezenet.training.callbacks import DivergedError, History, check_finite
+from keras_squeezenet.training.fine_tuning import LastLayer, set_rate_share
+from keras_squeezenet.training.runs import Run
+from keras_squeezenet.training.stages import (
+    TrainingStage,
+    compile_model,
+    restore_state,
+    seed_layers,
+)
+
+with from_extra("train"):
+    import tensorflow as tf
+
+if TYPE_CHECKING:
+    from keras_squeezenet.distributed.elastic import Membership
 
 SECONDS_BETWEEN_MEETINGS = 1.0
+
+# Images, labels and the numbers of the examples.
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +75,17 @@ class Loop:
 
     def __init__(
         self,
-        run,
-        model,
-        split,
-        augmentation,
-        history,
-        request,
-        last_layer=None,
-        membership=None,
-        commit_steps=20,
-        look_out=None,
-    ):
+        run: Run,
+        model: keras.Model,
+        split: Split,
+        augmentation: Augmentation | None,
+        history: History,
+        request: TerminationRequest,
+        last_layer: LastLayer | None = None,
+        membership: "Membership[Run] | None" = None,
+        commit_steps: int = 20,
+        look_out: StallWatch | None = None,
+    ) -> None:
         self.run = run
         self.model = model
         self.split = split
@@ -79,11 +100,16 @@ class Loop:
         self.group = run.recipe.training.accumulation_steps
         self.meetings = Meetings()
         self._steps = 0  # of the epoch, since training began or went on
-        self._seen = []
+        self._seen: list[tf.Tensor] = []
         self._metrics = _Metrics()
         self._last_commit = time.perf_counter()
 
-    def train(self, stage, callbacks, verbose=0):
+    def train(
+        self,
+        stage: TrainingStage,
+        callbacks: Sequence[keras.callbacks.Callback],
+        verbose: int | str = 0,
+    ) -> None:
         """Train to the end of a stage.
 
         Args:
@@ -98,7 +124,7 @@ class Loop:
         steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
         self.restore(stage)
         batches = None if stage.head_only else self._batches()
-        callbacks = keras.callbacks.CallbackList(
+        listed = keras.callbacks.CallbackList(
             callbacks,
             add_progbar=verbose != 0,
             model=self.model,
@@ -107,24 +133,24 @@ class Loop:
             steps=steps,
         )
         self.model.stop_training = False
-        callbacks.on_train_begin()
+        listed.on_train_begin()
         while self.run.state.epoch < stage.end and not self.run.state.stopped:
             try:
-                if stage.head_only:
-                    self._fit_last_layer(callbacks)
+                if batches is None:
+                    self._fit_last_layer(listed)
                 else:
-                    self._train_epoch(batches, steps, callbacks)
+                    self._train_epoch(batches, steps, listed)
             except DivergedError as error:
-                kept = self.run.last_checkpoint()
+                path = self.run.last_checkpoint()
                 kept = (
-                    f"The last good checkpoint: {kept}." if kept else "No checkpoint was kept yet."
+                    f"The last good checkpoint: {path}." if path else "No checkpoint was kept yet."
                 )
                 if distributed.rank() == 0:
                     log.warning("%s %s The step that it began at is looked for.", error, kept)
                 raise DivergedError(f"{error} {self._origin(stage)} {kept}") from None
-        callbacks.on_train_end()
+        listed.on_train_end()
 
-    def restore(self, stage):
+    def restore(self, stage: TrainingStage) -> None:
         """Bring the model to the run's state."""
         steps = self.split.steps_per_epoch(self.batch_size, distributed.size())
         compile_model(self.model, stage, steps)
@@ -134,7 +160,7 @@ class Loop:
             set_rate_share(self.model, rate_share(self.run.state.history))
         self.model.make_train_function()
 
-    def _batches(self):
+    def _batches(self) -> Iterator[Batch]:
         """What comes next from the run's state on."""
         ranks, state = distributed.size(), self.run.state
         return iter(
@@ -150,11 +176,11 @@ class Loop:
             )
         )
 
-    def _seed_layers(self, step):
+    def _seed_layers(self, step: int) -> None:
         seed = self.run.recipe.seed, distributed.rank(), self.run.state.epoch
         seed_layers(self.model, seed, step)
 
-    def _origin(self, stage):
+    def _origin(self, stage: TrainingStage) -> str:
         """Where training diverged: step and layer, in a sentence. All ranks find it together.
 
         They train once more from the last commit, looking at every step. It takes up to the time
@@ -193,11 +219,13 @@ class Loop:
             return f"It began at step {step + 1} of {steps} of the epoch, {where}."
         return "A second look found no step that it began at."
 
-    def _steps_left(self):
+    def _steps_left(self) -> int:
         done = self.run.state.examples
         return self.split.steps_per_epoch(self.batch_size, distributed.size(), done)
 
-    def _train_epoch(self, batches, steps, callbacks):
+    def _train_epoch(
+        self, batches: Iterator[Batch], steps: int, callbacks: keras.callbacks.CallbackList
+    ) -> None:
         epoch = self.run.state.epoch
         left = self._steps_left()
         callbacks.on_epoch_begin(epoch)
@@ -220,10 +248,11 @@ class Loop:
         self.commit()
         self._end_epoch(callbacks)
 
-    def _fit_last_layer(self, callbacks):
+    def _fit_last_layer(self, callbacks: keras.callbacks.CallbackList) -> None:
         """An epoch of the last layer alone."""
         callbacks.on_epoch_begin(self.run.state.epoch)
         if not self.run.state.examples:  # else it was left in validation
+            assert self.last_layer is not None  # of a run with such a stage
             started = time.perf_counter()
             weights, indices, metrics = self.last_layer.fit(
                 self.run.state.weights, after_batch=self.meet_when_due
@@ -240,7 +269,7 @@ class Loop:
             )
         self._end_epoch(callbacks, learning_rate=0.0)
 
-    def _end_epoch(self, callbacks, **logs):
+    def _end_epoch(self, callbacks: keras.callbacks.CallbackList, **logs: float) -> None:
         state = self.run.state
         logs |= state.metrics | {
             "seconds": state.seconds,
@@ -255,7 +284,7 @@ class Loop:
             stopped=self.model.stop_training,
         )
 
-    def _between_steps(self, steps_left):
+    def _between_steps(self, steps_left: int) -> None:
         self._steps += 1
         if self._steps % self.group:
             return
@@ -263,7 +292,7 @@ class Loop:
             self.commit()
         self.meet_when_due()
 
-    def meet_when_due(self):
+    def meet_when_due(self) -> None:
         """Count a step, of training or validation, and meet the other ranks if it is time to.
 
         Raises:
@@ -292,10 +321,10 @@ class Loop:
         # In an elastic run the others go on, and will find this one gone.
         if self.request.received or (someone_ends and not self.membership):
             raise Terminated
-        if someone_was_told:
+        if someone_was_told and self.membership is not None:
             self.membership.renew()
 
-    def commit(self):
+    def commit(self) -> None:
         """Agree with the other ranks on what the epoch was trained on, and keep it in memory.
 
         Raises:
@@ -335,12 +364,14 @@ class _Metrics:
         diverged: whether the loss, or what is left of it, says that training is lost.
     """
 
-    def __init__(self):
-        self._sums, self._counted = {}, 0  # before the last step that was skipped
-        self._means, self._since = {}, 0  # since then
+    def __init__(self) -> None:
+        self._sums: Logs = {}  # before the last step that was skipped
+        self._counted = 0
+        self._means: Logs = {}  # since then
+        self._since = 0
         self.diverged = False
 
-    def after_step(self, model, logs, examples):
+    def after_step(self, model: keras.Model, logs: Logs, examples: int) -> Logs:
         """What Keras says after a step; as it was before, if the step was skipped."""
         if not divergence.scales_loss(model.optimizer):
             self.diverged = not math.isfinite(logs["loss"])
@@ -359,14 +390,14 @@ class _Metrics:
             return {name: total / self._counted for name, total in self._sums.items()}
         return dict.fromkeys(logs, 0.0 if not self.diverged else math.nan)
 
-    def means(self, model):
+    def means(self, model: keras.Model) -> Logs:
         """Mean of each metric over the examples of the steps that were not skipped."""
         if not self._counted:
             return {name: float(mean) for name, mean in model.get_metrics_result().items()}
         counted = self._counted + self._since
         return {name: total / counted for name, total in self._totals().items()}
 
-    def _totals(self):
+    def _totals(self) -> Logs:
         names = {**self._sums, **self._means}
         return {
             name: self._sums.get(name, 0.0) + float(self._means.get(name, 0.0)) * self._since
@@ -377,12 +408,12 @@ class _Metrics:
 class Meetings:
     """The steps after which ranks meet, the same on all ranks: about one in a second."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._steps = 0  # since the last meeting
         self._interval = 1
         self._started = time.perf_counter()
 
-    def step(self, *flags):
+    def step(self, *flags: bool) -> list[bool] | None:
         """Count a step.
 
         Args:

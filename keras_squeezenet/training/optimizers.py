@@ -5,10 +5,11 @@ import math
 import keras
 from keras.optimizers import schedules
 
+from keras_squeezenet.training.recipe import OptimizerSection, Recipe
 from keras_squeezenet.training.schedules import WarmUp
 
 
-def build_optimizer(recipe, steps_per_epoch, ranks):
+def build_optimizer(recipe: Recipe, steps_per_epoch: int, ranks: int) -> keras.optimizers.Optimizer:
     """The optimizer of a recipe, with its schedule and with weight decay on kernels only.
 
     Args:
@@ -49,7 +50,9 @@ def build_optimizer(recipe, steps_per_epoch, ranks):
     return optimizer
 
 
-def learning_rate_schedule(section, updates_per_epoch, epochs, ranks):
+def learning_rate_schedule(
+    section: OptimizerSection, updates_per_epoch: int, epochs: int, ranks: int
+) -> schedules.LearningRateSchedule:
     """The rate as a function of the number of updates, scaled by ranks, after a warm-up.
 
     The schedule spans all epochs and the warm-up multiplies its beginning by a line from 0 to 1
@@ -76,7 +79,7 @@ def learning_rate_schedule(section, updates_per_epoch, epochs, ranks):
     return WarmUp(schedule, round(section.warmup_epochs * updates_per_epoch))
 
 
-def updates_per_epoch(recipe, steps_per_epoch):
+def updates_per_epoch(recipe: Recipe, steps_per_epoch: int) -> int:
     """How often an epoch changes the weights: once for each group of steps, the last one included,
     whole or not."""
     return math.ceil(steps_per_epoch / recipe.training.accumulation_steps)

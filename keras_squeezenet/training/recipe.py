@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from keras_squeezenet.extras import from_extra
 from keras_squeezenet.settings import (
@@ -62,25 +63,25 @@ class ModelSection(Section):
 
     @field_validator("version", mode="before")
     @classmethod
-    def _version_as_text(cls, value):
+    def _version_as_text(cls, value: object) -> object:
         # YAML reads 1.0 without quotes as a number.
         return str(value) if isinstance(value, float) else value
 
     @model_validator(mode="after")
-    def _one_architecture(self):
+    def _one_architecture(self) -> Self:
         # By value: a recipe that a run wrote down names every default.
         if self.metaparameters is not None and (self.version, self.bypass) != ("1.1", None):
             raise ValueError("give either metaparameters or version and bypass")
         return self
 
     @model_validator(mode="after")
-    def _normalization_from_nothing(self):
+    def _normalization_from_nothing(self) -> Self:
         if self.batch_normalization and self.weights is not None:
             raise ValueError("batch_normalization goes with weights: null")
         return self
 
     @property
-    def kept(self):
+    def kept(self) -> Self:
         """The network that a run leaves, where this is the one that it trains."""
         return self.model_copy(update={"batch_normalization": False})
 
@@ -114,7 +115,7 @@ class OptimizerSection(Section):
     averaging: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
-    def _fitting_keys(self):
+    def _fitting_keys(self) -> Self:
         if self.nesterov and self.name != "sgd":
             raise ValueError("nesterov goes with name: sgd")
         if (self.schedule == "step") != bool(self.step_epochs):
@@ -159,14 +160,17 @@ class TrainingSection(Section):
     jit_compile: bool = False
 
     @model_validator(mode="after")
-    def _one_batch_size(self):
+    def _one_batch_size(self) -> Self:
         if (self.batch_size is None) == (self.global_batch_size is None):
             raise ValueError("give either batch_size or global_batch_size")
         return self
 
-    def local_batch_size(self, ranks):
+    def local_batch_size(self, ranks: int) -> int:
         """Images in a step of each of so many ranks."""
-        return self.batch_size or max(1, self.global_batch_size // ranks)
+        if self.batch_size is not None:
+            return self.batch_size
+        assert self.global_batch_size is not None  # see `_one_batch_size`
+        return max(1, self.global_batch_size // ranks)
 
 
 class Recipe(Section):
@@ -181,7 +185,7 @@ class Recipe(Section):
     training: TrainingSection
 
     @model_validator(mode="after")
-    def _fine_tuning_fits(self):
+    def _fine_tuning_fits(self) -> Self:
         if self.fine_tuning is None:
             return self
         if self.model.weights is None:
@@ -193,13 +197,13 @@ class Recipe(Section):
         return self
 
     @property
-    def keeps_best(self):
+    def keeps_best(self) -> bool:
         """Whether the result has the weights of the best epoch."""
         if self.training.keep is None:
             return bool(self.training.early_stopping or self.fine_tuning)
         return self.training.keep == "best"
 
-    def for_images(self, count):
+    def for_images(self, count: int) -> Self:
         """This recipe for a training set of so many images.
 
         `epochs` are as `max_images` says. A `global_batch_size` is such that an epoch has some
@@ -219,11 +223,11 @@ class Recipe(Section):
         training = training.model_copy(update=update)
         return self.model_copy(update={"training": training, "optimizer": optimizer})
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
     @property
-    def digest(self):
+    def digest(self) -> str:
         """Eight characters that other settings change; not another name, seed or place of data.
 
         Tables of results have it, so that rows are known to be of a recipe as it is now.
@@ -235,7 +239,9 @@ class Recipe(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def load_recipe(path, settings=(), folder=None):
+def load_recipe(
+    path: str | Path, settings: Iterable[str] = (), folder: str | Path | None = None
+) -> Recipe:
     """Read a recipe.
 
     Args:
@@ -254,7 +260,7 @@ def load_recipe(path, settings=(), folder=None):
     return check_recipe(Recipe, read_values(path), settings, path)
 
 
-def _recipe_by_name(name, folder):
+def _recipe_by_name(name: str, folder: str | Path) -> Path:
     paths = {path.stem: path for path in sorted(Path(folder).glob("*.yaml"))}
     if name not in paths:
         names = ", ".join(paths)
@@ -262,7 +268,7 @@ def _recipe_by_name(name, folder):
     return paths[name]
 
 
-def load_recipe_of_run(path):
+def load_recipe_of_run(path: str | Path) -> Recipe:
     """Read the recipe that a run wrote down, be it with an earlier release.
 
     A section with `RETIRED_KEYS` is left out: what the run was trained on, and its network, are
@@ -283,12 +289,12 @@ def load_recipe_of_run(path):
     return check_recipe(Recipe, values, source=path)
 
 
-def has_retired_keys(path):
+def has_retired_keys(path: str | Path) -> bool:
     """Whether a recipe asks for something that no longer is."""
     return bool(_retired_sections(read_values(path)))
 
 
-def _retired_sections(values):
+def _retired_sections(values: Mapping[str, Any]) -> list[str]:
     return [
         section
         for section, keys in RETIRED_KEYS.items()

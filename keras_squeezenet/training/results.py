@@ -8,8 +8,11 @@ import importlib.metadata
 import json
 import platform
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from keras_squeezenet import files, machine
@@ -28,12 +31,24 @@ from keras_squeezenet.training.runs import (
     METRICS_FILE,
     MODEL_FILE,
     RECIPE_FILE,
+    Run,
 )
+from keras_squeezenet.training.state import Row
+
+if TYPE_CHECKING:
+    from keras_squeezenet.data.dataset import Dataset, Split
 
 VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
 
 
-def write_metrics(run, model, dataset, measured, history, equal_ranks):
+def write_metrics(
+    run: Run,
+    model: keras.Model,
+    dataset: "Dataset",
+    measured: evaluation.Evaluation,
+    history: Sequence[Row],
+    equal_ranks: int,
+) -> None:
     """Write metrics.json.
 
     Args:
@@ -87,12 +102,18 @@ def write_metrics(run, model, dataset, measured, history, equal_ranks):
     files.write_json(run.folder / METRICS_FILE, metrics)
 
 
-def read_metrics(folder):
+def read_metrics(folder: str | Path) -> dict[str, Any]:
     """What `write_metrics` wrote into a run's folder: a dict."""
     return json.loads((Path(folder) / METRICS_FILE).read_text(encoding="utf-8"))
 
 
-def draw(folder, history, measured, predictions, split):
+def draw(
+    folder: str | Path,
+    history: Sequence[Row],
+    measured: evaluation.Evaluation,
+    predictions: evaluation.Predictions,
+    split: "Split",
+) -> Path:
     """Make the pictures and the page of a run from what was measured.
 
     Args:
@@ -112,7 +133,9 @@ def draw(folder, history, measured, predictions, split):
     return report.write_report(folder)
 
 
-def renew_report(folder, say=print):
+def renew_report(
+    folder: str | Path, say: Callable[[str], object] = print
+) -> tuple[Path, list[dict[str, Any]]]:
     """Measure every model file in a run's folder on its validation images; renew the report.
 
     Args:
@@ -138,6 +161,7 @@ def renew_report(folder, say=print):
             predictions = evaluation.predict_batches(
                 classifier.predict, dataset.val.indexed_val_batches(32)
             )
+        assert predictions is not None  # there are some; where none can be read is a DataError
         measured = evaluation.evaluate_predictions(predictions, dataset.class_names)
         say(f"{path.name}: top-1 {measured.top1:.4f}")
         rows.append(_file_row(path, measured))
@@ -150,7 +174,7 @@ def renew_report(folder, say=print):
     return draw(folder, history, *of_the_model, dataset.val), rows
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in VERSIONED_PACKAGES:
@@ -159,7 +183,7 @@ def versions():
     return found
 
 
-def _file_row(path, measured):
+def _file_row(path: Path, measured: evaluation.Evaluation) -> dict[str, Any]:
     return {
         "name": path.name,
         "bytes": path.stat().st_size,

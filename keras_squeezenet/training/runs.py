@@ -21,9 +21,11 @@ import contextlib
 import json
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,9 +38,10 @@ from keras_squeezenet.network.keras_files import save_and_read_back
 from keras_squeezenet.training import checkpoints
 from keras_squeezenet.training.averaging import averaged_weights, kept_weights
 from keras_squeezenet.training.callbacks import has_waited
-from keras_squeezenet.training.recipe import has_retired_keys, load_recipe
+from keras_squeezenet.training.checkpoints import CheckpointFields
+from keras_squeezenet.training.recipe import Recipe, has_retired_keys, load_recipe
 from keras_squeezenet.training.stages import stages_of
-from keras_squeezenet.training.state import TrainingState
+from keras_squeezenet.training.state import Part, TrainingState
 
 MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
@@ -75,13 +78,21 @@ class Run:
             other classes, or what it holds is damaged.
     """
 
-    def __init__(self, folder, recipe, class_names, resume=False, journal=False):
+    state: TrainingState
+
+    def __init__(
+        self,
+        folder: str | Path,
+        recipe: Recipe,
+        class_names: Iterable[str],
+        resume: bool = False,
+        journal: bool = False,
+    ) -> None:
         self.folder = Path(folder)
         self.checkpoints = self.folder / "checkpoints"
         self.recipe = recipe
         self.class_names = list(class_names)
         self.journal = journal
-        self.state = None
         self.started = datetime.now(UTC)
         checkpoint, finished = None, False
         with distributed.together():
@@ -90,7 +101,7 @@ class Run:
         checkpoint, self.finished = distributed.gather((checkpoint, finished))[0]
         self._take(checkpoint)
 
-    def _take(self, checkpoint):
+    def _take(self, checkpoint: CheckpointFields | None) -> None:
         """Stand where a checkpoint says, or at the beginning if it is None."""
         self._checkpoint = checkpoint
         self.epoch = checkpoint["epoch"] if checkpoint else 0
@@ -98,7 +109,7 @@ class Run:
         self.warnings = list((checkpoint or {}).get("warnings", ()))
         self.broken_images = dict((checkpoint or {}).get("broken_images", {}))
 
-    def _open(self, resume):
+    def _open(self, resume: bool) -> tuple[CheckpointFields | None, bool]:
         """(checkpoint or None, whether the run is finished)."""
         checkpoint, finished = None, False
         results = [self.folder / name for name in RESULTS]
@@ -138,14 +149,14 @@ class Run:
         self._write_recipe()
         return checkpoint, finished
 
-    def _write_recipe(self):
+    def _write_recipe(self) -> None:
         # With its data in a spelling that holds in every working directory.
         source = resolved(self.recipe.data.source)
         data = self.recipe.data.model_copy(update={"source": source})
         recipe = self.recipe.model_copy(update={"data": data})
         files.write_text(self.folder / RECIPE_FILE, recipe.to_yaml())
 
-    def _check_same_recipe(self):
+    def _check_same_recipe(self) -> bool:
         """Whether the recipe asks for another length than before; anything else has to be equal."""
         path = self.folder / RECIPE_FILE
         if has_retired_keys(path):
@@ -167,7 +178,7 @@ class Run:
             changed = True
         return changed
 
-    def _is_same_source(self, old, new):
+    def _is_same_source(self, old: str, new: str) -> bool:
         """Whether both are one data set, or the first was moved; its classes are compared later."""
         if is_same_source(old, new):
             return True
@@ -176,7 +187,7 @@ class Run:
             log.warning("The run's data, %s, are no longer there. It goes on with %s", old, new)
         return is_gone
 
-    def _check_length(self, checkpoint):
+    def _check_length(self, checkpoint: CheckpointFields | None) -> None:
         if checkpoint is None:
             return
         begun = checkpoint["epoch"] + ("within_epoch" in checkpoint)
@@ -186,7 +197,7 @@ class Run:
                 f"Received: training.epochs={self.recipe.training.epochs}"
             )
 
-    def _check_same_classes(self, checkpoint):
+    def _check_same_classes(self, checkpoint: CheckpointFields) -> None:
         before = checkpoint.get("class_names")
         if before != self.class_names:
             raise RunError(
@@ -194,7 +205,7 @@ class Run:
                 f"Received: {self.class_names}"
             )
 
-    def begin(self, model, examples):
+    def begin(self, model: keras.Model, examples: int) -> None:
         """Set `state` to the last checkpoint's, or to a beginning with the model's weights.
 
         On rank 0 alone it is what training goes on from; hand it on to the others.
@@ -214,16 +225,16 @@ class Run:
             self.checkpoints, self._checkpoint, model, examples
         )
         self._take(checkpoint)  # perhaps the one before
-        self.state = replace(state, stopped=self._has_stopped())
+        self.state = replace(state, stopped=self._has_stopped(checkpoint))
 
-    def _has_stopped(self):
+    def _has_stopped(self, checkpoint: CheckpointFields) -> bool:
         """Whether training ended early before the checkpoint; the oldest ones do not say so."""
-        checkpoint, patience = self._checkpoint, self.recipe.training.early_stopping
+        patience = self.recipe.training.early_stopping
         if "stopped" in checkpoint or "within_epoch" in checkpoint or not patience:
             return bool(checkpoint.get("stopped", False))
         return has_waited(checkpoint["history"], patience, stages_of(self.recipe)[-1].start)
 
-    def last_checkpoint(self):
+    def last_checkpoint(self) -> Path | None:
         """Path of the last whole checkpoint's model, or None; rank 0 says it to all."""
         path = None
         if distributed.rank() == 0:
@@ -232,7 +243,7 @@ class Run:
                     path = self.checkpoints / checkpoint["last"]
         return distributed.broadcast(path)
 
-    def save_within_epoch(self, model, ending=True):
+    def save_within_epoch(self, model: keras.Model, ending: bool = True) -> None:
         """Save `state` by way of a model of its stage, which is set back to it. On rank 0 only.
 
         At the beginning of an epoch there is nothing to save that `Checkpoint` has not.
@@ -266,12 +277,12 @@ class Run:
                 ) from None
             log.warning("%s. Training goes on", message)
 
-    def made_anew(self):
+    def made_anew(self) -> None:
         """Write what only a beginning writes, should the folder have been removed. On rank 0."""
         if not (self.folder / RECIPE_FILE).exists():
             self._write_recipe()
 
-    def keep_journal(self, parts):
+    def keep_journal(self, parts: Sequence[Part]) -> None:
         """Note a commit, if a journal was asked for; rank 0 writes it.
 
         A run that goes back writes on from there: a line takes the place of all earlier ones that
@@ -296,7 +307,7 @@ class Run:
             log.warning("%s ends here: %s. Training goes on", path, error.strerror or error)
             self.journal = False
 
-    def restore_best(self, model):
+    def restore_best(self, model: keras.Model) -> None:
         """Give a model the weights that are kept of the best epoch that was saved. On rank 0 only.
 
         If none can be read, it keeps those that it has.
@@ -310,7 +321,7 @@ class Run:
         if best is not None:
             model.set_weights(kept_weights(best))
 
-    def averaged_weights_of(self, epoch):
+    def averaged_weights_of(self, epoch: int) -> list[np.ndarray] | None:
         """The `averaged_weights` after an epoch, or None if they cannot be read.
 
         None also on other ranks than 0.
@@ -321,7 +332,7 @@ class Run:
         )
         return None if model is None else averaged_weights(model)
 
-    def _model_in_training(self, find, otherwise):
+    def _model_in_training(self, find: Callable[[], Path], otherwise: str) -> keras.Model | None:
         """The model of a path; None, and a line that says what happens, if it is gone."""
         if distributed.rank() != 0:
             return None
@@ -331,7 +342,7 @@ class Run:
             log.warning("%s, for the best one's are gone: %s", otherwise, one_line(error))
             return None
 
-    def save_model(self, model):
+    def save_model(self, model: keras.Model) -> Path:
         """Write a model, and read it back to see that it is the same."""
         path = self.folder / MODEL_FILE
         save_and_read_back(model, path)
@@ -339,7 +350,9 @@ class Run:
         return path
 
 
-def _differences(before, now, section=""):
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], section: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
     """(name as `--set` gives it, old value, new value) of what differs in two recipes.
 
     A section or a key that one of them has not is None there.

@@ -12,6 +12,7 @@ from keras_squeezenet.training.fine_tuning import scale_rates
 from keras_squeezenet.training.losses import SmoothedCrossentropy
 from keras_squeezenet.training.optimizers import build_optimizer, updates_per_epoch
 from keras_squeezenet.training.recipe import Recipe
+from keras_squeezenet.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TrainingStage:
     head_only: bool = False
 
 
-def stages_of(recipe):
+def stages_of(recipe: Recipe) -> list[TrainingStage]:
     """The stages of a run: with `fine_tuning` an epoch of the last layer, then all; else all."""
     epochs = recipe.training.epochs
     if recipe.fine_tuning is None:
@@ -43,7 +44,7 @@ def stages_of(recipe):
     ]
 
 
-def compile_model(model, stage, steps_per_epoch):
+def compile_model(model: keras.Model, stage: TrainingStage, steps_per_epoch: int) -> None:
     """Prepare a model for a stage: what learns, the optimizer over all ranks, loss and accuracy.
 
     Raises:
@@ -77,7 +78,13 @@ def compile_model(model, stage, steps_per_epoch):
     )
 
 
-def restore_state(model, state, stage, steps_per_epoch, examples_per_step):
+def restore_state(
+    model: keras.Model,
+    state: TrainingState,
+    stage: TrainingStage,
+    steps_per_epoch: int,
+    examples_per_step: int,
+) -> None:
     """Give a model that was compiled for a stage the weights and the optimizer of a state.
 
     At the beginning of a stage the optimizer is new. On another number of ranks than before, its
@@ -95,16 +102,18 @@ def restore_state(model, state, stage, steps_per_epoch, examples_per_step):
         model.optimizer.build(model.trainable_variables)
     if state.epoch < stage.start or (state.epoch, state.examples) == (stage.start, 0):
         return
-    for variable, value in zip(model.optimizer.variables, state.optimizer, strict=True):
+    for variable, value in zip(model.optimizer.variables, state.optimizer or (), strict=True):
         variable.assign(value)
     if state.ranks != distributed.size():
         group = stage.recipe.training.accumulation_steps
-        updates = (state.epoch - stage.start) * updates_per_epoch(stage.recipe, steps_per_epoch)
+        updates: float = (state.epoch - stage.start) * updates_per_epoch(
+            stage.recipe, steps_per_epoch
+        )
         updates += state.examples / examples_per_step / group
         model.optimizer.iterations.assign(round(updates))
 
 
-def seed_layers(model, seed, step=0):
+def seed_layers(model: keras.Model, seed: tuple[int, ...], step: int = 0) -> None:
     """Have layers that draw at random, such as dropout, draw what a seed says.
 
     Args:
@@ -124,7 +133,7 @@ def seed_layers(model, seed, step=0):
         state.assign(np.array([drawn, step], "int64"))
 
 
-def compile_for_validation(model, recipe):
+def compile_for_validation(model: keras.Model, recipe: Recipe) -> None:
     """Let a model measure the recipe's loss and the accuracy; it learns nothing."""
     model.compile(
         loss=SmoothedCrossentropy(recipe.training.label_smoothing),

@@ -1,8 +1,15 @@
 """What a training run goes on from: agreed by all ranks at a commit, and outliving any of them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
+
+# Of the history, an epoch: its number and the number of ranks, and metrics by name.
+Row = dict[str, Any]
+# What a rank trained on: the indices of the examples, and the sums of its metrics over them.
+Part = tuple[np.ndarray, dict[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +39,23 @@ class TrainingState:
     examples: int = 0
     metric_sums: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    history: tuple[dict, ...] = field(default=(), repr=False)
+    history: tuple[Row, ...] = field(default=(), repr=False)
     stopped: bool = False
     commits: int = 0
 
     @property
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         """Mean of each training metric over the epoch's examples so far."""
         return {name: value / self.examples for name, value in self.metric_sums.items()}
 
-    def after_steps(self, parts, weights, optimizer, ranks, seconds):
+    def after_steps(
+        self,
+        parts: Iterable[Part],
+        weights: Iterable[np.ndarray],
+        optimizer: Iterable[np.ndarray],
+        ranks: int,
+        seconds: float,
+    ) -> Self:
         """The state after more steps of the epoch.
 
         Args:
@@ -68,7 +82,13 @@ class TrainingState:
             commits=self.commits + 1,
         )
 
-    def after_epoch(self, history, weights, optimizer, stopped=False):
+    def after_epoch(
+        self,
+        history: Iterable[Row],
+        weights: Iterable[np.ndarray],
+        optimizer: Iterable[np.ndarray],
+        stopped: bool = False,
+    ) -> Self:
         """The state at the beginning of the next epoch; `history` has a row more."""
         return replace(
             self,

@@ -7,13 +7,15 @@ itself, and a network of a wanted size is one of some price (Lagrangian bit allo
 Gersho, 1988).
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from keras_squeezenet.compression.without_training.calibration import batches, pieces, run
-from keras_squeezenet.compression.without_training.reconstruction import entropy_bits
+from keras_squeezenet.compression.without_training.reconstruction import Layer, entropy_bits
+from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.graph import convolutions_of
 
 # Steps relative to the root mean square of a kernel, from coarse to fine.
@@ -41,7 +43,11 @@ class Measured:
     divergence: float
 
 
-def rate_weight(layer, step):
+# Of one layer, from coarse to fine.
+Curve = list[Measured]
+
+
+def rate_weight(layer: Layer, step: float) -> float:
     """What a bit may cost in `Layer.assign`, for a grid with this step.
 
     Where the grid is fine, distortion is stiffness·step²/12 and falls by a factor of 4 with each
@@ -51,13 +57,18 @@ def rate_weight(layer, step):
     return RATE_SHARE * 2 * np.log(2) * layer.stiffness * step**2 / 12
 
 
-def grid(layer, step):
+def grid(layer: Layer, step: float) -> np.ndarray:
     """The multiples of `step` that a layer's weights may need, float64, ascending."""
     reach = int(np.ceil(np.abs(layer.kernel).max() / step)) + 2
     return step * np.arange(-reach, reach + 1)
 
 
-def measure_layers(model, layers, images, progress=None):
+def measure_layers(
+    model: keras.Model,
+    layers: Mapping[str, Layer],
+    images: np.ndarray,
+    progress: Callable[[str], object] | None = None,
+) -> dict[str, Curve]:
     """Round each layer alone, in steps of several sizes.
 
     Args:
@@ -70,7 +81,7 @@ def measure_layers(model, layers, images, progress=None):
         A dict from name to a list of `Measured`, from coarse to fine.
     """
     curves = {}
-    inputs = batches(images)
+    inputs: Sequence[Tensor] = batches(images)
     runs = pieces(model)
     expected = log_probabilities(model, _tail(runs, inputs))
     for index, piece in enumerate(runs):
@@ -82,7 +93,7 @@ def measure_layers(model, layers, images, progress=None):
     return curves
 
 
-def allocate(curves, price):
+def allocate(curves: Mapping[str, Curve], price: float) -> dict[str, float]:
     """The step of each layer that is best at a price per bit.
 
     Args:
@@ -95,25 +106,32 @@ def allocate(curves, price):
     return {name: _best_step(curve, price) for name, curve in curves.items()}
 
 
-def divergence(expected, logarithms):
+def divergence(expected: np.ndarray, logarithms: np.ndarray) -> float:
     """Mean Kullback-Leibler divergence in nats; both are log-probabilities `[images, classes]`."""
     return float((np.exp(expected) * (expected - logarithms)).sum(axis=1).mean())
 
 
-def log_probabilities(model, outputs):
+def log_probabilities(model: keras.Model, outputs: Sequence[Tensor]) -> np.ndarray:
     """Logarithms of the probabilities in a classifier's outputs, a list of batches."""
-    outputs = np.concatenate([keras.ops.convert_to_numpy(batch) for batch in outputs])
+    every = np.concatenate([keras.ops.convert_to_numpy(batch) for batch in outputs])
     if model.layers[-1].activation is keras.activations.softmax:
-        return np.log(np.maximum(outputs, _SMALLEST))
-    shifted = outputs - outputs.max(axis=1, keepdims=True)
+        return np.log(np.maximum(every, _SMALLEST))
+    shifted = every - every.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def _curve(model, convolution, layer, runs, inputs, expected):
+def _curve(
+    model: keras.Model,
+    convolution: keras.layers.Conv2D,
+    layer: Layer,
+    runs: Sequence[Sequence[keras.layers.Layer]],
+    inputs: Sequence[Tensor],
+    expected: np.ndarray,
+) -> Curve:
     kernel = convolution.kernel.numpy()
     bias = convolution.bias.numpy()
     scale = float(np.sqrt(np.mean(kernel.astype(np.float64) ** 2))) or 1.0
-    curve = []
+    curve: Curve = []
     try:
         for relative in RELATIVE_STEPS:
             step = relative * scale
@@ -133,7 +151,7 @@ def _curve(model, convolution, layer, runs, inputs, expected):
     return curve
 
 
-def _best_step(curve, price):
+def _best_step(curve: Curve, price: float) -> float:
     order = np.arange(len(curve))
     fine = np.linspace(0, len(curve) - 1, (len(curve) - 1) * POINTS_BETWEEN + 1)
     # A finer step is never worse; where it seemed so, the images were too few to tell.
@@ -144,7 +162,9 @@ def _best_step(curve, price):
     return float(np.exp(steps[(np.exp(logarithm) + price * bits).argmin()]))
 
 
-def _tail(runs, inputs):
+def _tail(
+    runs: Sequence[Sequence[keras.layers.Layer]], inputs: Sequence[Tensor]
+) -> Sequence[Tensor]:
     for layers in runs:
         inputs = [run(layers, batch) for batch in inputs]
     return inputs

@@ -5,14 +5,18 @@ and the one that is being compressed, can be walked through side by side, a piec
 the images between two pieces in memory.
 """
 
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_squeezenet.compression.without_training.reconstruction import Moments
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.graph import infer
 from keras_squeezenet.network.layers import Fire
 
@@ -32,12 +36,13 @@ class Site:
     name: str
     original: keras.layers.Conv2D
     copy: keras.layers.Conv2D
-    original_inputs: list
-    copy_inputs: list
+    original_inputs: list[Tensor]
+    copy_inputs: list[Tensor]
 
-    def moments(self):
+    def moments(self) -> Moments:
         """`Moments` per image, summed over the positions of the kernel."""
-        own = cross = 0.0
+        size = 1 + math.prod(self.copy.kernel.shape[:-1])
+        own, cross = np.zeros((size, size)), np.zeros((size, size))
         images = 0
         same = self.original_inputs is self.copy_inputs
         for before, after in zip(self.original_inputs, self.copy_inputs, strict=True):
@@ -49,7 +54,7 @@ class Site:
         return Moments(own / images, None if same else cross / images)
 
 
-def patches(inputs, convolution):
+def patches(inputs: Tensor, convolution: keras.layers.Conv2D) -> NDArray[np.float32]:
     """What a convolution multiplies its kernel with, and a 1 for its bias.
 
     Args:
@@ -73,7 +78,7 @@ def patches(inputs, convolution):
     return np.concatenate([found, np.ones((len(found), 1), np.float32)], axis=1)
 
 
-def sites(original, copy, images):
+def sites(original: keras.Model, copy: keras.Model, images: np.ndarray) -> Iterator[Site]:
     """Every convolution in the order in which an image meets it.
 
     The copy's convolution may be changed before the next site is asked for: what comes after it
@@ -103,7 +108,7 @@ def sites(original, copy, images):
         after = before if same else [run(copied, batch) for batch in taken]
 
 
-def batches(images):
+def batches(images: np.ndarray) -> list[Tensor]:
     """Tensors of `BATCH` images each, the last of fewer."""
     if not len(images):
         raise InputError("`images` must hold one image or more. Received: none")
@@ -111,12 +116,12 @@ def batches(images):
     return [ops.convert_to_tensor(images[start : start + BATCH]) for start in starts]
 
 
-def pieces(model):
+def pieces(model: keras.Model) -> list[list[keras.layers.Layer]]:
     """The model's layers in runs, each of which begins with the only one that has weights.
 
     The layers before the first of those, if any, are a run of their own.
     """
-    runs = []
+    runs: list[list[keras.layers.Layer]] = []
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
@@ -126,17 +131,19 @@ def pieces(model):
     return runs
 
 
-def run(layers, batch):
+def run(layers: Iterable[keras.layers.Layer], batch: Tensor) -> Tensor:
     """A batch through layers one after the other, as in inference."""
     for layer in layers:
         batch = infer(layer, batch)
     return batch
 
 
-def _fire_sites(fire, copy, before, after):
+def _fire_sites(
+    fire: Fire, copy: Fire, before: list[Tensor], after: list[Tensor]
+) -> Iterator[Site]:
     parts = {part.name: part for part in copy.convolutions}
 
-    def site(part, *inputs):
+    def site(part: keras.layers.Conv2D, *inputs: list[Tensor]) -> Site:
         return Site(f"{fire.name}_{part.name}", part, parts[part.name], *inputs)
 
     if fire.bypass1x1 is not None:

@@ -4,6 +4,7 @@ Source: Han et al., "Deep Compression", arXiv 1510.00149, section 3.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import InputError
@@ -13,7 +14,7 @@ MAX_BITS = 16
 MAX_ITERATIONS = 300
 
 
-def share_values(array, bits, importance=None):
+def share_values(array: ArrayLike, bits: int, importance: ArrayLike | None = None) -> SharedValues:
     """The nearest array of at most 2**bits distinct values. Zeros stay zero.
 
     Args:
@@ -48,7 +49,7 @@ def share_values(array, bits, importance=None):
     return SharedValues.of(shared)
 
 
-def nearest_values(array, shared):
+def nearest_values(array: np.ndarray, shared: SharedValues) -> SharedValues:
     """An array in the values of another of its shape; what is 0 there stays 0 where 0 is a value.
 
     Args:
@@ -63,7 +64,7 @@ def nearest_values(array, shared):
     return SharedValues(np.where(pruned, shared.codes, codes), shared.codebook)
 
 
-def k_means(values, clusters, importance):
+def k_means(values: np.ndarray, clusters: int, importance: np.ndarray) -> NDArray[np.float64]:
     """Lloyd's algorithm on a line, from evenly spaced centroids ("linear" in section 3.2).
 
     Args:
@@ -91,5 +92,5 @@ def k_means(values, clusters, importance):
     return np.unique(centroids)
 
 
-def _nearest(values, centroids):
+def _nearest(values: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values)

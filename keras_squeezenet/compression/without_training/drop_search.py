@@ -1,7 +1,11 @@
 """The smallest file of a network that answers nearly as well: a search over the price of a bit."""
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import keras
+import numpy as np
 
 from keras_squeezenet import sqz
 from keras_squeezenet.compression.without_training.post_training import PRICES, Rounding
@@ -24,7 +28,18 @@ class _Tried:
     fits: bool
 
 
-def fit_to_drop(model, images, drop_of, max_drop, *, progress=None):
+# Gives the network at the logarithm of a price.
+Attempt = Callable[[float], _Tried]
+
+
+def fit_to_drop(
+    model: keras.Model,
+    images: np.ndarray,
+    drop_of: Callable[[CompressedNetwork], float],
+    max_drop: float,
+    *,
+    progress: Callable[[str], object] | None = None,
+) -> CompressedNetwork:
     """Round a trained network as coarsely as its answers allow.
 
     The search goes on from 1.5 bits a weight, in growing steps, to where the answer changes, and
@@ -51,7 +66,7 @@ def fit_to_drop(model, images, drop_of, max_drop, *, progress=None):
     start = math.log(rounding.price_for(START * bytes_per_bit))
     finest = math.log(rounding.price_for(FINEST * bytes_per_bit))
 
-    def attempt(logarithm):
+    def attempt(logarithm: float) -> _Tried:
         price = math.exp(logarithm)
         network = rounding.network(price)
         size, drop = len(sqz.encode(network)), drop_of(network)
@@ -76,7 +91,7 @@ def fit_to_drop(model, images, drop_of, max_drop, *, progress=None):
     return min(fitting, key=lambda found: found.size).network
 
 
-def _coarser_while_it_fits(tried, attempt, coarsest):
+def _coarser_while_it_fits(tried: list[_Tried], attempt: Attempt, coarsest: float) -> None:
     step = STEP
     while tried[-1].logarithm < coarsest:
         tried.append(attempt(min(tried[-1].logarithm + step, coarsest)))
@@ -85,14 +100,14 @@ def _coarser_while_it_fits(tried, attempt, coarsest):
             return
 
 
-def _finer_until_it_fits(tried, attempt, finest):
+def _finer_until_it_fits(tried: list[_Tried], attempt: Attempt, finest: float) -> None:
     step = STEP
     while not tried[-1].fits and tried[-1].logarithm > finest:
         tried.append(attempt(max(tried[-1].logarithm - step, finest)))
         step *= 2
 
 
-def _halving_the_last_step(tried, attempt):
+def _halving_the_last_step(tried: Sequence[_Tried], attempt: Attempt) -> Iterator[_Tried]:
     """Those that fit between the coarsest that fits and the next, which does not."""
     fine = max(found.logarithm for found in tried if found.fits)
     coarse = min(found.logarithm for found in tried if found.logarithm > fine)

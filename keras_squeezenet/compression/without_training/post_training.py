@@ -6,6 +6,9 @@ rounded in the order in which an image meets them, so that each makes up for wha
 have changed.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -36,7 +39,18 @@ BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
 FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanish, theory asks more
 
 
-def share_weights(model, images, *, bits, density=None, progress=None):
+# Told a line about each step.
+Say = Callable[[str], object]
+
+
+def share_weights(
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    bits: int | dict[str, int],
+    density: float | dict[str, float] | None = None,
+    progress: Say | None = None,
+) -> CompressedNetwork:
     """Prune a trained network and share the rest of its weights, as in Deep Compression.
 
     Args:
@@ -61,7 +75,7 @@ def share_weights(model, images, *, bits, density=None, progress=None):
     density_of = {name: _checked_density(_of_layer("density", density, name)) for name in names}
     images = _checked_images(model, images)
 
-    def quantize(name, layer):
+    def quantize(name: str, layer: Layer) -> tuple[SharedValues, SharedValues]:
         kept = _kept(layer, density_of[name])
         kernel, _ = layer.pruned(kept)
         codebook = share_values(kernel, bits_of[name]).codebook
@@ -74,7 +88,9 @@ def share_weights(model, images, *, bits, density=None, progress=None):
     return _in_order(model, images, quantize)
 
 
-def fit_to_size(model, images, target_size, *, progress=None):
+def fit_to_size(
+    model: keras.Model, images: np.ndarray, target_size: int, *, progress: Say | None = None
+) -> CompressedNetwork:
     """Round a trained network to a file of a wanted size, as accurately as is known here.
 
     Args:
@@ -99,12 +115,12 @@ class Rounding:
         model, images, progress: see `fit_to_size`.
     """
 
-    def __init__(self, model, images, progress=None):
+    def __init__(self, model: keras.Model, images: np.ndarray, progress: Say | None = None) -> None:
         self._say = say = progress or silent
         self._settings = settings_of(model)
         self._model, self._images = model, (images := _checked_images(model, images))
-        self._quick_sizes = {}  # by the logarithm of the price
-        self._layers = {}
+        self._quick_sizes: dict[float, int] = {}  # by the logarithm of the price
+        self._layers: dict[str, Layer] = {}
         for site in sites(model, model, images):
             kernel, bias = _arrays(site.original)
             self._layers[site.name] = Layer(kernel, bias, site.moments())
@@ -116,13 +132,14 @@ class Rounding:
             lambda name: say(f"{name}: how sensitive it is"),
         )
 
-    def fit_to_size(self, target_size):
+    def fit_to_size(self, target_size: int) -> CompressedNetwork:
         """The network whose file is nearly as large as asked for, and not larger.
 
         Raises:
             InputError: the size cannot be reached.
         """
-        aimed, seen = target_size, []
+        aimed: float = target_size
+        seen: list[tuple[int, CompressedNetwork]] = []
         for _ in range(SIZE_ATTEMPTS):
             price = self.price_for(aimed)
             network = self.network(price)
@@ -141,7 +158,7 @@ class Rounding:
             )
         return max(fitting, key=lambda found: found[0])[1]
 
-    def price_for(self, target_size):
+    def price_for(self, target_size: float) -> float:
         """The lowest price per bit at which a file has about this size or less."""
         low, high = np.log(PRICES)
         for known, size in self._quick_sizes.items():
@@ -158,7 +175,7 @@ class Rounding:
                 high = middle
         return float(np.exp(high))
 
-    def network(self, price):
+    def network(self, price: float) -> CompressedNetwork:
         """The network rounded at a price per bit, each layer after those before it."""
         steps = allocate(self._curves, price)
 
@@ -166,7 +183,7 @@ class Rounding:
             self._model, self._images, lambda name, layer: _rounded(layer, steps[name])
         )
 
-    def _quick_size(self, price):
+    def _quick_size(self, price: float) -> int:
         """As `network`, but each layer as if all others were the original: ten times faster."""
         steps = allocate(self._curves, price)
         kernels, biases = {}, {}
@@ -175,7 +192,7 @@ class Rounding:
         return len(sqz.encode(_network(self._settings, kernels, biases)))
 
 
-def _rounded(layer, step):
+def _rounded(layer: Layer, step: float) -> tuple[SharedValues, SharedValues]:
     """A layer's kernel and bias as `SharedValues`, the kernel in multiples of a step."""
     step = float(np.float32(step))  # as it stands in the file
     codebook = grid(layer, step)
@@ -185,21 +202,25 @@ def _rounded(layer, step):
     return _uniform(codes - len(codebook) // 2, step), _uniform(levels, bias_step)
 
 
-def _uniform(levels, step):
+def _uniform(levels: np.ndarray, step: float) -> SharedValues:
     """Multiples of a step: the codebook holds all of them from the lowest to the highest."""
     lowest, highest = int(levels.min()), int(levels.max())
     codebook = np.float32(step) * np.arange(lowest, highest + 1, dtype=np.float32)
     return SharedValues((levels - lowest).astype(np.uint16), codebook + np.float32(0))
 
 
-def _bias_step(layer, step):
+def _bias_step(layer: Layer, step: float) -> float:
     """Biases as fine as the weights, by what an error costs."""
     ratio = np.sqrt(layer.stiffness / layer.bias_stiffness)
     finest = FINEST_BIAS * np.abs(layer.bias).max()
     return float(np.float32(max(BIAS_PRECISION * step * ratio, finest)))
 
 
-def _in_order(model, images, quantize):
+def _in_order(
+    model: keras.Model,
+    images: np.ndarray,
+    quantize: Callable[[str, Layer], tuple[SharedValues, SharedValues]],
+) -> CompressedNetwork:
     """Quantize every layer after those before it; a `CompressedNetwork`."""
     settings = settings_of(model)
     copy = keras.models.clone_model(model)
@@ -214,7 +235,11 @@ def _in_order(model, images, quantize):
     return _network(settings, kernels, biases)
 
 
-def _network(settings, kernels, biases):
+def _network(
+    settings: Mapping[str, Any],
+    kernels: Mapping[str, SharedValues],
+    biases: Mapping[str, SharedValues],
+) -> CompressedNetwork:
     names = settings["architecture"].kernel_shapes(settings["classes"])
     return CompressedNetwork(
         **settings,
@@ -225,11 +250,11 @@ def _network(settings, kernels, biases):
     )
 
 
-def _arrays(convolution):
+def _arrays(convolution: keras.layers.Conv2D) -> tuple[np.ndarray, np.ndarray]:
     return convolution.kernel.numpy(), convolution.bias.numpy()
 
 
-def _kept(layer, density):
+def _kept(layer: Layer, density: float | None) -> np.ndarray:
     if density is None:
         return layer.nonzero
     saliency = layer.saliency
@@ -238,7 +263,7 @@ def _kept(layer, density):
     return saliency >= threshold
 
 
-def _checked_images(model, images):
+def _checked_images(model: keras.Model, images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)
     expected = tuple(model.input_shape[1:])
     if images.dtype.kind not in "fiu" or images.shape[1:] != expected:
@@ -249,13 +274,13 @@ def _checked_images(model, images):
     return images.astype(np.float32, copy=False)
 
 
-def _checked_bits(bits):
+def _checked_bits(bits: int) -> int:
     if not is_int(bits, 1, MAX_BITS):
         raise InputError(f"`bits` must be an integer from 1 to {MAX_BITS}. Received: bits={bits}")
     return bits
 
 
-def _checked_density(density):
+def _checked_density(density: Any) -> Any:
     if density is not None and not (is_number(density) and 0 < density <= 1):
         raise InputError(
             "`density` must be a number above 0 and at most 1, or None. "
@@ -264,7 +289,7 @@ def _checked_density(density):
     return density
 
 
-def _of_layer(name, value, layer):
+def _of_layer(name: str, value: Any, layer: str) -> Any:
     if not isinstance(value, dict):
         return value
     if layer not in value:

@@ -14,6 +14,7 @@ entropy, as in entropy-constrained quantization (Chou, Lookabaugh and Gray, 1989
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 DAMPING = 0.01  # of the mean energy of an input, added to each: few images never show them all
 BIAS_DAMPING = 1e-6  # of the constant's energy, against rounding only
@@ -49,7 +50,7 @@ class Layer:
         nonzero: bool of the kernel's shape: where the original is not 0.
     """
 
-    def __init__(self, kernel, bias, moments):
+    def __init__(self, kernel: np.ndarray, bias: np.ndarray, moments: Moments) -> None:
         self.shape = kernel.shape
         self.nonzero = kernel != 0
         weights = np.concatenate([kernel.reshape(-1, kernel.shape[-1]), bias[None]])
@@ -71,36 +72,36 @@ class Layer:
         self._live = energies[self._order] >= DEAD * energies[:-1].max()
 
     @property
-    def kernel(self):
+    def kernel(self) -> NDArray[np.float64]:
         """The original kernel, or with cross moments its least squares fit; float64."""
         flat = np.empty_like(self._weights[:-1])
         flat[self._order[:-1]] = self._weights[:-1]
         return flat.reshape(self.shape)
 
     @property
-    def bias(self):
+    def bias(self) -> NDArray[np.float64]:
         """The bias that goes with `kernel`; float64."""
         return self._weights[-1].copy()
 
     @property
-    def stiffness(self):
+    def stiffness(self) -> float:
         """What an error of a weight costs after all others have answered it: geometric mean."""
         stiffness = 1 / np.diag(self._factor)[:-1] ** 2
         return float(np.exp(np.log(stiffness[self._live[:-1]]).mean()))
 
     @property
-    def bias_stiffness(self):
+    def bias_stiffness(self) -> float:
         """The same of the bias, which nothing answers."""
         return float(1 / self._factor[-1, -1] ** 2)
 
     @property
-    def saliency(self):
+    def saliency(self) -> NDArray[np.float64]:
         """What removing a weight costs, in the kernel's shape (Hassibi and Stork, equation 5)."""
         flat = np.empty_like(self._weights[:-1])
         flat[self._order[:-1]] = self._weights[:-1] ** 2 / (self._factor**2).sum(axis=0)[:-1, None]
         return flat.reshape(self.shape)
 
-    def pruned(self, kept):
+    def pruned(self, kept: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The kernel with only the weights that are `kept`, the others adapted to it.
 
         Args:
@@ -119,7 +120,9 @@ class Layer:
             self._spread_on(weights, start, stop, errors)
         return self._in_place(values).astype(np.float32), weights[-1].astype(np.float32)
 
-    def assign(self, codebook, rate_weight=0.0, kept=None):
+    def assign(
+        self, codebook: ArrayLike, rate_weight: float = 0.0, kept: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The codes that leave the layer's output nearest to what it was, at few bits.
 
         Args:
@@ -142,7 +145,14 @@ class Layer:
             codes, bias = self._assign_once(codebook, borders, zero, costs, kept)
         return self._in_place(codes), bias.astype(np.float32)
 
-    def _assign_once(self, codebook, borders, zero, costs, kept):
+    def _assign_once(
+        self,
+        codebook: NDArray[np.float64],
+        borders: NDArray[np.float64],
+        zero: int,
+        costs: NDArray[np.float64],
+        kept: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         weights = self._weights.copy()
         codes = np.empty(weights[:-1].shape, np.int64)
         stiffness = 1 / np.diag(self._factor) ** 2
@@ -162,33 +172,37 @@ class Layer:
             self._spread_on(weights, start, stop, errors)
         return codes, weights[-1]
 
-    def _spread(self, weights, row, stop, values):
+    def _spread(
+        self, weights: NDArray[np.float64], row: int, stop: int, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Let the rows up to `stop` answer the error of one row; its scaled error."""
         error = (weights[row] - values) / self._factor[row, row]
         weights[row + 1 : stop] -= self._factor[row, row + 1 : stop, None] * error
         return error
 
-    def _spread_on(self, weights, start, stop, errors):
+    def _spread_on(
+        self, weights: NDArray[np.float64], start: int, stop: int, errors: NDArray[np.float64]
+    ) -> None:
         """Let the rows after a block answer the errors of the block."""
         weights[stop:] -= self._factor[start:stop, stop:].T @ errors
 
-    def _in_place(self, ordered):
+    def _in_place(self, ordered: np.ndarray) -> np.ndarray:
         flat = np.empty_like(ordered)
         flat[self._order[:-1]] = ordered
         return flat.reshape(self.shape)
 
 
-def _blocks(rows):
+def _blocks(rows: int) -> list[tuple[int, int]]:
     return [(start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK)]
 
 
-def _code_lengths(codes, size):
+def _code_lengths(codes: np.ndarray, size: int) -> NDArray[np.float64]:
     """Bits of each code under an ideal coder of this histogram."""
     counts = np.bincount(codes.ravel(), minlength=size) + UNSEEN_COUNT
     return -np.log2(counts / counts.sum())
 
 
-def entropy_bits(codes):
+def entropy_bits(codes: np.ndarray) -> float:
     """Bits that an ideal coder of single codes takes for all of them."""
     counts = np.bincount(codes.ravel())
     counts = counts[counts > 0]

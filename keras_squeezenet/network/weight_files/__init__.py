@@ -10,13 +10,24 @@ memory is taken for it.
 
 import os
 from pathlib import Path
+from typing import Protocol
 
+from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.weight_files import caffe, deep_compression, ncnn, npz, pytorch
 from keras_squeezenet.network.weight_files.contents import WeightFile, WeightFileError
 
 __all__ = ["FORMATS", "WeightFile", "WeightFileError", "read_weights"]
 
-FORMATS = {
+
+class Format(Protocol):
+    """What the module of a format has."""
+
+    def read(self, data: bytes, architecture: Architecture) -> WeightFile: ...
+
+    def max_bytes(self, architecture: Architecture) -> int: ...
+
+
+FORMATS: dict[str, Format] = {
     ".net": deep_compression,
     ".bin": ncnn,
     ".npz": npz,
@@ -26,7 +37,7 @@ FORMATS = {
 }
 
 
-def read_weights(path, architecture):
+def read_weights(path: str | os.PathLike[str], architecture: Architecture) -> WeightFile:
     """The weights in a file, as arrays by the names of `architecture.kernel_shapes`.
 
     Args:
@@ -53,7 +64,7 @@ def read_weights(path, architecture):
         raise WeightFileError(f"{path}: {error}") from error.__cause__
 
 
-def _read_at_most(path, limit):
+def _read_at_most(path: Path, limit: int) -> bytes:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         # A size within the limit is no promise: a pipe has 0, and goes on.

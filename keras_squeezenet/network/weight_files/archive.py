@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Container
 
 from keras_squeezenet.network.weight_files.contents import WeightFileError
 
@@ -10,7 +11,9 @@ DIRECTORY_SIGNATURE = b"PK\x01\x02"
 CHANCE_SIGNATURES = 8  # four bytes of weights may happen to look like one
 
 
-def open_archive(data, max_entries, compression):
+def open_archive(
+    data: bytes | memoryview, max_entries: int, compression: Container[int]
+) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """A `zipfile.ZipFile` on bytes, and its entries by name.
 
     Args:

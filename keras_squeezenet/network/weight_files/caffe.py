@@ -10,6 +10,7 @@ from math import prod
 
 import numpy as np
 
+from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.weight_files.contents import (
     WeightFile,
     WeightFileError,
@@ -21,6 +22,7 @@ from keras_squeezenet.network.weight_files.contents import (
     with_classes,
 )
 from keras_squeezenet.network.weight_files.wire_format import (
+    Budget,
     WireType,
     field_budget,
     read_fields,
@@ -49,7 +51,7 @@ LAYER_FIELDS = {
 # Of BlobProto. The shape was once num, channels, height, width.
 BLOB_OLD_SHAPE = (1, 2, 3, 4)
 BLOB_SHAPE = 7
-BLOB_DATA = {
+BLOB_DATA: dict[int, tuple[np.dtype, WireType]] = {
     5: (np.dtype("<f4"), WireType.FIXED32),
     8: (np.dtype("<f8"), WireType.FIXED64),
 }
@@ -68,7 +70,7 @@ class CaffeLayer:
     convolution_param: memoryview | None
 
 
-def read(data, architecture):
+def read(data: bytes, architecture: Architecture) -> WeightFile:
     """A `WeightFile`. The padding of the last convolution is what the file gives it, if it does.
 
     Raises:
@@ -89,12 +91,12 @@ def read(data, architecture):
     return WeightFile(kernels, biases, "caffe", padding)
 
 
-def max_bytes(architecture):
+def max_bytes(architecture: Architecture) -> int:
     """The length of a file of float64 with gradients and as many classes as there may be."""
     return 2 * 8 * max_parameters(architecture) + 2**20
 
 
-def _layers_with_weights(net, budget):
+def _layers_with_weights(net: memoryview, budget: Budget) -> dict[str, CaffeLayer]:
     layers = {}
     for number, wire_type, message in read_fields(net, budget):
         if number not in LAYER_FIELDS or wire_type != WireType.LENGTH_DELIMITED:
@@ -108,7 +110,7 @@ def _layers_with_weights(net, budget):
     return layers
 
 
-def _read_layer(message, fields, budget):
+def _read_layer(message: memoryview, fields: LayerFields, budget: Budget) -> CaffeLayer:
     name, blobs, convolution_param = "", [], None
     for number, wire_type, value in read_fields(message, budget):
         if wire_type != WireType.LENGTH_DELIMITED:
@@ -122,7 +124,9 @@ def _read_layer(message, fields, budget):
     return CaffeLayer(name, tuple(blobs), convolution_param)
 
 
-def _read_blobs(layer, shape, budget, any_classes):
+def _read_blobs(
+    layer: CaffeLayer, shape: tuple[int, ...], budget: Budget, any_classes: bool
+) -> tuple[np.ndarray, np.ndarray]:
     if len(layer.blobs) != 2:
         raise WeightFileError(
             f"{layer.name} must have a kernel and a bias. Received: {len(layer.blobs)} blobs"
@@ -145,7 +149,7 @@ def _read_blobs(layer, shape, budget, any_classes):
     return from_oihw(kernel, shape), bias
 
 
-def _read_blob(layer, index, budget):
+def _read_blob(layer: CaffeLayer, index: int, budget: Budget) -> tuple[np.ndarray, tuple[int, ...]]:
     """Float32 values, flat, and the shape that the file gives them: they fit each other."""
     old_shape, shape, chunks = [0, 0, 0, 0], None, []
     for number, wire_type, value in read_fields(layer.blobs[index], budget):
@@ -165,7 +169,7 @@ def _read_blob(layer, index, budget):
     return values, shape
 
 
-def _read_shape(message, budget):
+def _read_shape(message: memoryview, budget: Budget) -> tuple[int, ...]:
     dims = []
     for number, wire_type, value in read_fields(message, budget):
         if number == SHAPE_DIM and wire_type == WireType.LENGTH_DELIMITED:
@@ -177,7 +181,9 @@ def _read_shape(message, budget):
     return tuple(dims)
 
 
-def _read_floats(value, wire_type, dtype, unpacked_type, name):
+def _read_floats(
+    value: memoryview, wire_type: int, dtype: np.dtype, unpacked_type: WireType, name: str
+) -> np.ndarray:
     if wire_type == WireType.LENGTH_DELIMITED and len(value) % dtype.itemsize == 0:
         return np.frombuffer(value, dtype)
     if wire_type == unpacked_type:
@@ -185,7 +191,7 @@ def _read_floats(value, wire_type, dtype, unpacked_type, name):
     raise WeightFileError(f"a blob of {name} holds something else than {dtype.name}")
 
 
-def _padding(layer, budget):
+def _padding(layer: CaffeLayer, budget: Budget) -> int | None:
     """The zeros around the layer's input in pixels, or None where the file does not describe it."""
     if layer.convolution_param is None:
         return None

@@ -1,5 +1,6 @@
 """What every weight file comes down to."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -8,7 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.network.architecture import PRESETS
+from keras_squeezenet.network.architecture import PRESETS, Architecture
+from keras_squeezenet.network.preprocessing import Mode
 
 PUBLISHED_CLASSES = 1000
 MAX_CLASSES = 32_768  # ImageNet-21k, the largest set in use, has 21,843
@@ -28,7 +30,7 @@ class WeightFile:
             `Architecture.kernel_shapes`; the last convolution comes last.
         biases: float32 `[filters]` by the same names.
         preprocessing: what the images went through that conv1 was trained on, a name of
-            `preprocessing.PREPROCESSINGS`.
+            `preprocessing.PREPROCESSINGS`; None where a file does not say it.
         last_conv_padding: zeros around the map that the last convolution takes, in pixels.
         last_activation: of the last convolution, as Keras names it; "relu" in every foreign file.
 
@@ -38,11 +40,11 @@ class WeightFile:
 
     kernels: dict[str, np.ndarray]
     biases: dict[str, np.ndarray]
-    preprocessing: str
+    preprocessing: Mode | None
     last_conv_padding: int
     last_activation: str = "relu"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for part, arrays in (("kernel", self.kernels), ("bias", self.biases)):
             for name, array in arrays.items():
                 if not np.isfinite(array).all():
@@ -54,17 +56,17 @@ class WeightFile:
             )
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         return len(next(reversed(self.biases.values())))
 
 
 @lru_cache(maxsize=8)
-def expected_shapes(architecture):
+def expected_shapes(architecture: Architecture) -> Mapping[str, tuple[int, ...]]:
     """`kernel_shapes` with the published number of classes. Not to be changed by the caller."""
     return MappingProxyType(architecture.kernel_shapes(PUBLISHED_CLASSES))
 
 
-def with_classes(shape, classes):
+def with_classes(shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
     """The shape of a last convolution with so many classes, if there can be so many."""
     if not 1 <= classes <= MAX_CLASSES:
         raise WeightFileError(
@@ -73,7 +75,9 @@ def with_classes(shape, classes):
     return (*shape[:-1], classes)
 
 
-def check_names(kind, found, needed, optional=()):
+def check_names(
+    kind: str, found: Collection[str], needed: Collection[str], optional: Collection[str] = ()
+) -> None:
     """Raises unless the names found are those needed, and perhaps some of the optional ones."""
     missing = [name for name in needed if name not in found]
     if missing:
@@ -83,14 +87,14 @@ def check_names(kind, found, needed, optional=()):
         raise WeightFileError(f"the {kind} {unknown[0]!r:.100} belongs to another architecture")
 
 
-def max_parameters(architecture):
+def max_parameters(architecture: Architecture) -> int:
     """Weights and biases of the architecture with as many classes as a file may have."""
     return sum(
         prod(shape) + shape[-1] for shape in architecture.kernel_shapes(MAX_CLASSES).values()
     )
 
 
-def published_last_conv_padding(architecture):
+def published_last_conv_padding(architecture: Architecture) -> int:
     """The padding that goes with weights of Caffe's lineage whose file does not state it.
 
     The authors' definition of 1.0, and of no other network, pads conv10 by 1
@@ -99,7 +103,7 @@ def published_last_conv_padding(architecture):
     return int(architecture.takes_weights_of(PRESETS["1.0"]))
 
 
-def from_oihw(values, shape):
+def from_oihw(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A flat float32 kernel in the order of Caffe and PyTorch, as `[h, w, channels, filters]`."""
     height, width, channels, filters = shape
     return values.reshape(filters, channels, height, width).transpose(2, 3, 1, 0)

@@ -9,10 +9,13 @@ flattened kernel `[filters, channels, height, width]`. Where a distance would no
 entry of value zero stands in between.
 """
 
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
+from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.weight_files.contents import (
     WeightFile,
     WeightFileError,
@@ -24,7 +27,7 @@ from keras_squeezenet.network.weight_files.contents import (
 CODEBOOK_BYTES = 256 * 4
 
 
-def read(data, architecture):
+def read(data: bytes, architecture: Architecture) -> WeightFile:
     """A `WeightFile` of 1000 classes.
 
     Their number is not taken from the length of the file, which would make a file cut short one of
@@ -56,13 +59,13 @@ def read(data, architecture):
     return WeightFile(kernels, biases, "caffe", published_last_conv_padding(architecture))
 
 
-def max_bytes(architecture):
+def max_bytes(architecture: Architecture) -> int:
     """The length of a file that stores every weight."""
     shapes = expected_shapes(architecture)
     return _length(shapes, [prod(shape) for shape in shapes.values()])
 
 
-def _stored_entries(data, shapes):
+def _stored_entries(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     if len(data) < 4 * len(shapes):
         raise WeightFileError(
             f"a file for {len(shapes)} layers starts with {4 * len(shapes)} bytes of entry counts. "
@@ -80,16 +83,16 @@ def _stored_entries(data, shapes):
     return counts
 
 
-def _length(shapes, counts):
+def _length(shapes: Mapping[str, tuple[int, ...]], counts: Sequence[int]) -> int:
     layers = sum(CODEBOOK_BYTES + 4 * shape[-1] for shape in shapes.values())
     return 4 * len(shapes) + layers + sum(count + _gap_bytes(count) for count in counts)
 
 
-def _gap_bytes(count):
+def _gap_bytes(count: int) -> int:
     return (count + 1) // 2
 
 
-def _positions(packed, count):
+def _positions(packed: NDArray[np.uint8], count: int) -> NDArray[np.int32]:
     """Where the entries lie in the flattened kernel: int32 `[count]`."""
     steps = np.empty((len(packed), 2), np.int32)
     np.bitwise_and(packed, 15, out=steps[:, 0])

@@ -11,6 +11,7 @@ from struct import unpack_from
 
 import numpy as np
 
+from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.weight_files.contents import (
     WeightFile,
     WeightFileError,
@@ -21,11 +22,11 @@ from keras_squeezenet.network.weight_files.contents import (
     with_classes,
 )
 
-TAGS = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2")}
+TAGS: dict[int, np.dtype] = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2")}
 TAG_BYTES = 4
 
 
-def read(data, architecture):
+def read(data: bytes, architecture: Architecture) -> WeightFile:
     """A `WeightFile`; the number of its classes follows from the length of the file.
 
     Nothing else in the file tells of it: one that was cut short by just the weights of some classes
@@ -45,12 +46,14 @@ def read(data, architecture):
     return WeightFile(kernels, biases, "caffe", published_last_conv_padding(architecture))
 
 
-def max_bytes(architecture):
+def max_bytes(architecture: Architecture) -> int:
     """The length of a file of float32 with as many classes as there may be."""
     return 4 * max_parameters(architecture) + TAG_BYTES * len(expected_shapes(architecture))
 
 
-def _layout(data, architecture):
+def _layout(
+    data: bytes, architecture: Architecture
+) -> list[tuple[str, tuple[int, ...], np.dtype, int]]:
     """Name, shape, dtype and offset of every kernel: the whole file is known before it is read."""
     layers, offset = [], 0
     for name, shape in expected_shapes(architecture).items():
@@ -76,10 +79,10 @@ def _layout(data, architecture):
     return layers
 
 
-def _classes(bytes_left, shape, dtype):
+def _classes(bytes_left: int, shape: tuple[int, ...], dtype: np.dtype) -> int:
     # The padding, at most two bytes, is less than what one more class takes.
     return bytes_left // (prod(shape[:-1]) * dtype.itemsize + 4)
 
 
-def _kernel_bytes(shape, dtype):
+def _kernel_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     return (prod(shape) * dtype.itemsize + 3) // 4 * 4

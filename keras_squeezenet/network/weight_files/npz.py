@@ -8,12 +8,15 @@ the entries are read here with their headers checked first.
 """
 
 import zipfile
+from collections.abc import Container
 from math import prod
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from keras_squeezenet.errors import one_line
+from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.weight_files.archive import open_archive
 from keras_squeezenet.network.weight_files.contents import (
     WeightFile,
@@ -32,7 +35,7 @@ MAX_OPTION_BYTES = 64
 COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def read(data, architecture):
+def read(data: bytes, architecture: Architecture) -> WeightFile:
     """A `WeightFile`, its conv1 always with channels in the order B, G, R.
 
     Raises:
@@ -48,13 +51,13 @@ def read(data, architecture):
         ) from error
 
 
-def max_bytes(architecture):
+def max_bytes(architecture: Architecture) -> int:
     """The length of a file of float64 with as many classes as there may be, and its headers."""
     entries = 2 * len(expected_shapes(architecture)) + len(OPTIONS)
     return 8 * max_parameters(architecture) + 1024 * entries
 
 
-def _read(data, architecture):
+def _read(data: bytes, architecture: Architecture) -> WeightFile:
     shapes = expected_shapes(architecture)
     archive, entries = open_archive(data, 2 * len(shapes) + len(OPTIONS), COMPRESSION)
     needed = [f"{name}/{part}.npy" for name in shapes for part in ("kernel", "bias")]
@@ -71,7 +74,9 @@ def _read(data, architecture):
     return WeightFile(kernels, biases, "caffe", padding)
 
 
-def _read_numbers(archive, name, shape, any_classes=False):
+def _read_numbers(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], any_classes: bool = False
+) -> np.ndarray:
     """Float32 of the shape, of which the last number may be another where `any_classes`."""
     with archive.open(f"{name}.npy") as entry:
         found, fortran_order, dtype = _read_header(entry, name)
@@ -86,7 +91,7 @@ def _read_numbers(archive, name, shape, any_classes=False):
         return values.astype(np.float32).reshape(shape, order="F" if fortran_order else "C")
 
 
-def _channel_order(archive, entries):
+def _channel_order(archive: zipfile.ZipFile, entries: Container[str]) -> str:
     order = _read_option(archive, entries, "channel_order", "US", "BGR")
     order = order.decode("ascii", "replace") if isinstance(order, bytes) else order
     if order not in CHANNEL_ORDERS:
@@ -96,11 +101,13 @@ def _channel_order(archive, entries):
     return order
 
 
-def _last_conv_padding(archive, entries, default):
+def _last_conv_padding(archive: zipfile.ZipFile, entries: Container[str], default: int) -> int:
     return int(_read_option(archive, entries, "last_conv_padding", "iu", default))
 
 
-def _read_option(archive, entries, name, kinds, default):
+def _read_option(
+    archive: zipfile.ZipFile, entries: Container[str], name: str, kinds: str, default: Any
+) -> Any:
     """The one value of an entry whose dtype is of one of the kinds, or the default."""
     if f"{name}.npy" not in entries:
         return default
@@ -112,14 +119,14 @@ def _read_option(archive, entries, name, kinds, default):
         return np.frombuffer(_read_body(entry, name, dtype.itemsize), dtype)[0].item()
 
 
-def _read_header(entry, name):
+def _read_header(entry: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(entry)
     if version != (1, 0):  # the others are for headers that only structured arrays need
         raise WeightFileError(f"{name} is in version {version} of the .npy format, expected (1, 0)")
     return npy.read_array_header_1_0(entry, max_header_size=MAX_HEADER_BYTES)
 
 
-def _read_body(entry, name, size):
+def _read_body(entry: IO[bytes], name: str, size: int) -> bytes:
     body = entry.read(size)
     if len(body) != size or entry.read(1):
         raise WeightFileError(f"{name} must have {size} bytes after its header")

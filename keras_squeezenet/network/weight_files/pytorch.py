@@ -12,9 +12,11 @@ refused before. PyTorch's reader of zip archives, in C++, is given an archive wr
 import io
 import pickletools
 import zipfile
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.weight_files.archive import open_archive
 from keras_squeezenet.network.weight_files.contents import (
     WeightFile,
@@ -50,7 +52,7 @@ OPCODES = {
 }
 
 
-def read(data, architecture):
+def read(data: bytes, architecture: Architecture) -> WeightFile:
     """A `WeightFile` for the preprocessing "torch".
 
     Raises:
@@ -75,12 +77,12 @@ def read(data, architecture):
     return WeightFile(kernels, biases, "torch", 0)
 
 
-def max_bytes(architecture):
+def max_bytes(architecture: Architecture) -> int:
     """The length of a file of float64 with as many classes as there may be, and its pickles."""
     return 8 * max_parameters(architecture) + MAX_PICKLE_BYTES
 
 
-def state_dict_names(architecture):
+def state_dict_names(architecture: Architecture) -> dict[str, str]:
     """The prefixes of torchvision's keys by our names: `features.3.squeeze` for fire2_squeeze1x1.
 
     Raises:
@@ -107,7 +109,7 @@ def state_dict_names(architecture):
     return names
 
 
-def _load(data, layers):
+def _load(data: bytes, layers: int) -> object:
     try:
         import torch
     except ImportError:
@@ -125,7 +127,7 @@ def _load(data, layers):
         raise WeightFileError(f"not a sound PyTorch file: {text[:200]}") from error
 
 
-def _checked_archive(data, max_entries):
+def _checked_archive(data: bytes, max_entries: int) -> bytes:
     archive, entries = open_archive(data, max_entries, (zipfile.ZIP_STORED,))
     if sum(info.file_size for info in entries.values()) > len(data):
         raise WeightFileError(f"the entries of the archive have more than its {len(data)} bytes")
@@ -139,7 +141,7 @@ def _checked_archive(data, max_entries):
     return rewritten.getvalue()
 
 
-def _check_pickles(file, count):
+def _check_pickles(file: BinaryIO, count: int) -> None:
     """Raises where one of the pickles that follow each other does more than a state dict needs."""
     opcodes = 0
     for _ in range(count):
@@ -150,10 +152,12 @@ def _check_pickles(file, count):
             if opcode.name not in OPCODES or (opcode.name == "PROTO" and argument != PROTOCOL):
                 raise WeightFileError(f"a state dict of tensors has no opcode {opcode.name} in it")
             if opcode.name == "GLOBAL" and argument not in GLOBALS:
-                raise WeightFileError(f"a state dict of tensors has no {argument[:80]!r} in it")
+                raise WeightFileError(
+                    f"a state dict of tensors has no {str(argument)[:80]!r} in it"
+                )
 
 
-def _values(tensor, name, shape):
+def _values(tensor: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Float32 `[filters, channels, height, width]` or `[filters]`, of memory of their own."""
     import torch
 
@@ -166,6 +170,6 @@ def _values(tensor, name, shape):
     return np.array(tensor.detach().to(torch.float32).numpy())
 
 
-def _shape(value):
+def _shape(value: object) -> tuple[int, ...]:
     """The shape of a tensor; nothing has the shape of what is none."""
     return tuple(getattr(value, "shape", ()))

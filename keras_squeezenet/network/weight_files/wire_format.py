@@ -6,7 +6,9 @@ https://protobuf.dev/programming-guides/encoding
 """
 
 import re
+from collections.abc import Iterator
 from enum import IntEnum
+from typing import Any
 
 from keras_squeezenet.network.weight_files.contents import WeightFileError
 
@@ -18,16 +20,19 @@ class WireType(IntEnum):
     FIXED32 = 5
 
 
-FIXED_BYTES = {WireType.FIXED64: 8, WireType.FIXED32: 4}
+FIXED_BYTES: dict[int, int] = {WireType.FIXED64: 8, WireType.FIXED32: 4}
 MAX_VARINT_BYTES = 10
 
+# How many fields may still be read: as many as it has items.
+Budget = Iterator[int]
 
-def field_budget(fields):
+
+def field_budget(fields: int) -> Budget:
     """What `read_fields` may spend, on one message or on many together."""
     return iter(range(fields))
 
 
-def read_fields(message, budget):
+def read_fields(message: memoryview, budget: Budget) -> Iterator[tuple[int, int, Any]]:
     """The fields of a message, in their order.
 
     Args:
@@ -47,6 +52,7 @@ def read_fields(message, budget):
         if next(budget, None) is None:
             raise WeightFileError("it has more fields than a network could need")
         start = position
+        value: Any
         tag, position = read_varint(message, position)
         number, wire_type = tag >> 3, tag & 7
         if wire_type == WireType.VARINT:
@@ -67,7 +73,7 @@ def read_fields(message, budget):
         yield number, wire_type, value
 
 
-def read_varint(message, position):
+def read_varint(message: memoryview, position: int) -> tuple[int, int]:
     """An unsigned number of at most 64 bits, and the position after it."""
     value = 0
     for index, byte in enumerate(message[position : position + MAX_VARINT_BYTES]):
@@ -77,9 +83,10 @@ def read_varint(message, position):
     raise WeightFileError("a number in the file has no end")
 
 
-def read_varints(packed, limit):
+def read_varints(packed: memoryview, limit: int) -> list[int]:
     """The numbers of a packed list of at most `limit`."""
-    values, position = [], 0
+    values: list[int] = []
+    position = 0
     while position < len(packed):
         if len(values) == limit:
             raise WeightFileError(f"a list has more than {limit} numbers")
@@ -88,9 +95,10 @@ def read_varints(packed, limit):
     return values
 
 
-def _end_of_run(message, start, value_bytes):
+def _end_of_run(message: memoryview, start: int, value_bytes: int) -> int:
     """Where the records end that begin with the same tag; at least one of them is assumed."""
     record = b"%s.{%d}" % (re.escape(bytes(message[start : start + 1])), value_bytes)
     # Possessive, so that the matcher keeps no way back for each of a million records.
     run = re.compile(b"(?s:%s)*+" % record).match(message, start)
+    assert run is not None  # without a record it is an empty one
     return max(run.end(), start + 1 + value_bytes)
