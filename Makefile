@@ -1,6 +1,7 @@
 # make demo        sets up .venv, trains on two Horovod ranks, exports, writes a report
 # make test        sets up .venv, checks style and types, runs the tests
 # make test-slow   the tests that take long; those that start hosts or are held to seconds run alone
+# make test-lowest  the tests with the oldest versions that setup.cfg claims, in .venv-lowest
 # make k8s-lint    holds the manifests and the Dockerfile of k8s/ against the rules of two linters
 # make docs        the site, in docs/_build/html
 # make dist        the wheel and the sdist, in dist
@@ -13,10 +14,11 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 RANKS ?= 2
 LINTERS := .venv-linters
+LOWEST := .venv-lowest
 # Horovod with MPI serves those as well who ask for none: what is there is not taken away.
 HOROVOD := $(VENV)/.horovod$(if $(filter 1,$(HOROVOD_WITH_MPI))$(wildcard $(VENV)/.horovod-mpi),-mpi)
 
-.PHONY: demo test test-slow lint docs dist k8s-lint torch setup clean
+.PHONY: demo test test-slow test-lowest lint docs dist k8s-lint torch setup clean
 
 demo: setup
 	sh tools/demo.sh $(RUN) $(RANKS)
@@ -27,6 +29,19 @@ test: setup lint
 test-slow: setup
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "slow and not alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -q -rs -n 0 -m "slow and alone" $(PYTEST_ARGS)
+
+# Without Horovod, whose tests are skipped.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -q -rs -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+$(LOWEST)/.installed: setup.cfg setup.py pyproject.toml
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet 'uv>=0.13,<1'
+	$(LOWEST)/bin/uv pip compile --quiet --resolution lowest-direct --extra all --extra test \
+	  --python $(LOWEST)/bin/python --output-file $(LOWEST)/requirements.txt setup.cfg
+	$(LOWEST)/bin/uv pip sync --quiet --python $(LOWEST)/bin/python $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --editable .
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check .
@@ -83,4 +98,4 @@ $(HOROVOD): $(VENV)/.installed keras_squeezenet/cli/horovod_build.py
 	  elif [ $$status -ne 0 ]; then exit $$status; else touch $@; fi
 
 clean:
-	rm -rf $(VENV) $(LINTERS) docs/_build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LINTERS) $(LOWEST) docs/_build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -24,7 +24,7 @@ with from_extra("train"):
 
 PREFETCHED_BATCHES = 4
 
-Read = tuple[np.ndarray, np.int32, np.bool]  # pixels, label, whether the picture can be read
+Read = tuple[np.ndarray, np.int32, np.bool_]  # pixels, label, whether the picture can be read
 
 
 @dataclass(frozen=True, eq=False)
