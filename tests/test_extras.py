@@ -4,6 +4,7 @@ import ast
 import configparser
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -65,6 +66,19 @@ class TestTable:
                 if asked.name != DISTRIBUTION:
                     bounds.setdefault(asked.name, set()).add(str(asked.specifier))
         assert {name: each for name, each in bounds.items() if len(each) > 1} == {}
+
+    def test_the_page_of_the_installation_names_the_oldest_versions(self, configuration):
+        extras = configuration["options.extras_require"]
+        texts = [configuration["options"]["install_requires"], *map(extras.get, EXTRAS)]
+        oldest = {
+            asked.name: next(each.version for each in asked.specifier if each.operator == ">=")
+            for text in texts
+            for asked in requirements(text)
+            if asked.name not in (DISTRIBUTION, "tensorflow-datasets", "importlib-resources")
+        }
+        page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| [\d.]+ \|$", page, re.MULTILINE)
+        assert dict(rows) == oldest
 
     def test_all_is_all(self, configuration):
         (everything,) = requirements(configuration["options.extras_require"]["all"])
