@@ -76,14 +76,11 @@ class ExportResult:
         worst = self.saturated_decision
         if worst and worst.images > MOST_IMAGES_AT_END:
             signs.append(f"{worst.images:.0%} of the images reach the end of {worst.name}'s range")
-        confidences = (self.confidence, self.model_confidence)
-        if self.saturation and None not in confidences:
-            scale = max(1.0, abs(self.model_confidence))
-            if self.model_confidence - self.confidence > MOST_CONFIDENCE_LOST * scale:
-                signs.append(
-                    f"the mean of the highest output falls from {self.model_confidence:.3f} to "
-                    f"{self.confidence:.3f}"
-                )
+        now, before = self.confidence, self.model_confidence
+        if self.saturation and now is not None and before is not None:
+            scale = max(1.0, abs(before))
+            if before - now > MOST_CONFIDENCE_LOST * scale:
+                signs.append(f"the mean of the highest output falls from {before:.3f} to {now:.3f}")
         if not signs:
             return None
         return (
@@ -157,7 +154,9 @@ def compare(
     )
 
 
-def check_agreement(result: ExportResult, *, is_classifier: bool, network: str = "Keras model"):
+def check_agreement(
+    result: ExportResult, *, is_classifier: bool, network: str = "Keras model"
+) -> None:
     """Refuse a file that does something else than its network.
 
     Args:

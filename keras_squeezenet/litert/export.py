@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from keras_squeezenet.litert.model import (
 )
 from keras_squeezenet.litert.quantizations import QUANTIZATIONS, Quantization
 from keras_squeezenet.litert.ranges import quantize_calibrated, widen
+from keras_squeezenet.network.data_formats import Shape
 
 
 def export_litert(
@@ -117,14 +118,15 @@ def export_litert(
 
     kind = QUANTIZATIONS[quantize]
     pixels = takes_pixels(model)
+    seen: np.ndarray | None = None
     if calibration is not None:
-        calibration = _stacked("calibration", calibration, model.input_shape[1:], pixels)
+        seen = _stacked("calibration", calibration, model.input_shape[1:], pixels)
     elif kind.calibrated:
         raise ValueError(f"`quantize` {quantize!r} needs images. Received: calibration=None")
     if check_images is not None:
-        check_images = _stacked("check_images", check_images, model.input_shape[1:], pixels)
-    elif calibration is not None:
-        check_images = calibration
+        checked = _stacked("check_images", check_images, model.input_shape[1:], pixels)
+    elif seen is not None:
+        checked = seen
     else:
         raise ValueError(
             "A file must be compared with its model: `check_images` or `calibration` must hold "
@@ -133,25 +135,31 @@ def export_litert(
 
     network = for_inference(model, copy=kind.calibrated)
     options = _converter_options(kind)
-    if kind.calibrated:
-        batches = [chunk for chunk, _ in chunks(calibration, None)]
+    if kind.calibrated and seen is not None:
+        batches = [chunk for chunk, _ in chunks(seen, None)]
         equalize_squeezes(network, batches)
         correct_biases(network, batches)
-        options["representative_dataset"] = _representative_dataset(calibration, batch_size, pixels)
+        options["representative_dataset"] = _representative_dataset(seen, batch_size, pixels)
     with replacing(path) as temporary:
         _convert(network, temporary, batch_size, options)
-        if kind.calibrated:
-            _quantize(temporary, calibration, model, input_type, output_type)
+        if kind.calibrated and seen is not None:
+            _quantize(temporary, seen, model, input_type, output_type)
         about = description(model.name, model.input_shape[1:], quantize, pixels, resize)
         append_archive(temporary, class_names, about)
         # In float32, and with its preprocessing where it was.
-        reference = outputs_of(in_full_precision(model), check_images)
-        result = compare(temporary, path, quantize, check_images, reference, tolerance=tolerance)
+        reference = outputs_of(in_full_precision(model), checked)
+        result = compare(temporary, path, quantize, checked, reference, tolerance=tolerance)
         check_agreement(result, is_classifier=_is_classifier(model, class_names))
     return result
 
 
-def _check_options(quantize, input_type, output_type, batch_size, tolerance):
+def _check_options(
+    quantize: str,
+    input_type: str,
+    output_type: str,
+    batch_size: int | None,
+    tolerance: float | None,
+) -> None:
     if quantize not in QUANTIZATIONS:
         raise ValueError(
             f"`quantize` must be one of {', '.join(map(repr, QUANTIZATIONS))}. "
@@ -178,7 +186,7 @@ def _check_options(quantize, input_type, output_type, batch_size, tolerance):
         raise ValueError(f"`tolerance` must be a number ≥ 0. Received: tolerance={tolerance}")
 
 
-def _check_model(model):
+def _check_model(model: keras.Model) -> None:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "LiteRT files are written with Keras's TensorFlow backend. "
@@ -197,7 +205,7 @@ def _check_model(model):
         )
 
 
-def _check_class_names(class_names, output_shape):
+def _check_class_names(class_names: Sequence[str] | None, output_shape: Shape) -> None:
     if class_names is None:
         return
     if len(output_shape) != 2 or len(class_names) != output_shape[1]:
@@ -218,7 +226,9 @@ def _check_class_names(class_names, output_shape):
         )
 
 
-def _stacked(name, images, shape, takes_pixels):
+def _stacked(
+    name: str, images: Iterable[np.ndarray], shape: tuple[int, ...], takes_pixels: bool
+) -> np.ndarray:
     """float32[n, *shape] of an array or of an iterable of batches."""
     batches = [images] if isinstance(images, np.ndarray) else list(images)
     batches = [np.asarray(batch, np.float32) for batch in batches]
@@ -258,21 +268,25 @@ def _converter_options(kind: Quantization) -> dict[str, Any]:
     return options
 
 
-def _representative_dataset(calibration, batch_size, takes_pixels) -> Callable:
+def _representative_dataset(
+    calibration: np.ndarray, batch_size: int | None, takes_pixels: bool
+) -> Callable:
     if takes_pixels:
         # One black and one white value give the input scale 1: an image's bytes are its codes,
         # and no image is brighter than what was calibrated.
         calibration = calibration.copy()
         calibration[0, 0, 0, 0], calibration[0, -1, -1, -1] = 0, 255
 
-    def batches():
+    def batches() -> Iterator[list[np.ndarray]]:
         for chunk, _ in chunks(calibration, batch_size or 1):
             yield [chunk]
 
     return batches
 
 
-def _convert(model, path, batch_size, options):
+def _convert(
+    model: keras.Model, path: Path, batch_size: int | None, options: Mapping[str, Any]
+) -> None:
     signature = keras.InputSpec(
         shape=(batch_size, *model.input_shape[1:]), dtype="float32", name="image"
     )
@@ -288,7 +302,9 @@ def _convert(model, path, batch_size, options):
         raise refusal(model.name, error) from error
 
 
-def _quantize(path, calibration, model, input_type, output_type):
+def _quantize(
+    path: Path, calibration: np.ndarray, model: keras.Model, input_type: str, output_type: str
+) -> None:
     """Make a calibrated file one of integers, with room in its last ranges."""
     widen(path, calibration)
     try:
@@ -305,7 +321,9 @@ def refusal(name: str, error: Exception) -> ExportError:
     return ExportError(f"LiteRT's converter refuses model {name}: {reason}")
 
 
-def description(name, shape, quantize, pixels, resize) -> dict[str, Any]:
+def description(
+    name: str, shape: Iterable[int | None], quantize: str, pixels: bool, resize: int | str | None
+) -> dict[str, Any]:
     """What is kept in a file about the file.
 
     Args:
@@ -324,6 +342,6 @@ def description(name, shape, quantize, pixels, resize) -> dict[str, Any]:
     }
 
 
-def _is_classifier(model, class_names):
+def _is_classifier(model: keras.Model, class_names: Sequence[str] | None) -> bool:
     activation = getattr(model.layers[-1], "activation", None)
     return class_names is not None or activation is keras.activations.softmax

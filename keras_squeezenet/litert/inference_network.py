@@ -23,7 +23,7 @@ def in_full_precision(model: keras.Model) -> keras.Model:
     return twin
 
 
-def for_inference(model, *, copy):
+def for_inference(model: keras.Model, *, copy: bool) -> keras.Model:
     """`model` in float32, its preprocessing folded into the convolution that takes it.
 
     A copy where anything has to change, and with `copy` always.
@@ -33,7 +33,7 @@ def for_inference(model, *, copy):
         return model
     clones = {}
 
-    def clone(operation):
+    def clone(operation: keras.Operation) -> keras.Operation:
         if operation in convolution_after:
             return keras.layers.Identity(name=operation.name)
         clones[operation] = _in_float32(operation)
@@ -46,11 +46,11 @@ def for_inference(model, *, copy):
     return twin
 
 
-def _is_half_precision(model):
+def _is_half_precision(model: keras.Model) -> bool:
     return any(layer.compute_dtype in _HALF_PRECISIONS for layer in every_layer(model))
 
 
-def _in_float32(operation):
+def _in_float32(operation: keras.Operation) -> keras.Operation:
     """A copy of a layer, or of an operation such as a `/` between tensors of the model."""
     config = operation.get_config()
     if getattr(operation, "compute_dtype", None) in _HALF_PRECISIONS:
@@ -58,7 +58,7 @@ def _in_float32(operation):
     return type(operation).from_config(config)
 
 
-def _foldable(model) -> dict[ImagePreprocessing, keras.layers.Conv2D]:
+def _foldable(model: keras.Model) -> dict[ImagePreprocessing, keras.layers.Conv2D]:
     """Preprocessing layers, and of each the one convolution that takes its output.
 
     A convolution that pads would see zeros that are not the preprocessing of any pixel.
@@ -80,7 +80,7 @@ def _foldable(model) -> dict[ImagePreprocessing, keras.layers.Conv2D]:
     return convolution_after
 
 
-def _fold(preprocessing, convolution):
+def _fold(preprocessing: ImagePreprocessing, convolution: keras.layers.Conv2D) -> None:
     """Make `convolution` do the work of the layer before it.
 
     With a REVERSE_V2 of the channels left in the graph, TensorFlow 2.21 writes int8 files of which
