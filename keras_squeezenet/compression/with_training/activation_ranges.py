@@ -57,16 +57,17 @@ def calibrate(quantized, images):
     ranges = _activation_ranges(quantized)
     variables = [variable for pair in ranges for variable in pair]
     with _as_in_use(quantized):
-        forward = tf.function(lambda images: quantized(images, training=True))
+        # One graph for any number of images: the time goes into tracing it, and into what Python
+        # asks of TensorFlow for each range of each image.
+        signature = tf.TensorSpec((None, *quantized.input_shape[1:]), tf.float32)
+        moved = tf.function(lambda images: _moved(quantized, variables, images), [signature])
         for _ in range(len(ranges)):
-            found = 2 * _observed(forward, images[:_SETTLING_IMAGES], variables)
+            found = 2 * _observed(moved, images[:_SETTLING_IMAGES])
             settled = np.allclose(found, [v.numpy() for v in variables], rtol=0.02, atol=1e-3)
             _assign(variables, found)
             if settled:
                 break
-        each = np.array(
-            [_observed(forward, images[i : i + 1], variables) for i in range(len(images))]
-        )
+        each = np.array([_observed(moved, images[i : i + 1]) for i in range(len(images))])
     deciding = {id(least) for least, _ in _deciding_ranges(quantized)}
     late = {id(least) for least, _ in _late_ranges(quantized)}
     for pair, least, greatest in zip(ranges, each.T[::2], each.T[1::2], strict=True):
@@ -155,12 +156,18 @@ def _as_in_use(quantized):
             layer.trainable = was
 
 
-def _observed(forward, images, ranges):
-    """The batch's own minima and maxima, from how far they moved the averages."""
-    before = np.array([variable.numpy() for variable in ranges], np.float64)
-    forward(images)
-    after = np.array([variable.numpy() for variable in ranges], np.float64)
+def _moved(quantized, ranges, images):
+    """The ranges before and after a step of training, in a graph; they stay as they were."""
+    before = [variable.read_value() for variable in ranges]
+    quantized(images, training=True)
+    after = [variable.read_value() for variable in ranges]
     _assign(ranges, before)
+    return before, after
+
+
+def _observed(moved, images):
+    """The batch's own minima and maxima, from how far they moved the averages."""
+    before, after = (np.array([np.asarray(v) for v in side], np.float64) for side in moved(images))
     return before + (after - before) / _MOVING_AVERAGE_STEP
 
 

@@ -138,10 +138,14 @@ class QuantizationAware:
         twin = self.twin
         signature = tf.TensorSpec((batch_size, *twin.input_shape[1:]), tf.float32, name="image")
         function = tf.function(lambda image: twin(image, training=False))
+        # What the converter saves holds the variables alone: of a twin it would save, and trace,
+        # every layer, for the same file in four times the time.
+        holder = tf.Module()
+        holder.variables_of_the_twin = twin.variables
         try:
             with silenced():
                 converter = tf.lite.TFLiteConverter.from_concrete_functions(
-                    [function.get_concrete_function(signature)], twin
+                    [function.get_concrete_function(signature)], holder
                 )
                 # All ranges are in the graph, so the converter needs no images. Asked for integer
                 # operations only it would insist on some; `_check_integers_only` looks instead.
