@@ -142,7 +142,7 @@ def _tell(connection, number):
 def preload():
     """Import what the scripts import, as they do."""
     runpy.run_path(str(Path(__file__).parents[1] / "train" / "train.py"), run_name="preloaded")
-    for name in ("horovod.tensorflow", "sklearn.datasets"):
+    for name in ("keras_squeezenet.training.results", "sklearn.datasets", "horovod.tensorflow"):
         with contextlib.suppress(ImportError):  # Horovod where there is one
             importlib.import_module(name)
 

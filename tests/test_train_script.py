@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -24,6 +23,7 @@ from keras_squeezenet.training.building import build_model
 from keras_squeezenet.training.locks import FolderLock
 from keras_squeezenet.training.recipe import Recipe, load_recipe
 from keras_squeezenet.training.runs import Run, RunError
+from tests import preloaded
 from tests.disks import fill
 from tests.interrupted_runs import TINY, TRAIN
 from tests.launching import greetings, horovodrun, needs_horovod
@@ -52,10 +52,10 @@ def train(*arguments):
     return run_script(TRAIN, *arguments)
 
 
-def train_in_a_process_of_its_own(*arguments):
+def train_in_a_process_of_its_own(*arguments, start=preloaded.command):
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
     return subprocess.run(
-        [sys.executable, str(TRAIN), *map(str, arguments)],
+        start(TRAIN, *arguments),
         capture_output=True,
         text=True,
         timeout=150,
@@ -85,7 +85,8 @@ def accuracy_by_hand(folder):
 @pytest.fixture(scope="module")
 def alone(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    done = train_in_a_process_of_its_own("--recipe", recipe, "--output", folder)
+    start = preloaded.command_from_nothing
+    done = train_in_a_process_of_its_own("--recipe", recipe, "--output", folder, start=start)
     assert done.returncode == 0, done.stderr[-3000:]
     assert greetings(done.stderr) == []
     return folder
