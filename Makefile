@@ -24,10 +24,10 @@ demo: setup
 	sh tools/demo.sh $(RUN) $(RANKS)
 
 test: setup lint
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "slow and not alone" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -q -rs -n 0 -m "slow and alone" $(PYTEST_ARGS)
 
 # Without Horovod, whose tests are skipped.

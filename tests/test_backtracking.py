@@ -60,7 +60,7 @@ RECIPE = {
         "metaparameters": {
             "base_e": 8,
             "incr_e": 8,
-            "fires": 2,
+            "fires": 1,
             "pool_after": [1],
             "conv1_filters": 8,
             "conv1_kernel_size": 3,
