@@ -40,11 +40,12 @@ NOT_RUN = (
 )
 
 # A recipe is for an hour of photos; the example is the line, not the hour.
-SHORT = "--set training.epochs=1 --set training.batch_size=4 --set training.precision=float32"
+SHORT = "--set training.epochs=1 --set training.batch_size=8 --set training.precision=float32"
 SHORT_FINE_TUNING = "--set training.epochs=2 --set training.global_batch_size=null"
 SHORT_OPTIMIZATION = "--stages prune,cluster,pack " + " ".join(
     f"--set {stage}.epochs=1 --set {stage}.learning_rate=1e-4" for stage in ("prune", "cluster")
 )
+SHORT_COMPRESSION = "--images 20"
 APPLES = ("Golden-Delicious", "Granny-Smith", "Pink-Lady", "Red-Delicious", "Royal-Gala")
 
 
@@ -124,7 +125,7 @@ def recipe_path(name, folder=PROJECT):
 
 def marks_of(block):
     """Marks of the test that runs a block."""
-    if block.language == "sh":
+    if block.language != "python":
         # One after the other: a command reads what those before it wrote.
         yield pytest.mark.slow
         if block.reason is None and "horovodrun" in block.text:
@@ -152,6 +153,8 @@ def shortened(command, folder):
     words = words_of_program(command)
     if words[:2] in (["keras-squeezenet", "optimize"], ["python", "train/optimize.py"]):
         return f"{command} {SHORT_OPTIMIZATION}"
+    if words[:2] == ["keras-squeezenet", "compress"]:
+        return f"{command} {SHORT_COMPRESSION}"
     return command
 
 
