@@ -73,7 +73,7 @@ def style() -> Iterator[None]:
     fonts = {"font.family": [name for name in _FONTS if name in installed]}
     with warnings.catch_warnings(), matplotlib.style.context(["default", _STYLE, fonts]):
         # A letter without a glyph is drawn as a box; the page has the name in full.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
