@@ -24,6 +24,13 @@ def test_every_public_name_is_in_the_reference():
         assert getattr(keras_squeezenet, name).__doc__
 
 
+def test_what_scripts_take_from_a_package_is_in_the_reference():
+    assert set(generated.PACKAGES) == set(keras_squeezenet._PACKAGES)
+    page = generated.public_names()
+    for name in ("data.Split", "distributed.start", "distributed.rank", "sqz.encode", "sqz.diff"):
+        assert f":: keras_squeezenet.{name}\n" in page
+
+
 def test_every_command_and_option_is_in_the_reference():
     page = generated.commands()
     parts = dict(re.findall(r"^## (\S+)\n\n```text\n(.*?)^```$", page, re.M | re.S))

@@ -4,6 +4,7 @@ A page says where by a line of its own: `<!-- public names -->`, `<!-- commands 
 `<!-- recipe keys -->`.
 """
 
+import importlib
 import inspect
 import io
 import json
@@ -26,6 +27,9 @@ TITLES = {
     "errors": "Errors",
 }
 
+# What scripts import by name as well: `from keras_squeezenet import distributed`.
+PACKAGES = ("data", "distributed", "sqz")
+
 
 def public_names():
     """Autodoc directives for every name of the package, by room."""
@@ -39,7 +43,21 @@ def public_names():
         lines += [f"## {TITLES[room]}", ""]
         for name, thing in by_room[room]:
             lines += documented(f"keras_squeezenet.{name}", thing)
+    for package in PACKAGES:
+        lines += [f"## In `keras_squeezenet.{package}`", ""]
+        for name, thing in names_of_package(package):
+            lines += documented(f"keras_squeezenet.{package}.{name}", thing)
     return "\n".join(lines)
+
+
+def names_of_package(name):
+    """(name, thing) of the functions and classes that scripts take from a package of ours."""
+    package = importlib.import_module(f"keras_squeezenet.{name}")
+    for public in sorted(set(dir(package)) - set(keras_squeezenet.__all__)):
+        thing = getattr(package, public)
+        of_the_package = getattr(thing, "__module__", "").startswith(package.__name__)
+        if not public.startswith("_") and callable(thing) and of_the_package:
+            yield public, thing
 
 
 def documented(path, thing):

@@ -174,7 +174,7 @@ class Split:
             done: How many that were, repeated ones included. By default those in `trained`.
 
         Returns:
-            (images, labels): float32 `[batch_size, image_size, image_size, 3]` RGB 0…255 and int32
+            Images and labels, float32 `[batch_size, image_size, image_size, 3]` RGB 0…255 and int32
             `[batch_size]`.
 
         Raises:
@@ -284,7 +284,7 @@ class Split:
                 no batches.
 
         Returns:
-            (images, labels): float32 `[batch, image_size, image_size, 3]` RGB 0…255 and int32
+            Images and labels, float32 `[batch, image_size, image_size, 3]` RGB 0…255 and int32
             `[batch]`.
 
         Raises:
