@@ -93,7 +93,7 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml
 # Without a compiler the set-up goes on: training on one process works, Horovod's tests are skipped.
 $(VENV)/.horovod-mpi: export HOROVOD_WITH_MPI := 1
 $(HOROVOD): $(VENV)/.installed keras_squeezenet/cli/horovod_build.py
-	@$(BIN)/python -m keras_squeezenet.cli.horovod_build; status=$$?; \
+	@$(BIN)/python -P keras_squeezenet/cli/horovod_build.py; status=$$?; \
 	  if [ $$status -eq 3 ]; then echo "going on without Horovod" >&2; \
 	  elif [ $$status -ne 0 ]; then exit $$status; else touch $@; fi
 
