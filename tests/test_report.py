@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from keras_squeezenet.inference.evaluation import Predictions
-from keras_squeezenet.reports import figures, report
+from keras_squeezenet.reports import figures, training_page
 from keras_squeezenet.reports import page as page_module
 from keras_squeezenet.reports.metrics import read_history
 from keras_squeezenet.training import results
@@ -97,7 +97,7 @@ def write_metrics(folder, metrics):
 
 
 def test_the_page_shows_the_whole_run(run_folder):
-    page = Page(report.write_report(run_folder))
+    page = Page(training_page.write_report(run_folder))
 
     assert page.sections() == [
         "warnings",
@@ -130,7 +130,7 @@ def test_the_page_shows_the_whole_run(run_folder):
 
 
 def test_pictures_travel_inside_the_page(run_folder):
-    images = Page(report.write_report(run_folder)).images()
+    images = Page(training_page.write_report(run_folder)).images()
 
     names = ["learning_curves", "confusion_matrix", "worst_mistakes", "file_sizes"]
     assert len(images) == len(names)
@@ -143,7 +143,7 @@ def test_pictures_travel_inside_the_page(run_folder):
 
 
 def test_hostile_names_are_shown_and_not_obeyed(run_folder):
-    page = Page(report.write_report(run_folder))
+    page = Page(training_page.write_report(run_folder))
 
     assert {tag for tag, _ in page.elements} <= {
         *("html", "head", "meta", "title", "style", "body", "main", "section", "div", "pre", "img"),
@@ -162,7 +162,7 @@ def test_hostile_names_are_shown_and_not_obeyed(run_folder):
 
 
 def test_the_page_lets_no_script_and_no_network_through(run_folder):
-    page = Page(report.write_report(run_folder))
+    page = Page(training_page.write_report(run_folder))
 
     (policy,) = [
         attributes["content"]
@@ -181,7 +181,7 @@ def test_an_int8_file_that_lost_confidence_is_noted(tmp_path):
     ]
     write_metrics(tmp_path, {"files": files})
 
-    texts = Page(report.write_report(tmp_path)).texts
+    texts = Page(training_page.write_report(tmp_path)).texts
 
     def cells(name):
         return [text for text in texts[texts.index(name, texts.index("Note")) :] if text]
@@ -198,7 +198,7 @@ def test_an_int8_file_that_lost_confidence_is_noted(tmp_path):
 def test_a_report_of_before_is_drawn_without_a_note(tmp_path):
     files = [{"name": "model.keras", "bytes": 400, "top1": 0.7}, {"name": "a.tflite", "top1": 0.1}]
     write_metrics(tmp_path, {"files": files})
-    page = Page(report.write_report(tmp_path))
+    page = Page(training_page.write_report(tmp_path))
     assert page.texts.count("not measured") == 2
     assert not [text for text in page.texts if "less sure than model.keras" in text]
 
@@ -209,7 +209,7 @@ def test_classes_come_worst_first_and_say_what_they_were_taken_for(tmp_path):
     )
     write_metrics(tmp_path, {"evaluation": evaluation.to_dict()})
 
-    page = Page(report.write_report(tmp_path))
+    page = Page(training_page.write_report(tmp_path))
 
     start = page.texts.index("bad")
     cells = [text for text in page.texts[start:] if text]
@@ -226,7 +226,7 @@ def test_classes_come_worst_first_and_say_what_they_were_taken_for(tmp_path):
 def test_an_empty_run_makes_an_empty_page(tmp_path):
     write_metrics(tmp_path, {})
 
-    page = Page(report.write_report(tmp_path))
+    page = Page(training_page.write_report(tmp_path))
 
     assert page.sections() == []
     assert page.images() == []
@@ -236,11 +236,11 @@ def test_an_empty_run_makes_an_empty_page(tmp_path):
 def test_top5_is_left_out_where_it_says_nothing(tmp_path):
     evaluation = evaluate([0, 1], [0, 0], ["a", "b"])
     write_metrics(tmp_path, {"evaluation": evaluation.to_dict()})
-    assert "Top-5 accuracy" not in Page(report.write_report(tmp_path)).texts
+    assert "Top-5 accuracy" not in Page(training_page.write_report(tmp_path)).texts
 
     evaluation = evaluate([0, 1], [0, 0], list("abcdef"))
     write_metrics(tmp_path, {"evaluation": evaluation.to_dict()})
-    assert "Top-5 accuracy" in Page(report.write_report(tmp_path)).texts
+    assert "Top-5 accuracy" in Page(training_page.write_report(tmp_path)).texts
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_a_picture_that_is_no_png_is_left_out_and_named(content, tmp_path):
     write_metrics(tmp_path, {})
     (tmp_path / "learning_curves.png").write_bytes(content)
 
-    page = Page(report.write_report(tmp_path))
+    page = Page(training_page.write_report(tmp_path))
 
     assert page.images() == []
     assert "learning_curves.png was left out: it is not a PNG." in page.texts
@@ -263,7 +263,7 @@ def test_a_png_of_any_other_program_is_shown(tmp_path):
     Image.new("RGB", (600, 20)).save(content, "PNG")
     (tmp_path / "learning_curves.png").write_bytes(content.getvalue())
 
-    (image,) = Page(report.write_report(tmp_path)).images()
+    (image,) = Page(training_page.write_report(tmp_path)).images()
 
     assert image["width"] == "300"
 
@@ -273,7 +273,7 @@ def test_a_huge_picture_is_left_out_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(page_module, "MAX_PICTURE_BYTES", 1000)
     figures.learning_curves(history(1), tmp_path / "learning_curves.png")
 
-    page = Page(report.write_report(tmp_path))
+    page = Page(training_page.write_report(tmp_path))
 
     assert page.images() == []
     assert "learning_curves.png was left out: it is larger than 1.00\u00a0kB." in page.texts
@@ -289,7 +289,7 @@ def test_another_section_with_another_figure_is_one_entry(run_folder, monkeypatc
         lambda values: f"Another, after {len(values['files'])} files",
         (page_module.PageFigure("another_figure", "What it shows", draw),),
     )
-    monkeypatch.setattr(report, "SECTIONS", (*report.SECTIONS, another))
+    monkeypatch.setattr(training_page, "SECTIONS", (*training_page.SECTIONS, another))
     labels = np.arange(8)
     probabilities = np.eye(8)[np.roll(labels, 1)]
     predictions = Predictions.from_probabilities(labels, labels, probabilities)
@@ -305,7 +305,7 @@ def test_another_section_with_another_figure_is_one_entry(run_folder, monkeypatc
 
 def test_a_folder_without_metrics_is_named_in_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a run's folder with metrics\.json") as e:
-        report.write_report(tmp_path)
+        training_page.write_report(tmp_path)
 
     assert str(tmp_path) in str(e.value)
     assert "\n" not in str(e.value)
@@ -335,7 +335,7 @@ def test_metrics_of_another_form_are_refused_and_the_old_page_stays(content, mes
     (tmp_path / "report.html").write_text("old")
 
     with pytest.raises(ValueError, match=message):
-        report.write_report(tmp_path)
+        training_page.write_report(tmp_path)
 
     assert (tmp_path / "report.html").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
@@ -347,7 +347,7 @@ def test_numbers_that_are_none_are_left_out(tmp_path):
         ' "training": {"ranks": "<b>", "seconds": false}}'
     )
 
-    page = Page(report.write_report(tmp_path))
+    page = Page(training_page.write_report(tmp_path))
 
     assert "card" not in [attributes.get("class") for _, attributes in page.elements]
 

@@ -1,4 +1,4 @@
-"""Training while ranks come and go, with Horovod's elastic driver.
+"""Elastic runs: ranks come and go; those that stay go back to the last commit.
 
     horovodrun --gloo -np 2 --min-np 1 --max-np 4 --host-discovery-script ./hosts.sh \\
         --blacklist-cooldown-range 10 100 --reset-limit 100 \\

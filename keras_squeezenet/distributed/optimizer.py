@@ -1,4 +1,4 @@
-"""An optimizer that averages its gradients over all ranks."""
+"""An optimizer that averages its gradients over all ranks, sent in 16 bits if asked (fp16)."""
 
 import functools
 import importlib

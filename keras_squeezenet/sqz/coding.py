@@ -1,4 +1,4 @@
-"""From a `CompressedNetwork` to the bytes of a .sqz file, and back."""
+"""From a `CompressedNetwork` to the bytes of a .sqz file, and back: a coder for each mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codes and positions as in Deep Compression: Huffman codes of both, layer by layer.
+"""The faithful mode: codes and positions in Huffman codes, layer by layer.
 
 Source: Han et al., arXiv 1510.00149, sections 2 (positions as gaps, with filler zeros where a gap
 does not fit its bits; Figure 2) and 4 (Huffman coding).

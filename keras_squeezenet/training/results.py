@@ -21,7 +21,7 @@ from keras_squeezenet.errors import RunError
 from keras_squeezenet.inference import evaluation
 from keras_squeezenet.inference.classifiers import open_classifier
 from keras_squeezenet.network.profile import profile_model
-from keras_squeezenet.reports import report
+from keras_squeezenet.reports import training_page
 from keras_squeezenet.reports.metrics import read_history
 from keras_squeezenet.reports.page import draw_figures
 from keras_squeezenet.training.building import load_data
@@ -128,9 +128,9 @@ def draw(
     """
     folder = Path(folder)
     files = [(each["name"], each["bytes"], each["top1"]) for each in read_metrics(folder)["files"]]
-    found = report.RunResults(history, measured, predictions, split, files)
-    draw_figures(report.SECTIONS, found, folder)
-    return report.write_report(folder)
+    found = training_page.RunResults(history, measured, predictions, split, files)
+    draw_figures(training_page.SECTIONS, found, folder)
+    return training_page.write_report(folder)
 
 
 def renew_report(

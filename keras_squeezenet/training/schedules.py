@@ -1,4 +1,4 @@
-"""Learning-rate schedules that Keras has not."""
+"""The learning-rate schedules that a recipe may name, and the warm-up before them."""
 
 from typing import Any, Self
 
@@ -8,6 +8,36 @@ from keras.optimizers import schedules
 
 from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.startup.registration import SAVED_AS
+from keras_squeezenet.training.recipe import OptimizerSection
+
+
+def learning_rate_schedule(
+    section: OptimizerSection, updates_per_epoch: int, epochs: int, ranks: int
+) -> schedules.LearningRateSchedule:
+    """The rate as a function of the number of updates, scaled by ranks, after a warm-up.
+
+    The schedule spans all epochs and the warm-up multiplies its beginning by a line from 0 to 1
+    (Goyal et al., arXiv 1706.02677, section 2.2: a rate scaled by ranks needs one).
+
+    Returns:
+        A `keras.optimizers.schedules.LearningRateSchedule`.
+    """
+    peak = (
+        section.learning_rate
+        * {"linear": ranks, "sqrt": ranks**0.5, None: 1}[section.scale_by_ranks]
+    )
+    updates = max(1, round(updates_per_epoch * epochs))
+    if section.schedule == "polynomial":
+        schedule = schedules.PolynomialDecay(peak, updates, 0.0, power=section.power)
+    elif section.schedule == "cosine":
+        schedule = schedules.CosineDecay(peak, updates)
+    elif section.schedule == "step":
+        boundaries = [round(epoch * updates_per_epoch) for epoch in section.step_epochs]
+        values = [peak * section.step_factor**drops for drops in range(len(boundaries) + 1)]
+        schedule = schedules.PiecewiseConstantDecay(boundaries, values)
+    else:
+        schedule = schedules.PolynomialDecay(peak, updates, peak)  # constant
+    return WarmUp(schedule, round(section.warmup_epochs * updates_per_epoch))
 
 
 @keras.saving.register_keras_serializable(package=SAVED_AS)

@@ -1,4 +1,4 @@
-"""The pictures that people look at after a run.
+"""The figures of all reports, a function for each.
 
 Each figure is drawn on its own canvas (Agg), without pyplot and its state, and shown on the page at
 100 CSS pixels to the inch, so that its text is as large as the page's. Names of classes and files

@@ -1,4 +1,4 @@
-"""The page that people look at after a run.
+"""The page of a training run: report.html.
 
 Names of classes and files come from folders that anybody may have made: the page shows them as they
 are, never as HTML.
