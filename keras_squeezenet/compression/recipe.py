@@ -1,6 +1,7 @@
 """What `train/optimize.py` is asked to do: checked once, never changed. No framework."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
 
 from keras_squeezenet.extras import from_extra
 from keras_squeezenet.settings import Positive, Section, check_recipe
@@ -46,9 +47,9 @@ class CompressionRecipe(Section):
     quantize: QuantizeSection = QuantizeSection()
 
     @classmethod
-    def of(cls, settings=()):
+    def of(cls, settings: Iterable[str] = ()) -> Self:
         """The defaults, but for strings `section.key=value`; raises RecipeError."""
         return check_recipe(cls, {}, settings)
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)

@@ -1,17 +1,26 @@
 """Keras models in .sqz files. Keras only."""
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_squeezenet.compression.without_training.codebooks import nearest_values, share_values
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.network.architecture import FIRST_FIRE, Architecture, FireFilters
+from keras_squeezenet.network.architecture import (
+    FIRST_FIRE,
+    Architecture,
+    FireFilters,
+    KernelShape,
+)
 from keras_squeezenet.network.graph import convolutions_of, first_inputs_of, maker_of
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.network.models import SqueezeNet
+from keras_squeezenet.network.preprocessing import Mode
 from keras_squeezenet.network.pretrained import padding_name
 from keras_squeezenet.sqz.files import read_network, write_network
 from keras_squeezenet.sqz.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
@@ -26,8 +35,15 @@ class NotASqueezeNetError(InputError):
 
 
 def save_compressed(
-    model, path, *, mode="best", bits=None, base=None, class_names=None, resize=None
-):
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    mode: str = "best",
+    bits: int | dict[str, int] | None = None,
+    base: CompressedNetwork | None = None,
+    class_names: Sequence[str] | None = None,
+    resize: int | str | None = None,
+) -> int:
     """Write a SqueezeNet to a .sqz file, which `load_compressed` reads with nothing else at hand.
 
     The file holds the weights exactly: the model that is read back is equal bit by bit, but for
@@ -74,7 +90,7 @@ def save_compressed(
     return path.stat().st_size
 
 
-def load_compressed(path):
+def load_compressed(path: Path | str) -> keras.Model:
     """The `keras.Model` in a .sqz file.
 
     Raises:
@@ -84,7 +100,14 @@ def load_compressed(path):
     return model_of(read_network(path))
 
 
-def network_of(model, *, bits=None, base=None, class_names=None, resize=None):
+def network_of(
+    model: keras.Model,
+    *,
+    bits: int | dict[str, int] | None = None,
+    base: CompressedNetwork | None = None,
+    class_names: Sequence[str] | None = None,
+    resize: int | str | None = None,
+) -> CompressedNetwork:
     """A model as a `CompressedNetwork`. Arguments and errors: see `save_compressed`."""
     if base is not None and bits is not None:
         raise InputError("One of `bits` and `base` is enough. Received: both")
@@ -114,7 +137,7 @@ def network_of(model, *, bits=None, base=None, class_names=None, resize=None):
     )
 
 
-def _shared(kernel, name, bits):
+def _shared(kernel: np.ndarray, name: str, bits: int | dict[str, int] | None) -> SharedValues:
     if bits is not None:
         return share_values(kernel, _bits_of(bits, name))
     distinct = np.unique(kernel).size
@@ -126,7 +149,7 @@ def _shared(kernel, name, bits):
     return SharedValues.of(kernel)
 
 
-def _check_shape(base, name, shape):
+def _check_shape(base: CompressedNetwork, name: str, shape: tuple[int, ...]) -> None:
     found = base.kernels[name].codes.shape if name in base.kernels else None
     if found != shape:
         raise InputError(
@@ -135,7 +158,7 @@ def _check_shape(base, name, shape):
         )
 
 
-def model_of(network):
+def model_of(network: CompressedNetwork) -> keras.Model:
     """The `keras.Model` of a `CompressedNetwork`."""
     side = network.input_size
     channels_first = keras.config.image_data_format() == "channels_first"
@@ -146,7 +169,8 @@ def model_of(network):
         classes=network.classes,
         classifier_activation=network.classifier_activation,
         dropout_rate=network.dropout_rate,
-        include_preprocessing=network.preprocessing or False,
+        # CompressedNetwork has checked the name.
+        include_preprocessing=network.preprocessing or False,  # type: ignore[arg-type]
         last_activation=network.last_activation,
         # Keras takes no slash in a name.
         name=network.architecture.name.replace("/", "_"),
@@ -157,7 +181,7 @@ def model_of(network):
     return model
 
 
-def settings_of(model):
+def settings_of(model: keras.Model) -> dict[str, Any]:
     """What `SqueezeNet` has to be told to build a model, by the names of `CompressedNetwork`.
 
     Raises:
@@ -180,7 +204,7 @@ def settings_of(model):
             )
     last_conv, dropout, predictions = (layers[name] for name in names[1:])
     try:
-        settings = {
+        settings: dict[str, Any] = {
             "architecture": _architecture_of(model, layers, fires),
             "classes": int(last_conv.filters),
             "input_size": _input_size(model),
@@ -209,7 +233,7 @@ def settings_of(model):
     return settings
 
 
-def _check_change(name, kernel, values):
+def _check_change(name: str, kernel: np.ndarray, values: np.ndarray) -> None:
     change = np.linalg.norm(kernel - values) / max(np.linalg.norm(kernel), np.finfo(float).tiny)
     if not change <= MAX_CHANGE_BY_BASE:
         raise InputError(
@@ -218,15 +242,15 @@ def _check_change(name, kernel, values):
         )
 
 
-def _shapes(settings):
+def _shapes(settings: Mapping[str, Any]) -> dict[str, KernelShape]:
     return settings["architecture"].kernel_shapes(settings["classes"])
 
 
-def _zeros(shape):
+def _zeros(shape: tuple[int, ...]) -> SharedValues:
     return SharedValues(np.zeros(shape, np.uint16), np.zeros(1, np.float32))
 
 
-def _bits_of(bits, name):
+def _bits_of(bits: int | dict[str, int], name: str) -> int:
     if not isinstance(bits, dict):
         return bits
     if name not in bits:
@@ -234,7 +258,9 @@ def _bits_of(bits, name):
     return bits[name]
 
 
-def _architecture_of(model, layers, fires):
+def _architecture_of(
+    model: keras.Model, layers: Mapping[str, keras.layers.Layer], fires: Sequence[Fire]
+) -> Architecture:
     numbers = [FIRST_FIRE + index for index in range(len(fires))]
     if [fire.name for fire in fires] != [f"fire{number}" for number in numbers]:
         raise NotASqueezeNetError(
@@ -266,7 +292,7 @@ def _architecture_of(model, layers, fires):
     return replace(architecture, last_conv_padding=int(padding.padding[0][0]))
 
 
-def _input_size(model):
+def _input_size(model: keras.Model) -> int:
     shape = model.input_shape
     sides = shape[2:] if keras.config.image_data_format() == "channels_first" else shape[1:3]
     if len(shape) != 4 or sides[0] != sides[1] or sides[0] is None:
@@ -276,17 +302,17 @@ def _input_size(model):
     return int(sides[0])
 
 
-def _preprocessing_of(model):
+def _preprocessing_of(model: keras.Model) -> Mode | None:
     modes = [layer.mode for layer in model.layers if isinstance(layer, ImagePreprocessing)]
     return modes[0] if modes else None
 
 
-def _activation_name(layer):
+def _activation_name(layer: keras.layers.Layer) -> str | None:
     activation = layer.activation
     return None if activation is keras.activations.linear else activation.__name__
 
 
-def _check_equal(model, twin):
+def _check_equal(model: keras.Model, twin: keras.Model) -> None:
     """Layer by layer and connection by connection, but for names, precision and initial values."""
     for found, expected in zip(_described(model), _described(twin), strict=False):
         if found != expected:
@@ -324,7 +350,7 @@ _COMPUTING = (
 )
 
 
-def _described(model):
+def _described(model: keras.Model) -> Iterator[tuple[Any, ...]]:
     """Of each layer what decides what it computes, and from which layers it takes its input."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
@@ -336,6 +362,6 @@ def _described(model):
         yield layer.name, type(layer).__name__, repr(settings), takes
 
 
-def _name_of(tensor):
+def _name_of(tensor: keras.KerasTensor) -> str:
     layer = maker_of(tensor)
     return "input" if isinstance(layer, keras.layers.InputLayer) else layer.name

@@ -1,9 +1,11 @@
 """What each stage of a compression left behind, measured on its file. numpy only."""
 
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,7 +79,7 @@ class Stage:
     confidence: float | None = None
     exported: "ExportResult | None" = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("bytes", 0), ("count", 1)):
             value = getattr(self, name)
             if not is_int(value, least):
@@ -102,12 +104,20 @@ class Stage:
         """Mean over the weights of their kernels' bits; None where one has no codebook."""
         if not self.layers or any(layer.bits is None for layer in self.layers):
             return None
-        return sum(layer.bits * layer.weights for layer in self.layers) / sum(
+        # No `bits` is None here, which mypy does not see.
+        return sum(layer.bits * layer.weights for layer in self.layers) / sum(  # type: ignore[operator, misc]
             layer.weights for layer in self.layers
         )
 
     @classmethod
-    def measured(cls, name, path, evaluation, kernels=None, exported=None) -> "Stage":
+    def measured(
+        cls,
+        name: str,
+        path: str | os.PathLike[str],
+        evaluation: Any,  # an `Evaluation`, of a room that imports from this one
+        kernels: Mapping[str, np.ndarray] | None = None,
+        exported: "ExportResult | None" = None,
+    ) -> "Stage":
         """Of a file and its `Evaluation`; `kernels` are arrays by their layers' names."""
         return cls(
             name=name,
@@ -124,7 +134,7 @@ class Stage:
             exported=exported,
         )
 
-    def row(self, float32_bytes: int) -> dict:
+    def row(self, float32_bytes: int) -> dict[str, Any]:
         """A line of `compression.csv`; `float32_bytes` are those of the weights alone."""
         return {
             "stage": self.name,

@@ -4,13 +4,22 @@
 says how much room a range needs.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_squeezenet.litert.ranges import first_late, range_with_room
 
+if TYPE_CHECKING:  # imported on use
+    import tensorflow as tf
+    import tf_keras
+
 KERNEL_ATTRIBUTES = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
+
+# The variables min and max of an activation.
+Range = tuple["tf.Variable", "tf.Variable"]
 
 _MOVING_AVERAGE_STEP = 1e-3  # what tfmot's ranges of activations move towards those of a batch
 _SETTLING_IMAGES = 32
@@ -34,7 +43,7 @@ _ACTIVATIONS = {"Activation", "Softmax"}
 _BOUNDING = {"hard_sigmoid", "log_softmax", "relu6", "sigmoid", "softmax", "tanh"}
 
 
-def set_input_range(quantized, least, greatest):
+def set_input_range(quantized: "tf_keras.Model", least: float, greatest: float) -> None:
     for layer in quantized.layers:
         if type(layer).__name__ == "QuantizeLayer":
             for variable in layer.weights:
@@ -44,7 +53,7 @@ def set_input_range(quantized, least, greatest):
                     variable.assign(greatest)
 
 
-def calibrate(quantized, images):
+def calibrate(quantized: "tf_keras.Model", images: np.ndarray) -> None:
     """Set the ranges of all activations to what the images need, as `export_litert` does.
 
     A tensor's range is right only once those before it are, so some images go through until
@@ -75,7 +84,7 @@ def calibrate(quantized, images):
         _assign(pair, range_with_room(least, greatest, **places))
 
 
-def _activation_ranges(quantized):
+def _activation_ranges(quantized: "tf_keras.Model") -> list[Range]:
     """The variables min and max of every activation, but for the model's input."""
     return [
         pair
@@ -85,7 +94,7 @@ def _activation_ranges(quantized):
     ]
 
 
-def ranges_of(wrapper):
+def ranges_of(wrapper: "tf_keras.layers.Layer") -> dict[str, Range]:
     """Of a layer's activations: "pre_activation", "post_activation" or "output" -> (min, max)."""
     named = {variable.name.split("/")[-1]: variable for variable in wrapper.weights}
     return {
@@ -95,7 +104,7 @@ def ranges_of(wrapper):
     }
 
 
-def _deciding_ranges(quantized):
+def _deciding_ranges(quantized: "tf_keras.Model") -> Iterator[Range]:
     """Those that nothing bounds of outputs, and of what passing and bounding layers make them of.
 
     The same of a file finds `ranges`.
@@ -110,7 +119,7 @@ def _deciding_ranges(quantized):
             wanted |= {id(node.layer) for node in layer.inbound_nodes[0].parent_nodes}
 
 
-def _late_ranges(quantized):
+def _late_ranges(quantized: "tf_keras.Model") -> Iterator[Range]:
     """Those that nothing bounds of the late layers and of all that follow them."""
     wrappers = [layer for layer in quantized.layers if hasattr(layer, "layer")]
     has_kernel = [type(wrapper.layer).__name__ in KERNEL_ATTRIBUTES for wrapper in wrappers]
@@ -120,14 +129,14 @@ def _late_ranges(quantized):
             yield from _unbounded_ranges(wrapper)
 
 
-def _unbounded_ranges(wrapper):
+def _unbounded_ranges(wrapper: "tf_keras.layers.Layer") -> Iterator[Range]:
     bounded = _is_bounded(wrapper.layer)
     for name, pair in ranges_of(wrapper).items():
         if name == "pre_activation" or not bounded:
             yield pair
 
 
-def _is_bounded(layer):
+def _is_bounded(layer: "tf_keras.layers.Layer") -> bool:
     if getattr(layer, "max_value", None) is not None:  # a ReLU's
         return True
     activation = getattr(layer, "activation", None)
@@ -136,7 +145,7 @@ def _is_bounded(layer):
 
 
 @contextmanager
-def _as_in_use(quantized):
+def _as_in_use(quantized: "tf_keras.Model") -> Iterator[None]:
     """Only the ranges are in training while it lasts: no dropout, no new statistics."""
     inner = [layer.layer for layer in quantized.layers if hasattr(layer, "layer")]
     rates = [(layer, layer.rate) for layer in inner if "Dropout" in type(layer).__name__]
@@ -156,7 +165,9 @@ def _as_in_use(quantized):
             layer.trainable = was
 
 
-def _moved(quantized, ranges, images):
+def _moved(
+    quantized: "tf_keras.Model", ranges: Sequence["tf.Variable"], images: "tf.Tensor"
+) -> tuple[list["tf.Tensor"], list["tf.Tensor"]]:
     """The ranges before and after a step of training, in a graph; they stay as they were."""
     before = [variable.read_value() for variable in ranges]
     quantized(images, training=True)
@@ -165,12 +176,12 @@ def _moved(quantized, ranges, images):
     return before, after
 
 
-def _observed(moved, images):
+def _observed(moved: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:
     """The batch's own minima and maxima, from how far they moved the averages."""
     before, after = (np.array([np.asarray(v) for v in side], np.float64) for side in moved(images))
     return before + (after - before) / _MOVING_AVERAGE_STEP
 
 
-def _assign(variables, values):
+def _assign(variables: Iterable["tf.Variable"], values: Iterable[Any]) -> None:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -6,11 +6,15 @@ as in `Architecture.kernel_shapes`, and a model within the model becomes its lay
 in the twin is a layer that tfmot and LiteRT's converter know.
 """
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import layers
+from numpy.typing import NDArray
 
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.graph import every_layer, follow, graph_of, maker_of
@@ -21,6 +25,9 @@ from keras_squeezenet.network.layers import (
     ImagePreprocessing,
 )
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold
+
+if TYPE_CHECKING:  # imported on use
+    import tf_keras
 
 # What decides about the outputs of layers that both libraries have under one name.
 CARRIED = {
@@ -66,6 +73,9 @@ CARRIED = {
 # The layers whose kernels are compressed; the kernel is the first of their weights.
 WITH_KERNEL = (layers.Conv2D, layers.Dense)
 
+# Kernel and bias, of arithmetic on pixels.
+Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
+
 # Not hard_sigmoid and its kin, which are other functions in tf_keras.
 _ACTIVATIONS = (
     "elu",
@@ -87,7 +97,7 @@ class BridgeError(InputError):
     """A model that has no tf_keras twin; the text names the layer and its class."""
 
 
-def to_tf_keras(model):
+def to_tf_keras(model: keras.Model) -> "tf_keras.Model":
     """The flat tf_keras twin of a Keras 3 model, with its weights and equal outputs.
 
     The twin computes in float32 whatever the model's policy. Its convolutions and dense layers
@@ -130,7 +140,7 @@ def to_tf_keras(model):
     return twin
 
 
-def copy_weights_back(twin, model):
+def copy_weights_back(twin: "tf_keras.Model", model: keras.Model) -> None:
     """Give a Keras 3 model the weights of its twin, layer by layer, by name.
 
     Args:
@@ -146,7 +156,7 @@ def copy_weights_back(twin, model):
         layer.set_weights([weight + np.float32(0) for weight in weights])
 
 
-def copy_of(model):
+def copy_of(model: keras.Model) -> keras.Model:
     """A copy of a Keras 3 model that shares nothing with it, not compiled."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
@@ -156,7 +166,7 @@ def copy_of(model):
     return copy
 
 
-def sources(model):
+def sources(model: keras.Model) -> dict[str, layers.Layer]:
     """The layers of a Keras 3 model whose weights its twin shares, by their names in the twin.
 
     They come in the order of execution, as in `Architecture.kernel_shapes`.
@@ -167,7 +177,7 @@ def sources(model):
     return _sources(_names(_graph_of(model)))
 
 
-def kernels(model):
+def kernels(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     """The kernels of a Keras 3 model by their layers' names in the twin: float32 arrays.
 
     Those of depthwise convolutions are not among them: they are few, and tfmot neither prunes nor
@@ -183,18 +193,19 @@ def kernels(model):
     }
 
 
-def _graph_of(model):
+def _graph_of(model: keras.Model) -> keras.Model:
     try:
         return graph_of(model)
     except ValueError as error:
         raise BridgeError(str(error)) from error
 
 
-def _names(graph):
+def _names(graph: keras.Model) -> dict[keras.Operation, str]:
     """The name in the twin of every operation, those of models within the model included."""
-    names, taken = {}, set()
+    names: dict[keras.Operation, str] = {}
+    taken: set[str] = set()
 
-    def visit(graph, owner):
+    def visit(graph: keras.Model, owner: str | None) -> None:
         for operation in graph.operations:
             inner_input = owner is not None and isinstance(operation, layers.InputLayer)
             if isinstance(operation, keras.Model):
@@ -208,8 +219,8 @@ def _names(graph):
     return names
 
 
-def _sources(names):
-    found = {}
+def _sources(names: Mapping[keras.Operation, str]) -> dict[str, layers.Layer]:
+    found: dict[str, layers.Layer] = {}
     for operation, name in names.items():
         if type(operation) is Fire:
             found |= {f"{name}_{part.name}": part for part in operation.convolutions}
@@ -218,7 +229,7 @@ def _sources(names):
     return found
 
 
-def _weights_in(twin, name, layer):
+def _weights_in(twin: "tf_keras.Model", name: str, layer: layers.Layer) -> list[np.ndarray]:
     try:
         weights = twin.get_layer(name).get_weights()
     except ValueError as error:
@@ -235,16 +246,23 @@ def _weights_in(twin, name, layer):
 class _Walk:
     """Follows a Keras 3 graph with tensors of the twin, and makes the twin's layers on the way."""
 
-    def __init__(self, tf_layers, names):
+    def __init__(self, tf_layers: ModuleType, names: Mapping[keras.Operation, str]) -> None:
         self._tf_layers = tf_layers
         self._names = names
-        self._made = {}
+        self._made: dict[str, tf_keras.layers.Layer] = {}
 
-    def through(self, graph, inputs, inference=False):
+    def through(self, graph: keras.Model, inputs: Any, inference: bool = False) -> Any:
         """The twin's outputs; `inference`: everything in `graph` is called with training=False."""
         return follow(graph, inputs, partial(self._call, inference))
 
-    def _call(self, inference, operation, *args, training=None, **kwargs):
+    def _call(
+        self,
+        inference: bool,
+        operation: keras.Operation,
+        *args: Any,
+        training: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
         inference = inference or training is False
         name = self._names.get(operation, operation.name)
         kwargs = {key: value for key, value in kwargs.items() if value is not None}
@@ -279,13 +297,15 @@ class _Walk:
             raise _refusal(operation, name, "a layer of `CARRIED`", type(operation).__name__)
         return self._ordinary(operation, name, inputs, inference)
 
-    def _layer(self, kind, name, inputs, **config):
+    def _layer(self, kind: str, name: str, inputs: Any, **config: Any) -> Any:
         """Call the layer of that name, made the first time: a layer may be called often."""
         if name not in self._made:
             self._made[name] = getattr(self._tf_layers, kind)(name=name, **config)
         return self._made[name](inputs)
 
-    def _ordinary(self, operation, name, inputs, inference=False):
+    def _ordinary(
+        self, operation: layers.Layer, name: str, inputs: Any, inference: bool = False
+    ) -> Any:
         kind, config = type(operation).__name__, operation.get_config()
         config = {key: config[key] for key in CARRIED[type(operation)]}
         if isinstance(operation, layers.BatchNormalization):
@@ -302,8 +322,8 @@ class _Walk:
             raise _refusal(operation, name, expected, activation)
         return self._layer(kind, name, inputs, **config)
 
-    def _fire(self, fire, name, image):
-        def convolve(part, inputs):
+    def _fire(self, fire: Fire, name: str, image: Any) -> Any:
+        def convolve(part: layers.Conv2D, inputs: Any) -> Any:
             return self._ordinary(part, f"{name}_{part.name}", inputs)
 
         squeezed = convolve(fire.squeeze1x1, image)
@@ -317,7 +337,7 @@ class _Walk:
         bypass = image if fire.bypass == "simple" else convolve(fire.bypass1x1, image)
         return self._layer("Add", f"{name}_add", [outputs, bypass])
 
-    def _ceil_max_pooling(self, pooling, name, inputs):
+    def _ceil_max_pooling(self, pooling: CeilMaxPooling2D, name: str, inputs: Any) -> Any:
         paddings = [pooling.padding_of(side) for side in inputs.shape[1:3]]
         if "explicit" in paddings:
             expected = "known sides, and a last window at most one pixel over the edge"
@@ -345,7 +365,7 @@ class _Walk:
             padding=paddings[1],
         )
 
-    def _affine(self, operation, name, inputs):
+    def _affine(self, operation: layers.Layer, name: str, inputs: Any) -> Any:
         """Arithmetic on pixels as a convolution, which tfmot and LiteRT quantize as any other."""
         channels = inputs.shape[-1]
         if len(inputs.shape) != 4 or channels is None:
@@ -363,18 +383,18 @@ class _Walk:
         return outputs
 
 
-def _preprocessing_as_affine(operation, channels):
+def _preprocessing_as_affine(operation: ImagePreprocessing, channels: int) -> Affine:
     """Kernel `[channels, channels]`: it may reverse the channels."""
     unchanged = np.eye(channels)[None, None]
     kernel, bias = fold(unchanged, np.zeros(channels), PREPROCESSINGS[operation.mode])
     return kernel[0, 0], bias
 
 
-def _rescaling_as_affine(operation, channels):
+def _rescaling_as_affine(operation: layers.Rescaling, channels: int) -> Affine:
     return _per_channel(operation.scale, channels), _per_channel(operation.offset, channels)
 
 
-def _normalization_as_affine(operation, channels):
+def _normalization_as_affine(operation: layers.Normalization, channels: int) -> Affine:
     mean, variance = (
         _per_channel(operation.mean, channels),
         _per_channel(operation.variance, channels),
@@ -385,18 +405,18 @@ def _normalization_as_affine(operation, channels):
     return 1 / deviation, -mean / deviation
 
 
-def _per_channel(values, channels):
+def _per_channel(values: Any, channels: int) -> NDArray[np.float64]:
     return np.broadcast_to(np.ravel(np.asarray(values, np.float64)), channels)
 
 
-_AFFINES = {
+_AFFINES: dict[type, Callable[[Any, int], Affine]] = {
     ImagePreprocessing: _preprocessing_as_affine,
     layers.Rescaling: _rescaling_as_affine,
     layers.Normalization: _normalization_as_affine,
 }
 
 
-def _refusal(operation, name, expected, received):
+def _refusal(operation: keras.Operation, name: str, expected: str, received: object) -> BridgeError:
     return BridgeError(
         f"Layer {name} of class {type(operation).__name__} has no twin in tf_keras: expected "
         f"{expected}. Received: {received}"

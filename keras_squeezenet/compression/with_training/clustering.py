@@ -5,13 +5,20 @@ k-means, each group shares one value, and the gradient of a shared value is that
 together. With tfmot's sparsity-preserving clustering, zeros of a pruned kernel stay zeros.
 """
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
 from keras_squeezenet.compression.with_training.pruning import by_layer
 from keras_squeezenet.compression.with_training.retraining import (
+    Batches,
     Compressed,
+    Retraining,
     RetrainingError,
     check_classifier,
     retrain,
@@ -20,19 +27,25 @@ from keras_squeezenet.compression.with_training.retraining import (
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 from keras_squeezenet.compression.without_training.codebooks import k_means
 
+if TYPE_CHECKING:  # imported on use
+    import tf_keras
+
 # tfmot compares every weight with every shared value in every step: 256 of them take 1 KB a weight.
 MIN_BITS, MAX_BITS = 2, 8
 
+# One for every kernel, each one's by layer name, or a function of name and kernel shape.
+Bits = int | dict[str, int] | Callable[[str, tuple[int, ...]], int]
+
 
 def cluster(
-    model,
-    train_data,
+    model: keras.Model,
+    train_data: Batches,
     *,
-    retraining,
-    bits=5,
-    preserve_sparsity=True,
-    validation_data=None,
-):
+    retraining: Retraining,
+    bits: Bits = 5,
+    preserve_sparsity: bool = True,
+    validation_data: Batches | None = None,
+) -> Compressed:
     """Let the weights of each kernel share at most 2**bits values, and train those values.
 
     The kernels of Conv2D and Dense layers are clustered; those of depthwise convolutions, and
@@ -89,7 +102,7 @@ def cluster(
     return Compressed.from_twin(stripped, model, before, validation_data)
 
 
-def layer_bits(bits, kernel_by_name):
+def layer_bits(bits: Bits, kernel_by_name: Mapping[str, np.ndarray]) -> dict[str, int]:
     """How many bits choose a kernel's shared values, by name; see `cluster`.
 
     Raises:
@@ -108,7 +121,7 @@ def layer_bits(bits, kernel_by_name):
     return found
 
 
-def initial_codebook(values, count):
+def initial_codebook(values: np.ndarray, count: int) -> NDArray[np.float32]:
     """`count` values that many stand for with little error: k-means, the last one repeated.
 
     Args:
@@ -122,7 +135,12 @@ def initial_codebook(values, count):
     return np.pad(centroids, (0, count - len(centroids)), "edge").astype(np.float32)
 
 
-def _wrapped(twin, counts, kernel_by_name, preserve_sparsity):
+def _wrapped(
+    twin: "tf_keras.Model",
+    counts: Mapping[str, int],
+    kernel_by_name: Mapping[str, np.ndarray],
+    preserve_sparsity: bool,
+) -> "tf_keras.Model":
     """The twin with tfmot's clustering around the layers that are to be clustered."""
     import tf_keras
 
@@ -138,8 +156,9 @@ def _wrapped(twin, counts, kernel_by_name, preserve_sparsity):
         name: preserve_sparsity and not kernel.all() for name, kernel in kernel_by_name.items()
     }
 
-    def wrap(layer):
-        kernel = kernel_by_name.get(layer.name)
+    def wrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
+        # None only of a layer that is not among `counts` either.
+        kernel: Any = kernel_by_name.get(layer.name)
         if layer.name not in counts or kernel.size <= counts[layer.name] or not kernel.any():
             return layer
         return cluster_weights(
@@ -156,7 +175,7 @@ def _wrapped(twin, counts, kernel_by_name, preserve_sparsity):
     return wrapped
 
 
-def _set_codebook(layer, kernel):
+def _set_codebook(layer: "tf_keras.layers.Layer", kernel: np.ndarray) -> None:
     """k-means in place of tfmot's evenly spaced or random first values, and its masks with it."""
     import tensorflow as tf
 

@@ -7,23 +7,30 @@ from 57.5 to 61.8 percent of top-1 on ImageNet by that.
 
 from dataclasses import replace
 
+import keras
+
 from keras_squeezenet.compression.with_training.bridge import to_tf_keras
-from keras_squeezenet.compression.with_training.pruning import ConstantSparsity, prune
-from keras_squeezenet.compression.with_training.retraining import Compressed, retrain
+from keras_squeezenet.compression.with_training.pruning import ConstantSparsity, Sparsity, prune
+from keras_squeezenet.compression.with_training.retraining import (
+    Batches,
+    Compressed,
+    Retraining,
+    retrain,
+)
 
 DEFAULT_SPARSITY = 0.3  # the paper takes 30 to 50 percent
 LEARNING_RATE_DROP = 10
 
 
 def dense_sparse_dense(
-    model,
-    train_data,
+    model: keras.Model,
+    train_data: Batches,
     *,
-    retraining,
-    sparsity=DEFAULT_SPARSITY,
-    dense_retraining=None,
-    validation_data=None,
-):
+    retraining: Retraining,
+    sparsity: Sparsity = DEFAULT_SPARSITY,
+    dense_retraining: Retraining | None = None,
+    validation_data: Batches | None = None,
+) -> Compressed:
     """Train a classifier sparse, then dense again.
 
     Args:

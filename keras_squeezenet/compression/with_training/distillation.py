@@ -7,6 +7,8 @@ they were.
 
 import logging
 import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -14,12 +16,15 @@ from keras import layers, ops
 from keras_squeezenet import distributed
 from keras_squeezenet.compression.with_training.bridge import copy_of, kernels
 from keras_squeezenet.compression.with_training.retraining import (
+    Batches,
     Compressed,
     LayerStatistics,
+    Retraining,
     RetrainingError,
     top1,
 )
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.network.data_formats import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +33,16 @@ _LEAST_PROBABILITY = 1e-30
 
 
 def distill(
-    model,
-    teacher,
-    train_data,
+    model: keras.Model,
+    teacher: keras.Model,
+    train_data: Iterable[Any],
     *,
-    retraining,
-    temperature=4.0,
-    student_weight=0.1,
-    teacher_preprocessing=None,
-    validation_data=None,
-):
+    retraining: Retraining,
+    temperature: float = 4.0,
+    student_weight: float = 0.1,
+    teacher_preprocessing: Callable[[Tensor], Tensor] | None = None,
+    validation_data: Batches | None = None,
+) -> Compressed:
     """Train a copy of `model` towards what `teacher` says, and towards the labels.
 
     The loss is student_weight · cross-entropy + (1 − student_weight) · temperature² ·
@@ -115,11 +120,11 @@ def distill(
 
 
 class _Progress(keras.callbacks.Callback):
-    def __init__(self, retraining):
+    def __init__(self, retraining: Retraining) -> None:
         super().__init__()
         self.retraining = retraining
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         loss = logs["total_loss"]
         if not math.isfinite(loss):
             raise RetrainingError(
@@ -129,7 +134,7 @@ class _Progress(keras.callbacks.Callback):
         log.info("epoch %d of %d: loss %.4f", epoch + 1, self.retraining.epochs, loss)
 
 
-def _check_numbers(temperature, student_weight):
+def _check_numbers(temperature: float, student_weight: float) -> None:
     # A NaN fails the comparisons.
     if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
         raise InputError(
@@ -142,7 +147,7 @@ def _check_numbers(temperature, student_weight):
         )
 
 
-def _check_classifier(name, model):
+def _check_classifier(name: str, model: Any) -> None:
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
         raise InputError(
@@ -162,14 +167,14 @@ def _check_classifier(name, model):
         )
 
 
-def _final_activation(model):
+def _final_activation(model: keras.Model) -> str:
     last = model.layers[-1]
     if isinstance(last, layers.Softmax):
         return "softmax"
     return keras.activations.serialize(keras.activations.get(getattr(last, "activation", None)))
 
 
-def _logits_of(model):
+def _logits_of(model: keras.Model) -> keras.Model:
     """A model with the same layers that ends before the softmax, in float32."""
     logits = model.outputs[0]
     if _final_activation(model) == "softmax":
@@ -182,7 +187,11 @@ def _logits_of(model):
     return keras.Model(model.inputs, layers.Identity(dtype="float32")(logits))
 
 
-def _fed_like(student, teacher, preprocessing):
+def _fed_like(
+    student: keras.Model,
+    teacher: keras.Model,
+    preprocessing: Callable[[Tensor], Tensor] | None,
+) -> keras.Model:
     """The teacher's logits as a model of the student's input."""
     images = keras.Input(student.input_shape[1:], dtype=student.inputs[0].dtype)
     x = images
@@ -194,7 +203,7 @@ def _fed_like(student, teacher, preprocessing):
     return keras.Model(images, _logits_of(teacher)(x))
 
 
-def _batches(train_data, *, labelled):
+def _batches(train_data: Iterable[Any], *, labelled: bool) -> Iterator[tuple[Any, ...]]:
     """(images, labels), or images alone, again and again."""
     while True:
         count = 0

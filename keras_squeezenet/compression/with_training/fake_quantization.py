@@ -2,6 +2,9 @@
 
 import copy
 import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,10 +13,13 @@ from keras_squeezenet.compression.with_training.clustering import MAX_BITS
 from keras_squeezenet.compression.with_training.retraining import RetrainingError
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 
+if TYPE_CHECKING:  # imported on use
+    import tf_keras
+
 PRESERVABLE = (None, "sparsity", "clusters")
 
 
-def check_preservable(preserve, kernel_by_name):
+def check_preservable(preserve: str | None, kernel_by_name: Mapping[str, np.ndarray]) -> None:
     if preserve not in PRESERVABLE:
         raise RetrainingError(
             f"`preserve` must be None, 'sparsity' or 'clusters'. Received: preserve={preserve}"
@@ -29,11 +35,11 @@ def check_preservable(preserve, kernel_by_name):
         )
 
 
-def _is_clustered(kernel):
+def _is_clustered(kernel: np.ndarray) -> bool:
     return len(np.unique(kernel)) <= min(2**MAX_BITS, kernel.size - 1)
 
 
-def with_fake_quantization(twin, preserve):
+def with_fake_quantization(twin: "tf_keras.Model", preserve: str | None) -> "tf_keras.Model":
     """The twin with fake quantization, made by tfmot."""
     quantization = load_tfmot().quantization.keras
     try:
@@ -44,19 +50,23 @@ def with_fake_quantization(twin, preserve):
         raise RetrainingError(f"tfmot cannot quantize model {twin.name}: {reason}") from error
 
 
-def _scheme(preserve):
+def _scheme(preserve: str | None) -> Any:
     """tfmot's 8-bit scheme, with every kernel in 8 bits and what it preserves to itself."""
-    plain = _tfmot_module("default_8bit.default_8bit_quantize_scheme").Default8BitQuantizeScheme
+    plain: Any = _tfmot_module(
+        "default_8bit.default_8bit_quantize_scheme"
+    ).Default8BitQuantizeScheme
 
     class Scheme(plain):
-        def get_layout_transformer(self):
+        def get_layout_transformer(self) -> "Layout":
             return Layout(super().get_layout_transformer())
 
     class Layout:
-        def __init__(self, layout):
+        def __init__(self, layout: Any) -> None:
             self._layout = layout
 
-        def apply(self, model, layer_quantize_map):
+        def apply(
+            self, model: "tf_keras.Model", layer_quantize_map: Mapping[str, Any]
+        ) -> tuple["tf_keras.Model", dict[str, Any]]:
             # Afterwards: the transforms for ReLU and Concatenate put in configurations of theirs.
             model, metadata = self._layout.apply(model, layer_quantize_map)
             for layer in model.layers:
@@ -68,7 +78,7 @@ def _scheme(preserve):
     return Scheme()
 
 
-def _config(layer, config, preserve):
+def _config(layer: "tf_keras.layers.Layer", config: Any, preserve: str | None) -> Any:
     """The quantization of a layer with a kernel, from tfmot's own choice (None: the default)."""
     registry = _tfmot_module("default_8bit.default_8bit_quantize_registry")
     if config is None:
@@ -88,7 +98,7 @@ def _config(layer, config, preserve):
     return config
 
 
-def _preserving_quantizer(layer, preserve):
+def _preserving_quantizer(layer: "tf_keras.layers.Layer", preserve: str | None) -> Any:
     """tfmot's quantizer for a kernel that has something to preserve, else None."""
     if preserve is None or not layer.trainable_weights or type(layer).__name__ == "DepthwiseConv2D":
         return None
@@ -107,7 +117,7 @@ def _preserving_quantizer(layer, preserve):
     return registry.get_quantize_config(layer).weight_quantizer
 
 
-def _tfmot_module(name):
+def _tfmot_module(name: str) -> ModuleType:
     return importlib.import_module(
         f"tensorflow_model_optimization.python.core.quantization.keras.{name}"
     )

@@ -5,14 +5,19 @@ them, while the others learn to do without; Han et al., arXiv 1506.02626. Biases
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import keras
 import numpy as np
 
 from keras_squeezenet.checks import is_number
 from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
 from keras_squeezenet.compression.with_training.retraining import (
+    Batches,
     Compressed,
+    Retraining,
     RetrainingError,
     check_classifier,
     retrain,
@@ -21,9 +26,17 @@ from keras_squeezenet.compression.with_training.retraining import (
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 from keras_squeezenet.network.architecture import preset
 
+if TYPE_CHECKING:  # imported on use
+    import tf_keras
+
 DEFAULT_SPARSITY = 0.67  # Deep Compression's SqueezeNet keeps a third of its weights
 STRUCTURES = (None, "2:4")
 UNITS = ("epochs", "steps")
+
+# One for every kernel, each one's by layer name, a function of name and kernel shape, or
+# "deep_compression".
+Sparsity = float | dict[str, float] | Callable[[str, tuple[int, ...]], float] | str | None
+Number = TypeVar("Number", int, float)
 
 # The weights that are not 0 in compressed_SqueezeNet.net, SqueezeNet 1.0 deep-compressed by the
 # paper's authors: github.com/songhan/SqueezeNet-Deep-Compression at fb13faa2. They pruned to 33,
@@ -85,13 +98,13 @@ class PolynomialDecay:
     initial_sparsity: float = 0.0
     power: float = 3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_times(self)
         _check_sparsity("initial_sparsity", self.initial_sparsity)
         if not is_number(self.power) or not 0 < self.power < math.inf:
             raise RetrainingError(f"`power` must be a number above 0. Received: power={self.power}")
 
-    def steps(self, retraining):
+    def steps(self, retraining: Retraining) -> tuple[int, int, int]:
         """The steps of a run, counted from 1, between and at which it prunes.
 
         Returns:
@@ -114,7 +127,7 @@ class PolynomialDecay:
             )
         return begin, last, every
 
-    def for_tfmot(self, tfmot, sparsity, present, retraining):
+    def for_tfmot(self, tfmot: Any, sparsity: float, present: float, retraining: Retraining) -> Any:
         """tfmot's schedule for a kernel of which the share `present` is 0 already."""
         begin, end, every = self.steps(retraining)
         return tfmot.sparsity.keras.PolynomialDecay(
@@ -146,10 +159,10 @@ class ConstantSparsity:
     every: float | None = None
     unit: str = "epochs"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_times(self)
 
-    def steps(self, retraining):
+    def steps(self, retraining: Retraining) -> tuple[int, int, int]:
         """As `PolynomialDecay.steps`.
 
         Raises:
@@ -167,22 +180,25 @@ class ConstantSparsity:
             )
         return begin, begin + (end - begin) // every * every, every
 
-    def for_tfmot(self, tfmot, sparsity, present, retraining):
+    def for_tfmot(self, tfmot: Any, sparsity: float, present: float, retraining: Retraining) -> Any:
         """As `PolynomialDecay.for_tfmot`."""
         begin, end, every = self.steps(retraining)
         return tfmot.sparsity.keras.ConstantSparsity(max(sparsity, present), begin, end, every)
 
 
+Schedule = PolynomialDecay | ConstantSparsity
+
+
 def prune(
-    model,
-    train_data,
+    model: keras.Model,
+    train_data: Batches,
     *,
-    retraining,
-    sparsity=None,
-    schedule=None,
-    structure=None,
-    validation_data=None,
-):
+    retraining: Retraining,
+    sparsity: Sparsity = None,
+    schedule: Schedule | None = None,
+    structure: str | None = None,
+    validation_data: Batches | None = None,
+) -> Compressed:
     """Prune a classifier's kernels while it goes on training.
 
     The kernels of Conv2D and Dense layers are pruned; those of depthwise convolutions, and biases,
@@ -254,7 +270,9 @@ def prune(
     return Compressed.from_twin(stripped, model, before, validation_data)
 
 
-def layer_sparsities(sparsity, kernel_by_name):
+def layer_sparsities(
+    sparsity: Sparsity, kernel_by_name: Mapping[str, np.ndarray]
+) -> dict[str, float]:
     """What share of each kernel is to be 0, by name; see `prune`.
 
     Raises:
@@ -280,7 +298,11 @@ def layer_sparsities(sparsity, kernel_by_name):
     return sparsities
 
 
-def by_layer(argument, value, shapes):
+def by_layer(
+    argument: str,
+    value: Number | dict[str, Number] | Callable[[str, tuple[int, ...]], Number],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, Number]:
     """A number, a dict by layer names, or a function of name and shape, as a dict by names.
 
     Raises:
@@ -299,7 +321,7 @@ def by_layer(argument, value, shapes):
     return dict(value)
 
 
-def deep_compression_sparsity(shapes):
+def deep_compression_sparsity(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
     """The sparsities of the deep-compressed SqueezeNet, layer by layer.
 
     A layer of another name has that of its kind: the first kernel that of conv1; the last one, or
@@ -327,7 +349,7 @@ def deep_compression_sparsity(shapes):
     return sparsities
 
 
-def _published_density(layers):
+def _published_density(layers: str) -> float:
     """Share of non-zero weights in the published layers whose names end so."""
     shapes = preset("1.0").kernel_shapes(1000)
     matching = [name for name in shapes if name.endswith(layers)]
@@ -335,13 +357,19 @@ def _published_density(layers):
     return nonzero / sum(math.prod(shapes[name]) for name in matching)
 
 
-def _wrapped(twin, sparsities, schedule, kernel_by_name, retraining):
+def _wrapped(
+    twin: "tf_keras.Model",
+    sparsities: Mapping[str, float],
+    schedule: Schedule,
+    kernel_by_name: Mapping[str, np.ndarray],
+    retraining: Retraining,
+) -> "tf_keras.Model":
     """The twin with tfmot's pruning around the layers that are to be pruned."""
     import tf_keras
 
     tfmot = load_tfmot()
 
-    def wrap(layer):
+    def wrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         sparsity = sparsities.get(layer.name, 0)
         if not sparsity:
             return layer
@@ -355,12 +383,14 @@ def _wrapped(twin, sparsities, schedule, kernel_by_name, retraining):
     return tf_keras.models.clone_model(twin, clone_function=wrap)
 
 
-def _wrapped_2_of_4(twin, kernel_by_name):
+def _wrapped_2_of_4(
+    twin: "tf_keras.Model", kernel_by_name: Mapping[str, np.ndarray]
+) -> "tf_keras.Model":
     import tf_keras
 
     tfmot = load_tfmot()
 
-    def wrap(layer):
+    def wrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         if layer.name not in kernel_by_name:
             return layer
         return tfmot.sparsity.keras.prune_low_magnitude(layer, sparsity_m_by_n=(2, 4))
@@ -368,14 +398,14 @@ def _wrapped_2_of_4(twin, kernel_by_name):
     return tf_keras.models.clone_model(twin, clone_function=wrap)
 
 
-def _share_of_zeros(kernel):
+def _share_of_zeros(kernel: np.ndarray) -> float:
     zeros = kernel.size - int(np.count_nonzero(kernel))
     # tfmot rounds the number of weights that stay. A quarter more than there are is the same number
     # for certain; one fewer would let all zeros learn again.
     return min(zeros + 0.25, kernel.size - 1) / kernel.size if zeros else 0.0
 
 
-def _train_masked(wrapped, train_data, retraining):
+def _train_masked(wrapped: "tf_keras.Model", train_data: Batches, retraining: Retraining) -> None:
     """Train with tfmot's masks, which leave out what is 0 now already."""
     pruned = [layer for layer in wrapped.layers if hasattr(layer, "pruning_vars")]
     zeros = [
@@ -385,7 +415,7 @@ def _train_masked(wrapped, train_data, retraining):
         if not weight.numpy().all()
     ]
 
-    def before_step(number):
+    def before_step(number: int) -> None:
         # In place of tfmot's UpdatePruningStep; its wrapper adds 1 first.
         for layer in pruned:
             layer.pruning_step.assign(number - 1)
@@ -401,7 +431,7 @@ def _train_masked(wrapped, train_data, retraining):
             weight.assign(weight * mask)
 
 
-def _checked_schedule(schedule, retraining):
+def _checked_schedule(schedule: Schedule | None, retraining: Retraining) -> Schedule:
     schedule = PolynomialDecay() if schedule is None else schedule
     if not isinstance(schedule, PolynomialDecay | ConstantSparsity):
         raise RetrainingError(
@@ -412,7 +442,7 @@ def _checked_schedule(schedule, retraining):
     return schedule
 
 
-def _check_times(schedule):
+def _check_times(schedule: Schedule) -> None:
     for name in ("begin", "end", "every"):
         value = getattr(schedule, name)
         if value is None and name != "begin":
@@ -428,12 +458,12 @@ def _check_times(schedule):
         )
 
 
-def _check_sparsity(name, value):
+def _check_sparsity(name: str, value: object) -> None:
     if not is_number(value) or not 0 <= value < 1:
         raise RetrainingError(
             f"`{name}` must be a number from 0 to below 1. Received: {name}={value}"
         )
 
 
-def _steps(schedule, time, retraining):
+def _steps(schedule: Schedule, time: float, retraining: Retraining) -> int:
     return round(time * (retraining.steps_per_epoch if schedule.unit == "epochs" else 1))

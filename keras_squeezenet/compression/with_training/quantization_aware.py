@@ -5,9 +5,13 @@ integer file will, and gradients pass through the rounding. Against calibration 
 `export_litert` does it, this costs training and keeps accuracy where calibration loses some.
 """
 
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 
 from keras_squeezenet.compression.with_training.activation_ranges import (
@@ -26,7 +30,10 @@ from keras_squeezenet.compression.with_training.fake_quantization import (
     with_fake_quantization,
 )
 from keras_squeezenet.compression.with_training.retraining import (
+    Batches,
     LayerStatistics,
+    Precondition,
+    Retraining,
     RetrainingError,
     broadcast,
     check_classifier,
@@ -37,6 +44,7 @@ from keras_squeezenet.extras import from_extra
 from keras_squeezenet.files import replacing
 from keras_squeezenet.litert.comparison import (
     ExportError,
+    ExportResult,
     check_agreement,
     compare,
     outputs_of,
@@ -50,7 +58,11 @@ from keras_squeezenet.litert.model import (
 )
 from keras_squeezenet.network.graph import every_layer
 from keras_squeezenet.network.layers import ImagePreprocessing
-from keras_squeezenet.network.preprocessing import PREPROCESSINGS
+from keras_squeezenet.network.preprocessing import PREPROCESSINGS, Preprocessing
+
+if TYPE_CHECKING:  # imported on use
+    import tensorflow as tf
+    import tf_keras
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +82,7 @@ class QuantizationAware:
             which no range cuts off.
     """
 
-    twin: object
+    twin: "tf_keras.Model"
     layers: tuple[LayerStatistics, ...]
     before: float | None
     after: float | None
@@ -81,14 +93,14 @@ class QuantizationAware:
 
     def write_litert(
         self,
-        path,
+        path: str | os.PathLike[str],
         *,
-        input_type="float32",
-        output_type="float32",
-        batch_size=1,
-        class_names=None,
-        resize=None,
-    ):
+        input_type: str = "float32",
+        output_type: str = "float32",
+        batch_size: int | None = 1,
+        class_names: Sequence[str] | None = None,
+        resize: int | str | None = None,
+    ) -> ExportResult:
         """Write the network as a LiteRT file of integers only, once it was run and agrees.
 
         Args:
@@ -118,7 +130,9 @@ class QuantizationAware:
             append_archive(temporary, class_names, about)
             return self._measured(temporary, path)
 
-    def _check_options(self, path, input_type, output_type, class_names):
+    def _check_options(
+        self, path: Path, input_type: str, output_type: str, class_names: Sequence[str] | None
+    ) -> None:
         for name, value in (("input_type", input_type), ("output_type", output_type)):
             if value not in TENSOR_TYPES:
                 raise RetrainingError(
@@ -132,7 +146,7 @@ class QuantizationAware:
         if not path.parent.is_dir():
             raise RetrainingError(f"The folder of `path` must exist. Received: path={path}")
 
-    def _converted(self, input_type, output_type, batch_size):
+    def _converted(self, input_type: str, output_type: str, batch_size: int | None) -> bytes:
         import tensorflow as tf
 
         twin = self.twin
@@ -157,7 +171,7 @@ class QuantizationAware:
         except Exception as error:
             raise refusal(self.name, error) from error
 
-    def _measured(self, written, path):
+    def _measured(self, written: Path, path: Path) -> ExportResult:
         reference = outputs_of(self.twin, self.check_images)
         result = compare(
             written,
@@ -171,7 +185,14 @@ class QuantizationAware:
         return result
 
 
-def quantize_aware(model, train_data, *, retraining, preserve=None, validation_data=None):
+def quantize_aware(
+    model: keras.Model,
+    train_data: Batches,
+    *,
+    retraining: Retraining,
+    preserve: str | None = None,
+    validation_data: Batches | None = None,
+) -> QuantizationAware:
     """Train a classifier on with 8-bit kernels and activations.
 
     Preprocessing is folded into the first convolution before, as `export_litert` does. Before the
@@ -249,7 +270,7 @@ def quantize_aware(model, train_data, *, retraining, preserve=None, validation_d
     )
 
 
-def _in_float(quantized, twin):
+def _in_float(quantized: "tf_keras.Model", twin: "tf_keras.Model") -> "tf_keras.Model":
     """The trained network without its 8 bits: the twin that it was made of, with its weights."""
     trained = {variable.name: variable for variable in quantized.variables}
     for variable in twin.variables:
@@ -257,13 +278,15 @@ def _in_float(quantized, twin):
     return twin
 
 
-def _changed_kernels(model, folded):
+def _changed_kernels(model: keras.Model, folded: keras.Model) -> list[str]:
     """The names of the convolutions that took over the preprocessing."""
     before, after = kernels(model), kernels(folded)
     return [name for name, kernel in after.items() if not np.array_equal(kernel, before[name])]
 
 
-def as_if_unfolded(folded, preprocessing):
+def as_if_unfolded(
+    folded: Iterable[tuple["tf.Variable", "tf.Variable"]], preprocessing: Preprocessing
+) -> Precondition:
     """Gradients that move folded convolutions as they would with the preprocessing before them.
 
     On pixels from 0 to 255 a step that suits all other layers throws the first one far off: the
@@ -285,7 +308,7 @@ def as_if_unfolded(folded, preprocessing):
         for values in (preprocessing.offset, preprocessing.scale)
     )
 
-    def precondition(variables, gradients):
+    def precondition(variables: Sequence[Any], gradients: Sequence[Any]) -> Sequence[Any]:
         position = {id(variable): number for number, variable in enumerate(variables)}
         gradients = list(gradients)
         for kernel, bias in folded:
@@ -299,7 +322,9 @@ def as_if_unfolded(folded, preprocessing):
     return precondition
 
 
-def _code_statistics(quantized, names):
+def _code_statistics(
+    quantized: "tf_keras.Model", names: Iterable[str]
+) -> Iterator[LayerStatistics]:
     """Of every kernel as 8-bit codes, for each filter a scale of its own where tfmot has that."""
     wrappers = {layer.layer.name: layer for layer in quantized.layers if hasattr(layer, "layer")}
     for name in names:
@@ -309,7 +334,7 @@ def _code_statistics(quantized, names):
         yield LayerStatistics.of(name, np.rint(values["kernel:0"] / scale))
 
 
-def _check_integers_only(path):
+def _check_integers_only(path: Path) -> None:
     with from_extra("litert"):
         from ai_edge_litert.interpreter import Interpreter
 

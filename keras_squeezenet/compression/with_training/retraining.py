@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 import numpy as np
@@ -11,7 +13,15 @@ from keras_squeezenet.checks import is_int, is_number
 from keras_squeezenet.compression.with_training.bridge import copy_of, copy_weights_back, kernels
 from keras_squeezenet.errors import InputError
 
+if TYPE_CHECKING:  # imported on use
+    import tf_keras
+
 log = logging.getLogger(__name__)
+
+# Images and their integer labels, arrays or tensors.
+Batches = Iterable[tuple[Any, Any]]
+# Gives the gradients to be applied, of variables and their gradients.
+Precondition = Callable[[Sequence[Any], Sequence[Any]], Sequence[Any]]
 
 
 class RetrainingError(InputError):
@@ -38,7 +48,7 @@ class Retraining:
     learning_rate: float = 1e-3
     momentum: float = 0.9
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch"):
             value = getattr(self, name)
             if not is_int(value, 1):
@@ -54,7 +64,7 @@ class Retraining:
             )
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         return self.epochs * self.steps_per_epoch
 
 
@@ -75,12 +85,12 @@ class LayerStatistics:
     distinct: int
 
     @property
-    def density(self):
+    def density(self) -> float:
         """Share of the weights that are not 0."""
         return self.nonzero / self.weights
 
     @classmethod
-    def of(cls, name, kernel):
+    def of(cls, name: str, kernel: np.ndarray) -> Self:
         return cls(name, kernel.size, int(np.count_nonzero(kernel)), len(np.unique(kernel)))
 
 
@@ -101,13 +111,19 @@ class Compressed:
     after: float | None
 
     @property
-    def density(self):
+    def density(self) -> float:
         """Share of the weights of all kernels that are not 0."""
         nonzero = sum(layer.nonzero for layer in self.layers)
         return nonzero / sum(layer.weights for layer in self.layers)
 
     @classmethod
-    def from_twin(cls, twin, model, before, validation_data):
+    def from_twin(
+        cls,
+        twin: "tf_keras.Model",
+        model: keras.Model,
+        before: float | None,
+        validation_data: Batches | None,
+    ) -> Self:
         """A copy of `model` with the weights of its trained twin, measured."""
         compressed = copy_of(model)
         copy_weights_back(twin, compressed)
@@ -115,7 +131,7 @@ class Compressed:
         return cls(compressed, layers, before, top1(compressed, validation_data))
 
 
-def check_classifier(model):
+def check_classifier(model: Any) -> None:
     """Refuse what is no Keras 3 classifier.
 
     Raises:
@@ -136,7 +152,14 @@ def check_classifier(model):
         )
 
 
-def retrain(twin, train_data, retraining, *, before_step=None, precondition=None):
+def retrain(
+    twin: "tf_keras.Model",
+    train_data: Batches,
+    retraining: Retraining,
+    *,
+    before_step: Callable[[int], None] | None = None,
+    precondition: Precondition | None = None,
+) -> None:
     """Train a tf_keras classifier in place; on several ranks with averaged gradients.
 
     All ranks start from rank 0's variables and end with them, what tfmot added among them: masks,
@@ -176,7 +199,7 @@ def retrain(twin, train_data, retraining, *, before_step=None, precondition=None
     broadcast(twin)
 
 
-def top1(predict, validation_data):
+def top1(predict: Callable[..., Any], validation_data: Batches | None) -> float | None:
     """Top-1 accuracy over the validation data of all ranks; None without.
 
     Args:
@@ -205,7 +228,7 @@ def top1(predict, validation_data):
     return float(correct / count)
 
 
-def endless(batches):
+def endless(batches: Batches) -> Iterator[tuple[Any, Any]]:
     """Batches without end, from an iterable that ends or not.
 
     Raises:
@@ -215,7 +238,7 @@ def endless(batches):
         yield from one_pass(batches)
 
 
-def one_pass(batches):
+def one_pass(batches: Batches) -> Iterator[tuple[Any, Any]]:
     """The batches of an iterable, each once.
 
     Raises:
@@ -229,14 +252,16 @@ def one_pass(batches):
         raise RetrainingError("`train_data` must hold a batch each time it is gone through")
 
 
-def broadcast(twin):
+def broadcast(twin: "tf_keras.Model") -> None:
     """Give every rank's twin the variables of rank 0's."""
     from keras_squeezenet import distributed
 
     distributed.broadcast_variables(twin.variables)
 
 
-def _training_step(twin, retraining, precondition):
+def _training_step(
+    twin: "tf_keras.Model", retraining: Retraining, precondition: Precondition | None
+) -> Callable[[Any, Any], Any]:
     import tensorflow as tf
     import tf_keras
 
@@ -251,7 +276,7 @@ def _training_step(twin, retraining, precondition):
     )
 
     @tf.function
-    def step(images, labels):
+    def step(images: Any, labels: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = crossentropy(labels, twin(images, training=True))
         gradients = distributed.average_gradients(tape.gradient(loss, variables))
@@ -265,7 +290,7 @@ def _training_step(twin, retraining, precondition):
     return step
 
 
-def _trainable(twin):
+def _trainable(twin: "tf_keras.Model") -> list[Any]:
     """What learns. tfmot's wrapper for 8 bits would train the kernels of frozen layers too."""
     frozen = {
         id(variable)
@@ -276,7 +301,7 @@ def _trainable(twin):
     return [variable for variable in twin.trainable_variables if id(variable) not in frozen]
 
 
-def _ends_softmax(twin):
+def _ends_softmax(twin: "tf_keras.Model") -> bool:
     import tf_keras
 
     layer = twin.outputs[0].node.layer

@@ -1,9 +1,10 @@
 """The TensorFlow Model Optimization Toolkit, imported without a trace."""
 
 import os
+from types import ModuleType
 
 
-def load_tfmot():
+def load_tfmot() -> ModuleType:
     """The tfmot module.
 
     Importing it tells the process, and all that it starts, that `tf.keras` is tf_keras. Keras 3
