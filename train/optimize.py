@@ -12,6 +12,9 @@ per stage, compression.csv and report.html; every number in them was measured on
 
 import shlex
 import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 # First of all: which kernels TensorFlow takes, what Keras does without, and that TensorFlow's
 # greetings are not for the reader of the progress.
@@ -25,19 +28,28 @@ import numpy as np
 
 from keras_squeezenet import distributed, files, machine, sqz
 from keras_squeezenet.cli import training as command
-from keras_squeezenet.compression.recipe import CompressionRecipe
+from keras_squeezenet.compression.recipe import (
+    ClusterSection,
+    CompressionRecipe,
+    PruneSection,
+    QuantizeSection,
+)
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.compression.with_training.clustering import cluster
 from keras_squeezenet.compression.with_training.pruning import prune
-from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
+from keras_squeezenet.compression.with_training.quantization_aware import (
+    QuantizationAware,
+    quantize_aware,
+)
 from keras_squeezenet.compression.with_training.retraining import Retraining
-from keras_squeezenet.data import Augmentation
+from keras_squeezenet.data import Augmentation, Dataset
 from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.inference import classifiers, evaluation
+from keras_squeezenet.litert.comparison import ExportResult
 from keras_squeezenet.network.keras_files import save_and_read_back
 from keras_squeezenet.printing import printable
 from keras_squeezenet.reports.compression_page import write_compression_report
@@ -45,12 +57,12 @@ from keras_squeezenet.settings import RecipeError
 from keras_squeezenet.training import results, runs
 from keras_squeezenet.training.building import load_data
 from keras_squeezenet.training.locks import FolderLock
-from keras_squeezenet.training.recipe import load_recipe_of_run
+from keras_squeezenet.training.recipe import Recipe, load_recipe_of_run
 
 STAGES = ("prune", "cluster", "pack", "quantize")
 
 
-def main(asked):
+def main(asked: command.CompressionRequest) -> dict[str, Any] | None:
     """Do what a `CompressionRequest` asks; the rows of compression.csv, and where they are."""
     check_stages(asked.stages)
     recipe = CompressionRecipe.of(asked.settings)
@@ -70,7 +82,14 @@ def main(asked):
     return written
 
 
-def compress(run, of_the_run, output, wanted, recipe, look_out):
+def compress(
+    run: Path,
+    of_the_run: Recipe,
+    output: Path,
+    wanted: Sequence[str],
+    recipe: CompressionRecipe,
+    look_out: stalls.StallWatch,
+) -> dict[str, Any] | None:
     with distributed.together():
         dataset = load_data(of_the_run)
         model = classifiers.open_classifier(run / runs.MODEL_FILE).model
@@ -120,7 +139,7 @@ def compress(run, of_the_run, output, wanted, recipe, look_out):
     return None
 
 
-def recipe_of(run):
+def recipe_of(run: Path) -> Recipe:
     """The run's recipe, without the smaller images that its training may have begun with."""
     for name in (runs.RECIPE_FILE, runs.MODEL_FILE):
         if not (run / name).is_file():
@@ -135,7 +154,13 @@ def recipe_of(run):
 class Data:
     """This rank's shard of a run's images."""
 
-    def __init__(self, dataset, of_the_run, recipe, look_out):
+    def __init__(
+        self,
+        dataset: Dataset,
+        of_the_run: Recipe,
+        recipe: CompressionRecipe,
+        look_out: stalls.StallWatch,
+    ) -> None:
         self.dataset = dataset
         self.look_out = look_out
         self.momentum = recipe.momentum
@@ -145,7 +170,7 @@ class Data:
         self.augmentation = Augmentation.from_mapping(of_the_run.data.augmentation)
         self.seed = of_the_run.seed
 
-    def train_batches(self, stage):
+    def train_batches(self, stage: int) -> Iterable[Any]:
         """Endless, in another order in each stage."""
         batches = self.dataset.train.train_batches(
             self.batch_size,
@@ -156,10 +181,10 @@ class Data:
         )
         return self.look_out.each(batches)
 
-    def val_batches(self):
+    def val_batches(self) -> Iterable[Any]:
         return self.dataset.val.val_batches(32, rank=distributed.rank(), ranks=distributed.size())
 
-    def retraining(self, section):
+    def retraining(self, section: PruneSection | ClusterSection | QuantizeSection) -> Retraining:
         return Retraining(
             epochs=section.epochs,
             steps_per_epoch=self.dataset.train.steps_per_epoch(self.batch_size, distributed.size()),
@@ -171,25 +196,25 @@ class Data:
 class Stages:
     """The files of the stages, written and measured by rank 0."""
 
-    def __init__(self, output, dataset, of_the_run):
+    def __init__(self, output: Path, dataset: Dataset, of_the_run: Recipe) -> None:
         self.output = output
         self.dataset = dataset
         self.resize = of_the_run.data.resize
-        self.measured = []
-        self.spent = {}
-        self.packed = None
+        self.measured: list[Stage] = []
+        self.spent: dict[str, dict[str, int]] = {}
+        self.packed: keras.Model | None = None
         if distributed.rank() == 0:
             # What the models of this folder were trained on, as beside a run's.
             files.write_text(output / runs.RECIPE_FILE, of_the_run.to_yaml())
 
-    def save(self, name, file, model):
+    def save(self, name: str, file: str, model: keras.Model) -> None:
         if distributed.rank() == 0:
             names = self.output / classifiers.CLASS_NAMES_FILE
             files.write_json(names, list(self.dataset.class_names))
             saved = save_and_read_back(model, self.output / file, include_optimizer=False)
             self.measure(name, self.output / file, saved)
 
-    def pack(self, name, file, model, mode, bits):
+    def pack(self, name: str, file: str, model: keras.Model, mode: str, bits: int | None) -> None:
         if distributed.rank() == 0:
             path = self.output / file
             save_compressed(
@@ -204,7 +229,7 @@ class Stages:
             self.spent[file] = sqz.bytes_spent(path.read_bytes())
             self.measure(name, path, self.packed)
 
-    def quantize(self, name, file, aware):
+    def quantize(self, name: str, file: str, aware: QuantizationAware) -> None:
         if distributed.rank() == 0:
             self.output.mkdir(parents=True, exist_ok=True)
             path = self.output / file
@@ -215,12 +240,19 @@ class Stages:
             if written.warning:
                 say(f"warning: {printable(written.warning)}")
 
-    def measure(self, name, path, model=None, exported=None):
+    def measure(
+        self,
+        name: str,
+        path: Path,
+        model: keras.Model | None = None,
+        exported: ExportResult | None = None,
+    ) -> None:
         """Run a file on the validation images: a LiteRT file, or else the model read from it."""
         if distributed.rank() != 0:
             return
         predict = model.predict_on_batch if model else classifiers.open_classifier(path).predict
         predictions = evaluation.predict_batches(predict, self.dataset.val.indexed_val_batches(32))
+        assert predictions is not None  # there are some; where none can be read is a DataError
         measured = evaluation.evaluate_predictions(predictions, self.dataset.class_names)
         self.measured.append(
             Stage.measured(name, path, measured, model and kernels(model), exported)
@@ -230,7 +262,9 @@ class Stages:
             f"± {measured.top1_standard_error:.4f}"
         )
 
-    def write(self, model, unshared, recipe, run):
+    def write(
+        self, model: keras.Model, unshared: keras.Model, recipe: CompressionRecipe, run: Path
+    ) -> tuple[Path, list[dict[str, Any]]]:
         """compression.csv, the pictures and the page: the page's path, the table's rows."""
         parameters = model.count_params()
         rows = [stage.row(4 * parameters) for stage in self.measured]
@@ -259,13 +293,13 @@ class Stages:
         return page, rows
 
 
-def check_stages(wanted):
+def check_stages(wanted: Iterable[str]) -> None:
     for name in wanted:
         if name not in STAGES:
             raise RecipeError(f"--stages takes {', '.join(STAGES)}. Received: {name}")
 
 
-def say(message):
+def say(message: str) -> None:
     if distributed.rank() == 0:
         print(message, flush=True)
 

@@ -17,6 +17,7 @@ end with status 143. With --resume the same command goes on from there, on any n
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # First of all: which kernels TensorFlow takes, what Keras does without, and that TensorFlow's
 # greetings are not for the reader of the progress.
@@ -29,7 +30,7 @@ import keras
 
 from keras_squeezenet import distributed
 from keras_squeezenet.cli import training as command
-from keras_squeezenet.data import Augmentation
+from keras_squeezenet.data import Augmentation, Dataset
 from keras_squeezenet.distributed import stalls
 from keras_squeezenet.distributed.termination import TerminationRequest
 from keras_squeezenet.inference import evaluation
@@ -51,10 +52,13 @@ from keras_squeezenet.training.loop import Loop
 from keras_squeezenet.training.recipe import load_recipe
 from keras_squeezenet.training.stages import compile_for_validation, stages_of
 
+if TYPE_CHECKING:
+    from keras_squeezenet.distributed.elastic import Membership
+
 RECIPES = Path(__file__).parent / "recipes"
 
 
-def main(asked):
+def main(asked: command.TrainingRequest) -> dict[str, Any] | None:
     """Do what a `TrainingRequest` asks; what was measured, as the run's metrics.json has it."""
     recipe = load_recipe(asked.recipe, asked.settings, RECIPES)
 
@@ -87,14 +91,14 @@ def main(asked):
             len(class_names), recipe.optimizer.warmup_epochs, images=images, labels=labels
         )
 
-    last_layer = recipe.fine_tuning and fine_tuning.LastLayer(
-        twin, dataset, recipe.training.label_smoothing
-    )
+    last_layer = None
+    if recipe.fine_tuning:
+        last_layer = fine_tuning.LastLayer(twin, dataset, recipe.training.label_smoothing)
 
     folder = asked.output or Path("runs") / recipe.name
     lock = FolderLock(folder, patience=SECONDS_FOR_AN_ENDING_RUN if asked.resume else 0.0)
 
-    def open_run():
+    def open_run() -> runs.Run:
         """The run as rank 0 finds it in its folder."""
         lock.hold()
         run = runs.Run(folder, recipe, class_names, asked.resume, asked.journal)
@@ -103,7 +107,7 @@ def main(asked):
                 run.begin(model, dataset.train.count)
         return distributed.broadcast(run)
 
-    def train(run, membership=None):
+    def train(run: runs.Run, membership: "Membership[runs.Run] | None" = None) -> None:
         """From where the run stands to its result; again whenever ranks have come or gone."""
         if run.finished:
             return say(f"{run.folder}: finished already, nothing was done")
@@ -180,7 +184,13 @@ def main(asked):
     return results.read_metrics(folder) if distributed.rank() == 0 else None
 
 
-def keep_result(run, model, dataset, history, look_out):
+def keep_result(
+    run: runs.Run,
+    model: keras.Model,
+    dataset: Dataset,
+    history: History,
+    look_out: stalls.StallWatch,
+) -> None:
     """All ranks measure the weights that are kept; rank 0 writes them and what was found."""
     recipe = run.recipe
     result = build_model(recipe.model.kept, dataset.image_size, len(dataset.class_names))
@@ -217,7 +227,7 @@ def keep_result(run, model, dataset, history, look_out):
         )
 
 
-def say(message):
+def say(message: str) -> None:
     if distributed.rank() == 0:
         print(printable(message), flush=True)
 

@@ -40,7 +40,7 @@ for command in (
     app.command()(command)
 
 
-def main():
+def main() -> None:
     # Before a command imports Keras. TensorFlow's greetings are not for the reader of a table.
     import keras_squeezenet.startup.quick_start
     import keras_squeezenet.startup.quiet  # noqa: F401

@@ -17,7 +17,7 @@ def models(
         bool, typer.Option("--pretrained", help="Only those with published ImageNet weights.")
     ] = False,
     as_json: AsJson = False,
-):
+) -> None:
     """What exists: each network, what it costs, its weights, their accuracy and licence."""
     found = list_models(filter, pretrained=pretrained)
     if not found:

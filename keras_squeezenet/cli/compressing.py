@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +33,10 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import print_json
 
 if TYPE_CHECKING:
+    import keras
+
+    from keras_squeezenet.compression.samples import HeldOut, Samples
+    from keras_squeezenet.inference.classifiers import Classifier
     from keras_squeezenet.sqz.network import CompressedNetwork
 
 KILOBYTE = 1000
@@ -102,7 +107,7 @@ def compress(
     resize: Resize = None,
     max_broken_share: MaxBrokenShare = None,
     as_json: AsJson = False,
-):
+) -> None:
     """Write a .sqz file: the network with few distinct weights, in as few bytes as can be.
 
     A network that is clustered already, or comes from a .sqz file, is packed as it is unless an
@@ -112,7 +117,7 @@ def compress(
 
     path = keras_model_path(model)
     check_output(out, (".sqz",), path, *([base] if base else []))
-    aim = _Aim(mode, bits, density, target_size, max_drop, base and read_network(base))
+    aim = _Aim(mode, bits, density, target_size, max_drop, read_network(base) if base else None)
     framing = parse_resize(resize) or resize_of(path)
     data = (path, calibration, resize, max_broken_share)
     # To pack a network as it is takes no images; those of its run, if any, judge the file.
@@ -160,7 +165,7 @@ class _Aim:
     max_drop: float | None
     base: CompressedNetwork | None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         asked = self._asked
         if len(asked) > 1:
             raise InputError(f"One of these is enough. Received: {' and '.join(asked)}")
@@ -173,7 +178,7 @@ class _Aim:
             raise InputError(f"--target-size takes kilobytes above 0. Received: {self.target_size}")
 
     @property
-    def _asked(self):
+    def _asked(self) -> list[str]:
         options = {
             _SHARING: (self.bits, self.density),
             "--target-size": (self.target_size,),
@@ -183,10 +188,10 @@ class _Aim:
         return [name for name, values in options.items() if any(v is not None for v in values)]
 
     @property
-    def is_given(self):
+    def is_given(self) -> bool:
         return bool(self._asked)
 
-    def reach(self, classifier, samples):
+    def reach(self, classifier: Classifier, samples: Samples | None) -> CompressedNetwork:
         """The `CompressedNetwork` that was asked for, without class names."""
         from keras_squeezenet.compression.without_training.drop_search import fit_to_drop
         from keras_squeezenet.compression.without_training.post_training import (
@@ -198,6 +203,7 @@ class _Aim:
             from keras_squeezenet.compression.saving import network_of
 
             return network_of(classifier.model, base=self.base)
+        assert samples is not None  # nothing but a base goes without
         model, images, held_out = classifier.model, samples.calibration, samples.held_out
         if self.target_size is not None:
             size = _size_without_names(self.target_size, classifier.class_names)
@@ -210,7 +216,9 @@ class _Aim:
         return fit_to_drop(model, images, drop_of, max_drop, progress=say)
 
 
-def _drop_measure(classifier, held_out):
+def _drop_measure(
+    classifier: Classifier, held_out: HeldOut
+) -> Callable[[CompressedNetwork], float]:
     """A function: what a `CompressedNetwork` of the classifier's loses on images held out."""
     import keras
 
@@ -220,7 +228,7 @@ def _drop_measure(classifier, held_out):
     # One for all that are tried: a new one would compile its graph anew.
     trial = keras.models.clone_model(classifier.model)
 
-    def drop_of(network):
+    def drop_of(network: CompressedNetwork) -> float:
         for name, convolution in convolutions_of(trial.layers).items():
             convolution.kernel.assign(network.kernels[name].values)
             convolution.bias.assign(network.biases[name].values)
@@ -229,7 +237,7 @@ def _drop_measure(classifier, held_out):
     return drop_of
 
 
-def _as_it_is(path, model):
+def _as_it_is(path: Path | None, model: keras.Model) -> CompressedNetwork | None:
     """The `CompressedNetwork` of a model that is compressed already; None of another.
 
     Raises:
@@ -249,7 +257,7 @@ def _as_it_is(path, model):
     return network_of(model) if has_few_values else None
 
 
-def _samples(classifier, count, held_out, **asked):
+def _samples(classifier: Classifier, count: int, held_out: bool, **asked: Any) -> Samples:
     """Of a run's data and of others: what its training did not see is held out in either case."""
     from keras_squeezenet.compression.samples import draw_samples
 
@@ -274,7 +282,7 @@ def _samples(classifier, count, held_out, **asked):
     return samples
 
 
-def _size_without_names(target_size, class_names):
+def _size_without_names(target_size: float, class_names: tuple[str, ...] | None) -> int:
     """Bytes for all but the class names and the framing, of kilobytes for the whole file."""
     from keras_squeezenet.sqz.container import encode_class_names
 
@@ -287,7 +295,7 @@ def _size_without_names(target_size, class_names):
     return size
 
 
-def _weighed(out, model, compressed):
+def _weighed(out: Path, model: keras.Model, compressed: keras.Model) -> dict[str, Any]:
     from keras_squeezenet.sqz.files import bytes_spent
 
     size, float32 = out.stat().st_size, 4 * model.count_params()
@@ -302,7 +310,9 @@ def _weighed(out, model, compressed):
     }
 
 
-def _judged(samples, classifier, compressed):
+def _judged(
+    samples: Samples | None, classifier: Classifier, compressed: keras.Model
+) -> dict[str, Any]:
     """Accuracy and decisions before and after; of no images nothing."""
     if samples is None:
         return {"images": 0, "images_judged": 0}

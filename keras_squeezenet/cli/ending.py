@@ -2,13 +2,14 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import printable
 
 
 @contextlib.contextmanager
-def one_line_for_bad_input(program):
+def one_line_for_bad_input(program: str) -> Iterator[None]:
     """End the process where an error is the input's.
 
     Args:

@@ -3,6 +3,12 @@
 Keras is imported when something is explained, so that what cannot be is refused at once.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from keras_squeezenet.data.images import read_square, read_thumbnail
@@ -10,8 +16,12 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.inference.explain import ExplanationError, grad_cam
 from keras_squeezenet.reports import figures
 
+if TYPE_CHECKING:
+    from keras_squeezenet.data.framing import Framing
+    from keras_squeezenet.inference.classifiers import Classifier, Prediction
 
-def check_explainable(out, model_path, files):
+
+def check_explainable(out: Path, model_path: Path | None, files: Sequence[Path]) -> None:
     """What can be said of a drawing before the model is read.
 
     Args:
@@ -37,7 +47,13 @@ def check_explainable(out, model_path, files):
         )
 
 
-def draw_explanations(out, classifier, files, framing, predictions):
+def draw_explanations(
+    out: Path,
+    classifier: Classifier,
+    files: Sequence[Path],
+    framing: Framing,
+    predictions: Sequence[Sequence[Prediction]],
+) -> None:
     """Draw images with what the classifier said and where it looked for the first class.
 
     Args:

@@ -1,11 +1,13 @@
 """The command `export`: LiteRT files, compared with their models, and C sources."""
 
+from __future__ import annotations
+
 import tempfile
 from dataclasses import asdict, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +34,13 @@ from keras_squeezenet.extras import require
 from keras_squeezenet.litert.quantizations import QUANTIZATIONS
 from keras_squeezenet.printing import print_json
 
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from keras_squeezenet.inference.classifiers import Classifier
+    from keras_squeezenet.litert.comparison import ExportResult
+
 LEAST_IMAGES_TO_COMPARE = 20
 MADE_IMAGES = "made images"  # where there are no photos
 CANDIDATES = 4  # made images for each one that a file of 8-bit weights is compared on
@@ -42,7 +51,7 @@ class Format(StrEnum):
     c = "c"
 
 
-Quantize = StrEnum("Quantize", {name: name for name in QUANTIZATIONS})
+Quantize = StrEnum("Quantize", {name: name for name in QUANTIZATIONS})  # type: ignore[misc]  # by the table
 _KINDS = "; ".join(f"{name}: {row.what}" for name, row in QUANTIZATIONS.items()) + "."
 
 
@@ -78,7 +87,7 @@ def export(
         float | None, typer.Option(min=0, help="Largest difference allowed; see export_litert.")
     ] = None,
     as_json: AsJson = False,
-):
+) -> None:
     """Write a LiteRT (TFLite) file, run it, and compare it with the Keras model on images.
 
     Or write its bytes as C source, for programs on microcontrollers that have no files.
@@ -116,7 +125,7 @@ def export(
         "resize": parse_resize(resize) or resize_of(path),
         "tolerance": tolerance,
     }
-    images_from = asked["source"] if sample else None
+    images_from = asked["source"] if asked and sample else None
     if as_c:
         _export_c(model, classifier.model, out, options, images_from, as_json)
         return
@@ -127,15 +136,22 @@ def export(
         print_exported(result, model, _kind_of_images(images_from))
 
 
-def _measured(result, images_from):
+def _measured(result: ExportResult, images_from: str | None) -> dict[str, Any]:
     return {**result.to_dict(), "compared_on": images_from or MADE_IMAGES}
 
 
-def _kind_of_images(images_from):
+def _kind_of_images(images_from: str | None) -> str:
     return "images" if images_from else MADE_IMAGES
 
 
-def _export_c(name, model, out, options, images_from, as_json):
+def _export_c(
+    name: str,
+    model: keras.Model,
+    out: Path,
+    options: dict[str, Any],
+    images_from: str | None,
+    as_json: bool,
+) -> None:
     from keras_squeezenet.litert.c_array import write_c_array
 
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +169,7 @@ def _export_c(name, model, out, options, images_from, as_json):
         print_arena(written)
 
 
-def _sample(classifier, asked, count):
+def _sample(classifier: Classifier, asked: dict[str, Any], count: int) -> list[np.ndarray]:
     from keras_squeezenet.data import sample_images
 
     sample = list(
@@ -175,7 +191,7 @@ def _sample(classifier, asked, count):
     return sample
 
 
-def _made_images(classifier, count, quantize):
+def _made_images(classifier: Classifier, count: int, quantize: str) -> list[np.ndarray]:
     """Images to compare on where there are none; where decisions count,
     as for "dynamic", the surest of more of them.
 
@@ -195,7 +211,7 @@ def _made_images(classifier, count, quantize):
     return [made[index] for index in np.argsort(-leads, kind="stable")[:count]]
 
 
-def _litert_file(model, path, options):
+def _litert_file(model: keras.Model, path: Path, options: dict[str, Any]) -> ExportResult:
     from keras_squeezenet.litert.comparison import ExportError
     from keras_squeezenet.litert.export import export_litert
 

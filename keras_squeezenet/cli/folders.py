@@ -17,7 +17,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or a communication.csv.")],
     csv: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
     as_json: AsJson = False,
-):
+) -> None:
     """Measure every model file in a run's folder and renew its report.html.
 
     Of the table of studies/communication.py, or a folder with one: its page.
@@ -39,14 +39,14 @@ def report(
         print(f"report: {page}")
 
 
-def communication_table(path):
+def communication_table(path: Path) -> Path | None:
     """The table of a communication study that a path names, itself or as its folder; or None."""
     if path.is_dir() and not (path / "metrics.json").exists():
         path = path / COMMUNICATION_TABLE
     return path if path.is_file() and path.suffix == ".csv" else None
 
 
-def report_communication(table, csv, as_json):
+def report_communication(table: Path, csv: Path | None, as_json: bool) -> None:
     from keras_squeezenet.reports.communication_page import write_communication_report
 
     if csv:
@@ -62,7 +62,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
     csv: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
     as_json: AsJson = False,
-):
+) -> None:
     """What several runs reached and what they cost, a line each."""
     from keras_squeezenet.files import write_csv
     from keras_squeezenet.training.comparison import compare_runs

@@ -18,7 +18,7 @@ def horovod(
         bool, typer.Option("--mpi", help="With MPI beside Gloo; mpicxx is then needed.")
     ] = False,
     as_json: AsJson = False,
-):
+) -> None:
     """Build Horovod for the TensorFlow of this environment, once per machine, and install it.
 
     Where it is built for GPUs, NCCL is asked for with HOROVOD_GPU_OPERATIONS=NCCL.

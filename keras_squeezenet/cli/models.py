@@ -52,7 +52,7 @@ def summary(
     ] = None,
     classes: Annotated[int, typer.Option(min=1, help="Of a new SqueezeNet.")] = 1000,
     as_json: AsJson = False,
-):
+) -> None:
     """The table of layers: output size, parameters, multiply-adds and activation bytes."""
     from keras_squeezenet.inference.classifiers import open_classifier
 
@@ -67,7 +67,7 @@ def summary(
             network = SqueezeNet(
                 weights=None,
                 version=version.value,
-                bypass=None if bypass is Bypass.none else bypass.value,
+                bypass=None if bypass is Bypass.none else bypass.value,  # type: ignore[arg-type]  # mypy: a str
                 input_shape=shape,
                 classes=classes,
             )
@@ -76,7 +76,7 @@ def summary(
         if network is None:
             raise InputError(f"summary takes a .keras or .sqz file. Received: {model}")
         with bad_input():
-            profile = profile_model(network, input_size and (input_size, input_size, 3))
+            profile = profile_model(network, (input_size, input_size, 3) if input_size else None)
     if as_json:
         print_json(profile.to_dict())
     else:
@@ -112,7 +112,7 @@ def classify(
         ),
     ] = None,
     as_json: AsJson = False,
-):
+) -> None:
     """What images show: the most probable classes of each."""
     from keras_squeezenet.data.folders import find_pictures
     from keras_squeezenet.data.framing import Framing
@@ -121,7 +121,7 @@ def classify(
 
     # All that can be refused is refused before Keras is imported, which takes seconds.
     path = model_path(model)
-    resize = parse_resize(resize) or resize_of(path)
+    short_side = parse_resize(resize) or resize_of(path)
     names = labels and classifiers.read_class_names(labels)
     files = find_pictures(images)
     if explain:
@@ -132,9 +132,9 @@ def classify(
         check_still(file)
 
     classifier = open_model(model)
-    if names:
+    if labels and names:
         classifier = classifiers.name_classes(classifier, names, labels)
-    framing = Framing(classifier.image_size, resize)
+    framing = Framing(classifier.image_size, short_side)
     squares = (read_square(file, framing) for file in track(files, "classifying", len(files)))
     predictions = list(classifiers.classify(classifier, squares, top))
     if explain:
@@ -170,7 +170,7 @@ def evaluate(
         Path | None, typer.Option(help="Write the confusion matrix as a PNG.")
     ] = None,
     as_json: AsJson = False,
-):
+) -> None:
     """Top-1, top-5 and per-class accuracy of a model file on labelled images."""
     if confusion:
         require("report")

@@ -1,17 +1,32 @@
 """What the commands are asked: options that several have, which model, which images, which file."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.files import find_beside, write_json
 from keras_squeezenet.printing import printable
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_squeezenet.data import Split
+    from keras_squeezenet.inference.classifiers import Classifier
+    from keras_squeezenet.training.recipe import DataSection, Recipe
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+ShortSide = int | Literal["stretch"]  # as `Framing.resize`
 
 DEFAULT_BROKEN_SHARE = 0.05
 
@@ -39,22 +54,23 @@ class NumberType(StrEnum):
 
 
 @contextlib.contextmanager
-def bad_input(*kinds):
+def bad_input(*kinds: type[Exception]) -> Iterator[None]:
     """As an InputError, what the functions that a command hands its options to say of them."""
+    expected: tuple[type[Exception], ...] = (ValueError, *kinds)
     try:
         yield
-    except (ValueError, *kinds) as error:
+    except expected as error:
         raise InputError(one_line(error)) from error
 
 
-def model_path(model):
+def model_path(model: str | Path) -> Path | None:
     """The path of a model file, which is there; None of a published network."""
     from keras_squeezenet.inference.classifiers import PUBLISHED_VERSIONS, check_model_path
 
     return None if model in PUBLISHED_VERSIONS else check_model_path(model)
 
 
-def keras_model_path(model):
+def keras_model_path(model: str) -> Path | None:
     """As `model_path`, but not of a .tflite file, which holds no Keras model."""
     path = model_path(model)
     if path and path.suffix == ".tflite":
@@ -62,7 +78,7 @@ def keras_model_path(model):
     return path
 
 
-def open_model(model):
+def open_model(model: str) -> Classifier:
     from keras_squeezenet.inference.classifiers import open_classifier, open_published
 
     path = model_path(model)
@@ -72,7 +88,7 @@ def open_model(model):
         return open_published(model)
 
 
-def run_recipe(model):
+def run_recipe(model: Path | None) -> Recipe | None:
     """The recipe beside a model; None where the model is of no run."""
     recipe_path = _recipe_path(model)
     if not recipe_path:
@@ -82,11 +98,11 @@ def run_recipe(model):
     return load_recipe_of_run(recipe_path)
 
 
-def _recipe_path(model):
+def _recipe_path(model: Path | None) -> Path | None:
     return model and find_beside(model, "recipe.yaml")
 
 
-def trained_on(model, images):
+def trained_on(model: Path | None, images: Split) -> int:
     """How many of these images a model's run was trained on, as far as its data are at hand.
 
     Where these cannot be read, a line says so: what is measured are other images.
@@ -102,7 +118,7 @@ def trained_on(model, images):
     recipe = run_recipe(model)
     source = recipe and _source_of_run(model, recipe.data)
     # Only files can be known again, and a data set by name has none: it is not even downloaded.
-    if not source or not is_folder(source) or images.file_name(0) is None:
+    if not recipe or not source or not is_folder(source) or images.file_name(0) is None:
         return 0
     section = recipe.data
     try:
@@ -118,7 +134,7 @@ def trained_on(model, images):
     return count_shared(images, dataset.train)
 
 
-def resize_of(model):
+def resize_of(model: Path | None) -> ShortSide | None:
     """As a file itself says, or as in the model's run; the published networks take it whole."""
     if model is None:
         return "stretch"
@@ -126,10 +142,10 @@ def resize_of(model):
     if said:
         return said
     recipe = run_recipe(model)
-    return recipe and recipe.data.resize
+    return recipe.data.resize if recipe else None
 
 
-def _resize_inside(model):
+def _resize_inside(model: Path) -> Any:  # a `ShortSide` or None; reading checks it
     if model.suffix == ".tflite":
         from keras_squeezenet.litert.model import read_resize
 
@@ -142,7 +158,13 @@ def _resize_inside(model):
     return None
 
 
-def asked_of_data(model, source, resize, max_broken_share, option="--calibration"):
+def asked_of_data(
+    model: Path | None,
+    source: str | None,
+    resize: str | None,
+    max_broken_share: float | None,
+    option: str = "--calibration",
+) -> dict[str, Any]:
     """Arguments for reading data: what was asked for, then the recipe of the model's run.
 
     Raises:
@@ -151,7 +173,7 @@ def asked_of_data(model, source, resize, max_broken_share, option="--calibration
     from keras_squeezenet.data.sources import is_same_source
 
     recipe = run_recipe(model)
-    section = recipe and recipe.data
+    section = recipe.data if recipe else None
     if source is None and section is None:
         raise InputError(
             f"{option} is needed: real images to run the file on. Without it those of the "
@@ -176,7 +198,7 @@ def asked_of_data(model, source, resize, max_broken_share, option="--calibration
     }
 
 
-def read_if_usable(source, read, otherwise):
+def read_if_usable(source: str, read: Callable[[], Read], otherwise: str) -> Read | None:
     """What `read` makes of the data of a run, of a command that goes without them as well.
 
     Args:
@@ -192,14 +214,14 @@ def read_if_usable(source, read, otherwise):
     try:
         if is_at_hand(source):
             return read()
-        reason = f"{source} is not at hand"
+        reason: object = f"{source} is not at hand"
     except (InputError, OSError) as error:
         reason = error
     say(f"{otherwise}, because the data of the model's run cannot be used: {printable(reason)}")
     return None
 
 
-def check_resize(resize, image_size):
+def check_resize(resize: str | None, image_size: int) -> None:
     """Refuse a --resize that is smaller than the images that a model takes.
 
     Raises:
@@ -210,13 +232,15 @@ def check_resize(resize, image_size):
     Framing(image_size, parse_resize(resize))
 
 
-def _source_of_run(model, section):
+def _source_of_run(model: Path | None, section: DataSection) -> str:
     """Where a run found its data: as it noted, if that is there, or else as it was asked.
 
     A recipe may have a relative path; a run that came from another machine, a path of that one.
     """
+    recipe_path = _recipe_path(model)
+    assert recipe_path is not None  # the section comes from it
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        metrics_path = _recipe_path(model).with_name("metrics.json")
+        metrics_path = recipe_path.with_name("metrics.json")
         metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
         source = metrics["dataset"]["source"]
         if os.path.exists(source):
@@ -224,15 +248,17 @@ def _source_of_run(model, section):
     return section.source
 
 
-def parse_resize(text):
-    if text is None or text == "stretch":
-        return text
+def parse_resize(text: str | None) -> ShortSide | None:
+    if text is None:
+        return None
+    if text == "stretch":
+        return "stretch"
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"--resize takes a number of pixels or stretch. Received: {text}")
     return int(text)
 
 
-def track(items, task, total):
+def track(items: Iterable[Item], task: str, total: int) -> Iterable[Item]:
     """The same items, with a bar on standard error where that is a terminal."""
     from rich.console import Console
     from rich.progress import track
@@ -243,7 +269,7 @@ def track(items, task, total):
     )
 
 
-def check_output(out, endings, *inputs):
+def check_output(out: Path, endings: Sequence[str], *inputs: Path | None) -> None:
     """Refuse a name for a file to be written.
 
     Args:
@@ -262,7 +288,7 @@ def check_output(out, endings, *inputs):
         raise InputError(f"The output must be another file than the input. Received: {out}")
 
 
-def check_names_beside(path, class_names):
+def check_names_beside(path: Path, class_names: tuple[str, ...] | None) -> None:
     """Refuse a folder for a .keras file whose class_names.json is of other classes.
 
     Raises:
@@ -278,7 +304,7 @@ def check_names_beside(path, class_names):
         )
 
 
-def save_keras(model, path, class_names):
+def save_keras(model: keras.Model, path: Path, class_names: tuple[str, ...] | None) -> None:
     """Write a .keras file, once it was read back and is the same, and its class names beside it.
 
     Raises:
@@ -294,5 +320,5 @@ def save_keras(model, path, class_names):
         write_json(path.with_name(CLASS_NAMES_FILE), list(class_names))
 
 
-def say(message):
+def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)

@@ -5,11 +5,12 @@ Under `horovodrun` every rank runs the command with its share of the images; ran
 
 import logging
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +31,13 @@ from keras_squeezenet.cli.tables import print_retrained
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import require
 from keras_squeezenet.printing import print_json
+
+if TYPE_CHECKING:
+    from keras_squeezenet.compression.with_training.quantization_aware import QuantizationAware
+    from keras_squeezenet.compression.with_training.retraining import Compressed, Retraining
+    from keras_squeezenet.data import Augmentation, Dataset
+    from keras_squeezenet.distributed.stalls import StallWatch
+    from keras_squeezenet.inference.classifiers import Classifier
 
 DEFAULT_BATCH_SIZE = 32
 MEASURED_BATCH = 32
@@ -64,7 +72,7 @@ def prune(
     ] = None,
     *,
     shared: RetrainingOptions,
-):
+) -> None:
     """Prune a network's kernels while it trains on; the zeros stay zeros."""
     asked = _section("prune", shared, sparsity=sparsity)
     if structure and sparsity:
@@ -97,7 +105,7 @@ def cluster(
     ] = True,
     *,
     shared: RetrainingOptions,
-):
+) -> None:
     """Let the weights of each kernel share a few values, and train those."""
     asked = _section("cluster", shared, bits=bits)
     with _prepared(model, out, ".keras", shared) as prepared:
@@ -129,7 +137,7 @@ def quantize(
     output_type: Annotated[NumberType, typer.Option()] = NumberType.float32,
     *,
     shared: RetrainingOptions,
-):
+) -> None:
     """Train a network on in 8 bits and write it as a LiteRT file of integers.
 
     Its accuracy is that of the file, which is run on the validation images.
@@ -165,21 +173,21 @@ class _Prepared:
     """A classifier, and this rank's share of what it is trained on and measured with."""
 
     model: str
-    classifier: object
-    dataset: object
-    augmentation: object
+    classifier: "Classifier"
+    dataset: "Dataset"
+    augmentation: "Augmentation"
     resize: int | str | None
     batch_size: int
     seed: int
     rank: int
     ranks: int
-    look_out: object
+    look_out: "StallWatch"
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         return self.classifier.class_names or self.dataset.class_names
 
-    def train_batches(self):
+    def train_batches(self) -> Iterable[Any]:
         batches = self.dataset.train.train_batches(
             self.batch_size,
             augmentation=self.augmentation,
@@ -189,10 +197,10 @@ class _Prepared:
         )
         return self.look_out.each(batches)
 
-    def val_batches(self):
+    def val_batches(self) -> Iterable[Any]:
         return self.dataset.val.val_batches(MEASURED_BATCH, rank=self.rank, ranks=self.ranks)
 
-    def retraining(self, section, momentum):
+    def retraining(self, section: Any, momentum: float) -> "Retraining":
         from keras_squeezenet.compression.with_training.retraining import Retraining
 
         return Retraining(
@@ -202,22 +210,30 @@ class _Prepared:
             momentum=momentum,
         )
 
-    def top1_of_file(self, path):
+    def top1_of_file(self, path: Path) -> float:
         from keras_squeezenet.inference import evaluation
         from keras_squeezenet.inference.classifiers import open_classifier
 
         predictions = evaluation.predict_batches(
             open_classifier(path).predict, self.dataset.val.indexed_val_batches(MEASURED_BATCH)
         )
+        assert predictions is not None  # there are some; where none can be read is a DataError
         return evaluation.evaluate_predictions(predictions, self.class_names).top1
 
-    def save(self, result, out, as_json):
+    def save(self, result: "Compressed", out: Path, as_json: bool) -> None:
         """A `Compressed` as a .keras file, on rank 0."""
         if self.rank == 0:
             save_keras(result.model, out, self.class_names)
             self.show(result, out, result.after, as_json)
 
-    def show(self, result, out, after, as_json, exported=None):
+    def show(
+        self,
+        result: "Compressed | QuantizationAware",
+        out: Path,
+        after: float | None,
+        as_json: bool,
+        exported: dict[str, Any] | None = None,
+    ) -> None:
         """Print what was measured; `exported` are the fields of a file's `ExportResult`."""
         nonzero = sum(layer.nonzero for layer in result.layers)
         measured = {
@@ -239,7 +255,7 @@ class _Prepared:
 
 
 @contextmanager
-def _prepared(model, out, ending, shared):
+def _prepared(model: str, out: Path, ending: str, shared: RetrainingOptions) -> Iterator[_Prepared]:
     """All that is refused before the training, then a `_Prepared` to train with."""
     path = keras_model_path(model)
     check_output(out, (ending,), path)
@@ -273,7 +289,9 @@ def _prepared(model, out, ending, shared):
             model=model,
             classifier=classifier,
             dataset=dataset,
-            augmentation=Augmentation.from_mapping(recipe.data.augmentation if of_the_run else {}),
+            augmentation=Augmentation.from_mapping(
+                recipe.data.augmentation if recipe and of_the_run else {}
+            ),
             resize=asked["resize"],
             batch_size=shared.batch_size or own_batch_size,
             seed=seed,
@@ -286,7 +304,7 @@ def _prepared(model, out, ending, shared):
     look_out.stop()
 
 
-def _dataset(classifier, asked):
+def _dataset(classifier: "Classifier", asked: dict[str, Any]) -> "Dataset":
     from keras_squeezenet.data import load_dataset
 
     dataset = load_dataset(**asked, image_size=classifier.image_size)
@@ -300,20 +318,21 @@ def _dataset(classifier, asked):
     return dataset
 
 
-def _section(command, shared, **options):
-    """The options that were given, checked, and the defaults of the others."""
+def _section(command: str, shared: RetrainingOptions, **options: Any) -> Any:
+    """The command's section of a `CompressionRecipe`: the options that were given, checked, and the
+    defaults of the others."""
     require("compression")
     from keras_squeezenet.compression.recipe import CompressionRecipe
     from keras_squeezenet.settings import check_recipe
 
-    kind = CompressionRecipe.model_fields[command].annotation
+    kind: Any = CompressionRecipe.model_fields[command].annotation
     options |= {"epochs": shared.epochs, "learning_rate": shared.learning_rate}
     given = {name: value for name, value in options.items() if value is not None}
     return check_recipe(kind, given, source=command)
 
 
 @contextmanager
-def _progress(rank):
+def _progress(rank: int) -> Iterator[None]:
     """What the training logs, on rank 0's standard error."""
     log = logging.getLogger("keras_squeezenet")
     handler, level = logging.StreamHandler(sys.stderr), log.level

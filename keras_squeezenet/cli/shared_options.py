@@ -2,12 +2,15 @@
 
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from keras_squeezenet.cli.options import AsJson, MaxBrokenShare, Resize
+
+Command = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class RetrainingOptions:
     as_json: AsJson = False
 
 
-def taking(kind):
+def taking(kind: type) -> Callable[[Command], Command]:
     """Have a command take the options of a data class, after its own.
 
     Args:
@@ -53,7 +56,7 @@ def taking(kind):
         The signature that Typer reads has the class's fields in its place.
     """
 
-    def decorate(command):
+    def decorate(command: Command) -> Command:
         own = inspect.signature(command).parameters
         kept = [parameter for name, parameter in own.items() if name != "shared"]
         shared = [
@@ -67,12 +70,12 @@ def taking(kind):
         ]
 
         @functools.wraps(command)
-        def with_options(*args, **given):
+        def with_options(*args: Any, **given: Any) -> None:
             options = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
             return command(*args, **given, shared=options)
 
         parameters = [*kept, *shared]
-        with_options.__signature__ = inspect.Signature(parameters)
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # for inspect
         with_options.__annotations__ = {each.name: each.annotation for each in parameters}
         return with_options
 

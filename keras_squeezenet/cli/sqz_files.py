@@ -24,7 +24,7 @@ def decompress(
         ),
     ],
     as_json: AsJson = False,
-):
+) -> None:
     """Turn a .sqz file into a .keras file of the same weights."""
     check_output(out, (".keras",), sqz)
     from keras_squeezenet.sqz.files import read_network
@@ -54,7 +54,7 @@ def diff(
     new: Annotated[Path, typer.Argument(help="The .sqz file that it is to become.")],
     out: Annotated[Path, typer.Argument(help="The .sqzdelta file to write.")],
     as_json: AsJson = False,
-):
+) -> None:
     """Write the update that turns one .sqz file into another: what goes over the air.
 
     It fits every file of the old network, whichever version of this package wrote it.
@@ -74,7 +74,7 @@ def patch(
     delta: Annotated[Path, typer.Argument(help="The .sqzdelta file.")],
     out: Annotated[Path, typer.Argument(help="The .sqz file to write.")],
     as_json: AsJson = False,
-):
+) -> None:
     """Apply an update to a .sqz file of the network that it was made for."""
     check_output(out, (".sqz",), old, delta)
     from keras_squeezenet.sqz.files import apply_update

@@ -8,9 +8,10 @@ import contextlib
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,7 +108,7 @@ def train(
         ),
     ] = False,
     as_json: AsJson = False,
-):
+) -> None:
     """Train a network as a recipe says, alone or, after horovodrun, on several ranks."""
     settings = [*(settings or ()), *([f"data.source={json.dumps(data)}"] if data else [])]
     asked = TrainingRequest(
@@ -140,7 +141,7 @@ def optimize(
     output: Annotated[Path | None, typer.Option(help="Default: RUN/compressed.")] = None,
     stall_seconds: StallSeconds = None,
     as_json: AsJson = False,
-):
+) -> None:
     """Compress a run's network with its training data: prune, share weights, pack, quantize."""
     asked = CompressionRequest(
         run,
@@ -152,7 +153,7 @@ def optimize(
     _follow(context, "optimize", asked, as_json)
 
 
-def run_script(command, main):
+def run_script(command: Callable[..., None], main: Callable[[Any], Any]) -> None:
     """Run a file of train/ as a script: the options are those of its command, the `main` its own.
 
     Args:
@@ -165,7 +166,12 @@ def run_script(command, main):
         app(obj=main)
 
 
-def _follow(context, name, asked, as_json):
+def _follow(
+    context: typer.Context,
+    name: str,
+    asked: TrainingRequest | CompressionRequest,
+    as_json: bool,
+) -> None:
     """Have a script do what was asked: the one that is running, else the installed one."""
     log_lines()
     main = context.obj or importlib.import_module(f"keras_squeezenet.scripts.{name}").main
@@ -188,7 +194,7 @@ def _follow(context, name, asked, as_json):
         print_json(result)
 
 
-def _above_zero(seconds):
+def _above_zero(seconds: float | None) -> float | None:
     if seconds is not None and not 0 < seconds < float("inf"):
         raise typer.BadParameter(
             f"expected a number above 0. Received: {seconds:g}", param_hint="--stall-seconds"
