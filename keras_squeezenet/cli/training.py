@@ -7,6 +7,7 @@ Those two files are read and started where they are, in a checkout, and are inst
 import contextlib
 import importlib
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +21,26 @@ from keras_squeezenet.cli.options import AsJson
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import log_lines, print_json
 
+
+def _above_zero(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise typer.BadParameter(f"expected a number above 0. Received: {text}")
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"expected a number of 1 or more. Received: {text}")
+    return int(text)
+
+
 StallSeconds = Annotated[
     float | None,
     typer.Option(
-        metavar="N", help="Name a rank that keeps the others waiting for so long. Default: 60."
+        metavar="N",
+        parser=_above_zero,
+        help="Name a rank that keeps the others waiting. Default: 60.",
     ),
 ]
 
@@ -94,8 +111,8 @@ def train(
     commit_steps: Annotated[
         int,
         typer.Option(
-            min=1,
             metavar="N",
+            parser=_at_least_one,
             help="Elastic: steps between commits, which are what a lost rank costs.",
         ),
     ] = 20,
@@ -118,7 +135,7 @@ def train(
         resume,
         elastic,
         commit_steps,
-        _above_zero(stall_seconds),
+        stall_seconds,
         journal,
     )
     _follow(context, "train", asked, as_json)
@@ -148,7 +165,7 @@ def optimize(
         tuple(stage.strip() for stage in stages.split(",")),
         tuple(settings or ()),
         output,
-        _above_zero(stall_seconds),
+        stall_seconds,
     )
     _follow(context, "optimize", asked, as_json)
 
@@ -192,11 +209,3 @@ def _follow(
             raise InputError(str(error)) from error
     if as_json and distributed.rank() == 0:
         print_json(result)
-
-
-def _above_zero(seconds: float | None) -> float | None:
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise typer.BadParameter(
-            f"expected a number above 0. Received: {seconds:g}", param_hint="--stall-seconds"
-        )
-    return seconds
