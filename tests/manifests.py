@@ -251,7 +251,11 @@ def ignored(path, patterns):
 # Commands and where an image has them from: Debian's packages, steps that fill the virtual
 # environment, Debian itself.
 FROM_PACKAGES = {"/usr/sbin/sshd": "openssh-server", "ssh": "openssh-client"}
-FROM_STEPS = {"python": "venv", "horovodrun": "horovod_build.py", "tensorboard": "pip install ."}
+FROM_STEPS = {
+    "python": "venv",
+    "horovodrun": "horovod_build.py",
+    "tensorboard": "pip install '.[train",
+}
 FROM_DEBIAN = ("sleep",)
 
 

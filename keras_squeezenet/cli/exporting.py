@@ -46,7 +46,7 @@ MADE_IMAGES = "made images"  # where there are no photos
 CANDIDATES = 4  # made images for each one that a file of 8-bit weights is compared on
 
 
-class Format(StrEnum):
+class FileFormat(StrEnum):
     tflite = "tflite"
     c = "c"
 
@@ -59,7 +59,7 @@ def export(
     model: Annotated[str, typer.Argument(help=KERAS_MODEL)],
     out: Annotated[Path, typer.Argument(help="The .tflite file to write, or a .c file.")],
     format: Annotated[
-        Format | None,
+        FileFormat | None,
         typer.Option(
             help="c: source for a microcontroller, an array of the LiteRT file's bytes, with a "
             "header. Default: as the output is called."
@@ -95,7 +95,7 @@ def export(
     from keras_squeezenet.litert.c_array import SOURCE_SUFFIXES
 
     path = keras_model_path(model)
-    as_c = format is Format.c or (format is None and out.suffix in SOURCE_SUFFIXES)
+    as_c = format is FileFormat.c or (format is None and out.suffix in SOURCE_SUFFIXES)
     check_output(out, SOURCE_SUFFIXES if as_c else (".tflite",), path)
     require("litert")
     # A conversion needs no photos, a calibration does.

@@ -22,14 +22,17 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import log_lines, print_json
 
 
-def _above_zero(text: str) -> float:
+# Typer hands them the default as well, which is no text.
+def _above_zero(given: object) -> float:
+    text = str(given)
     with contextlib.suppress(ValueError):
         if 0 < float(text) < math.inf:
             return float(text)
     raise typer.BadParameter(f"expected a number above 0. Received: {text}")
 
 
-def _at_least_one(text: str) -> int:
+def _at_least_one(given: object) -> int:
+    text = str(given)
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"expected a number of 1 or more. Received: {text}")
     return int(text)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import files, machine
+from keras_squeezenet._version import __version__
 from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.errors import RunError
 from keras_squeezenet.inference import evaluation
@@ -38,7 +39,7 @@ from keras_squeezenet.training.state import Row
 if TYPE_CHECKING:
     from keras_squeezenet.data.dataset import Dataset, Split
 
-VERSIONED_PACKAGES = ("keras-squeezenet", "keras", "tensorflow", "numpy", "horovod")
+VERSIONED_PACKAGES = ("keras", "tensorflow", "numpy", "horovod")
 
 
 def write_metrics(
@@ -176,7 +177,11 @@ def renew_report(
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "keras-squeezenet": __version__,
+    }
     for package in VERSIONED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)

@@ -1,6 +1,6 @@
 """The learning-rate schedules that a recipe may name, and the warm-up before them."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 from keras import ops
@@ -8,11 +8,13 @@ from keras.optimizers import schedules
 
 from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.startup.registration import SAVED_AS
-from keras_squeezenet.training.recipe import OptimizerSection
+
+if TYPE_CHECKING:  # the registered class is of the core, recipes are not
+    from keras_squeezenet.training.recipe import OptimizerSection
 
 
 def learning_rate_schedule(
-    section: OptimizerSection, updates_per_epoch: int, epochs: int, ranks: int
+    section: "OptimizerSection", updates_per_epoch: int, epochs: int, ranks: int
 ) -> schedules.LearningRateSchedule:
     """The rate as a function of the number of updates, scaled by ranks, after a warm-up.
 
