@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Timer
 
 import communication_measuring as measuring
+import matplotlib
 import numpy as np
 import pytest
 from communication_measuring import Cell, Exchange, MeasuringError
@@ -433,6 +434,8 @@ class TestResult:
                     expected = count * other.wire_bytes / 4 / other.accumulation
                     assert sent[other] == pytest.approx(expected, rel=0.1)
 
+    # Older ones place some text a pixel elsewhere.
+    @pytest.mark.skipif(matplotlib.__version_info__ < (3, 11), reason="drawn with matplotlib 3.11")
     def test_the_readmes_figures_are_drawn_from_it(self, tmp_path):
         for path in write_figures(RESULT, tmp_path):
             with Image.open(path) as ours, Image.open(PROJECT / "docs" / path.name) as theirs:

@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from packaging.version import Version
 from typer.testing import CliRunner
 
 from keras_squeezenet.cli import app
@@ -19,11 +18,6 @@ from tests.scripts import run_script
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS = ("plain", "rich")
-
-# An older Keras reads no model of a newer one; these were saved by 3.15.
-pytestmark = pytest.mark.skipif(
-    Version(keras.version()) < Version("3.15"), reason="the golden models are of Keras 3.15"
-)
 
 
 def names(model):

@@ -28,6 +28,10 @@ NO_DRIVER = (
     "E0000 00:00:1795556294.201049    9364 cuda_platform.cc:52] failed call to cuInit: INTERNAL: "
     "CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)"
 )
+NO_DRIVER_OF_2_20 = (
+    "2026-11-28 07:20:11.413842: E external/local_xla/xla/stream_executor/cuda/cuda_platform.cc:51] "
+    "failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)"
+)
 OLD_INFO = "2026-11-24 21:37:18.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This"
 WARNING = "W0000 00:00:1795556290.349209    9364 gpu_device.cc:2342] Cannot dlopen some libraries"
 ERROR = (
@@ -36,7 +40,7 @@ ERROR = (
 )
 FATAL = "F0000 00:00:1795556294.201049    9364 cpu_feature_guard.cc:164] The TensorFlow library"
 PYTHON = "ImportError: libcudart.so.12: cannot open shared object file"
-GREETINGS = (NOT_INITIALIZED, ONEDNN, NO_GPU, CPU, CPU_MORE, OLD_INFO, NO_DRIVER)
+GREETINGS = (NOT_INITIALIZED, ONEDNN, NO_GPU, CPU, CPU_MORE, OLD_INFO, NO_DRIVER, NO_DRIVER_OF_2_20)
 OTHERS = (FATAL, PYTHON, "Traceback (most recent call last):", "I am a warning.py:3] of a user", "")
 
 

@@ -34,8 +34,7 @@ class BatchNormalization(layers.BatchNormalization):
         self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
     ) -> Tensor:
         channels_last = self.axis in (-1, len(inputs.shape) - 1) and len(inputs.shape) == 4
-        renorm = getattr(self, "renorm", False)  # of Keras 3.14 and later
-        ordinary = self.center and self.scale and not renorm and not self.synchronized
+        ordinary = self.center and self.scale and not self.renorm and not self.synchronized
         learns = training and self.trainable
         if not (learns and channels_last and ordinary and mask is None and _on_tensorflow()):
             return super().call(inputs, training=training, mask=mask)

@@ -34,7 +34,7 @@ LOG_LINE = re.compile(
 GREETINGS = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR$"
     rb"|To enable the following instructions: [\w .]+, in other operations, rebuild TensorFlow "
-    rb"|E.* failed call to cuInit: .*UNKNOWN ERROR \(303\)$"
+    rb"|(?:[\d:. -]+: )?E.* failed call to cuInit: .*UNKNOWN ERROR \(303\)$"
 )
 
 
