@@ -29,8 +29,8 @@ NO_DRIVER = (
     "CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)"
 )
 NO_DRIVER_OF_2_20 = (
-    "2026-11-28 07:20:11.413842: E external/local_xla/xla/stream_executor/cuda/cuda_platform.cc:51] "
-    "failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)"
+    "2026-11-28 07:20:11.413842: E external/local_xla/xla/stream_executor/cuda/cuda_platform.cc:51]"
+    " failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)"
 )
 OLD_INFO = "2026-11-24 21:37:18.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This"
 WARNING = "W0000 00:00:1795556290.349209    9364 gpu_device.cc:2342] Cannot dlopen some libraries"
