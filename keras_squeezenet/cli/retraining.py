@@ -26,7 +26,7 @@ from keras_squeezenet.cli.options import (
     run_recipe,
     save_keras,
 )
-from keras_squeezenet.cli.shared_options import RetrainingOptions, taking
+from keras_squeezenet.cli.retraining_options import RetrainingOptions, taking
 from keras_squeezenet.cli.tables import print_retrained
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import require

@@ -1,4 +1,4 @@
-"""Options that several commands take alike, written once."""
+"""The options that prune, cluster and quantize take alike, written once."""
 
 import functools
 import inspect
