@@ -32,7 +32,12 @@ PLACES = {
 }
 WIDTH, HEIGHT, ACROSS, DOWN = 150, 40, 200, 84
 # An arrow that would run through another box bends around this point instead.
-BENDS = {("compression", "data"): (0.1, 3.9), ("reports", "communication"): (2.7, 5.6)}
+BENDS = {
+    ("compression", "data"): (0.1, 3.9),
+    ("reports", "communication"): (2.7, 5.6),
+    ("distributed", PLAIN): (2.95, 0.75),
+    ("communication", PLAIN): (3.7, 1.0),
+}
 
 
 def arrows():
@@ -66,9 +71,9 @@ def room_of(module):
 def drawing():
     """The picture as SVG."""
     lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="20 -12 700 736" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="20 -12 720 736" '
         'font-family="sans-serif" text-anchor="middle">',
-        '<rect x="20" y="-12" width="700" height="736" fill="white"/>',
+        '<rect x="20" y="-12" width="720" height="736" fill="white"/>',
         '<defs><marker id="head" viewBox="0 0 10 10" refX="10" refY="5" markerWidth="8" '
         'markerHeight="8" orient="auto"><path d="M0 0 L10 5 L0 10 z" fill="#555"/></marker></defs>',
     ]
