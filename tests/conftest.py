@@ -26,7 +26,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 LONGEST_FILES = (
     *("killed_runs", "imagenet_accuracy", "train_script", "distributed", "compression_cli"),
     *("models", "loop", "cli", "export", "quantization_aware", "optimize_script", "retraining"),
-    *("weight_files_fuzz", "readme", "docs", "sqz_fuzz", "backtracking", "training"),
+    *("weight_files_fuzz", "pages", "notebooks", "sqz_fuzz", "backtracking", "training"),
 )
 
 

@@ -9,7 +9,9 @@ TensorFlow has computed nothing and Horovod has joined nobody. A signal to the o
 the script; its death, also by SIGKILL, kills the script.
 
 What depends on a start from nothing is tested with one: what is said while TensorFlow is imported,
-what is imported at all, the README's lines.
+what is imported at all, and in which order; the README's lines. So is what reads the environment
+while it is imported (TF_CPP_MIN_LOG_LEVEL, TF_ENABLE_ONEDNN_OPTS, KERAS_BACKEND): a fork has these
+as the tests had them when they began. Python's hashes of texts are the same in all forks.
 """
 
 import atexit
@@ -27,7 +29,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 LONGEST_MESSAGE = 1 << 20
+# Not what the test that happens to be the first has set.
+ENVIRONMENT = dict(os.environ)
 # Python, of Linux alone, can wait for a process and for a connection at once.
 AVAILABLE = hasattr(os, "pidfd_open")
 
@@ -54,6 +60,7 @@ def server():
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
+        env=ENVIRONMENT,
     )
 
     def end():
@@ -153,6 +160,7 @@ def become(argv, folder, environment):
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = argv
+    np.random.seed()  # else every fork would have the same numbers
     sys.path[0] = str(Path(argv[0]).resolve().parent)
     runpy.run_path(argv[0], run_name="__main__")
 

@@ -184,7 +184,7 @@ class TestWhoeverJoinsTheRanks:
         ],
     )
     def test_ranks_train_as_one(self, order, tmp_path):
-        done = horovodrun(RANKS_FOLDER / "orders.py", order, tmp_path)
+        done = horovodrun(RANKS_FOLDER / "orders.py", order, tmp_path, preload=False)
         assert done.returncode == 0, done.stderr[-3000:]
         first, second = (np.load(tmp_path / f"rank{rank}.npz") for rank in (0, 1))
         assert len(first.files) == 5
@@ -193,7 +193,7 @@ class TestWhoeverJoinsTheRanks:
 
     @pytest.mark.parametrize("order", ["none", "bare"])
     def test_a_rank_that_joined_nobody_does_not_train_by_itself(self, order, tmp_path):
-        done = horovodrun(RANKS_FOLDER / "orders.py", order, tmp_path)
+        done = horovodrun(RANKS_FOLDER / "orders.py", order, tmp_path, preload=False)
         assert done.returncode != 0
         assert "has not joined them: call hvd.init()" in done.stderr
         assert not list(tmp_path.iterdir())
