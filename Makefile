@@ -37,6 +37,7 @@ test-lowest: $(LOWEST)/.installed
 $(LOWEST)/.installed: setup.cfg setup.py pyproject.toml
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet 'uv>=0.13,<1'
+	rm -f $(LOWEST)/requirements.txt  # else its pins are preferred
 	$(LOWEST)/bin/uv pip compile --quiet --resolution lowest-direct --extra all --extra test \
 	  --python $(LOWEST)/bin/python --output-file $(LOWEST)/requirements.txt setup.cfg
 	$(LOWEST)/bin/uv pip sync --quiet --python $(LOWEST)/bin/python $(LOWEST)/requirements.txt

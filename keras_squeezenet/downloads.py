@@ -64,8 +64,9 @@ class PublishedFile:
         Raises:
             OSError: what is there cannot be read.
         """
+        # In the order of `published_path`, which takes no other where the user's folder has one.
         found = (path for path in (self.own, self.cached) if path and path.is_file())
-        return any(_sha256(path) == self.sha256 for path in found)
+        return any(_sha256(path) == self.sha256 for path in list(found)[:1])
 
 
 def published_path(file: PublishedFile) -> Path:

@@ -30,13 +30,13 @@ def silent(line: str) -> None:
 
 
 def write_anything() -> None:
-    """Have standard output and error write a question mark for what their encoding lacks.
+    """Have standard output write a question mark for what its encoding lacks.
 
-    In a pipe on Windows that is one of 256 characters, and class names come from anywhere.
+    In a pipe on Windows that is one of 256 characters, and class names come from anywhere. Standard
+    error escapes such characters by itself.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 class LineFormatter(logging.Formatter):

@@ -261,6 +261,14 @@ class TestPage:
             "size_and_accuracy.png",
         }
 
+    def test_a_picture_that_cannot_be_shown_is_named(self, stages, tmp_path, monkeypatch):
+        def draw(about, path):
+            path.write_bytes(b"<svg/>")
+
+        monkeypatch.setattr(figures, "size_and_accuracy", draw)
+        page = Page(write_compression_report(tmp_path, stages, title="t", parameters=1))
+        assert "size_and_accuracy.png was left out: it is not a PNG." in page.texts
+
     def test_it_shows_what_8_bits_cut_off(self, stages, tmp_path):
         float32 = stage("float32", confidence=0.953)
         int8 = stage("int8", file="a.tflite", confidence=0.78, exported=exported(0.772, 0.31))

@@ -138,6 +138,12 @@ def test_what_is_at_hand_is_whole_and_needs_no_network(site, tmp_path, monkeypat
     (tmp_path / offline.name).write_bytes(CONTENT)
     monkeypatch.setenv(downloads.FOLDER_VARIABLE, str(tmp_path))
     assert offline.is_at_hand
+    # Other bytes in the user's folder are refused, whatever is in the cache.
+    cached(tmp_path).write_bytes(CONTENT)
+    (tmp_path / offline.name).write_bytes(CONTENT[:-1])
+    assert not offline.is_at_hand
+    with pytest.raises(downloads.PublishedFileError):
+        downloads.published_path(offline)
 
 
 def test_a_server_that_sends_nothing_is_given_up(site, monkeypatch):

@@ -309,7 +309,7 @@ MUTATIONS = [
             ("USER 1000:1000", "USER root"),
             ("--uid 1000", "--uid 1001"),
             ("openssh-client openssh-server", "openssh-client"),
-            ("python keras_squeezenet/cli/horovod_build.py", "true"),
+            ("python -P keras_squeezenet/cli/horovod_build.py", "true"),
             ("COPY --from=build /opt/venv /opt/venv", ""),
             ("k8s/sshd_config k8s/ssh_config", "k8s/ssh_config"),
             ("k8s/sshd_config k8s/ssh_config", "k8s/sshd_config"),

@@ -20,7 +20,6 @@ from keras_squeezenet.cli.models import classify, evaluate, summary
 from keras_squeezenet.cli.retraining import cluster, prune, quantize
 from keras_squeezenet.cli.sqz_files import decompress, diff, patch
 from keras_squeezenet.cli.training import optimize, train
-from keras_squeezenet.printing import write_anything
 
 app = typer.Typer(
     help="SqueezeNet for Keras 3: train, measure, compress, export and report.",
@@ -47,6 +46,5 @@ def main() -> None:
 
     # Pillow's warning of a picture that is refused in a line of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-    write_anything()
     with one_line_for_bad_input("keras-squeezenet"):
         app()

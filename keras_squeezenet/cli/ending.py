@@ -5,16 +5,17 @@ import sys
 from collections.abc import Iterator
 
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.printing import printable
+from keras_squeezenet.printing import printable, write_anything
 
 
 @contextlib.contextmanager
 def one_line_for_bad_input(program: str) -> Iterator[None]:
-    """End the process where an error is the input's.
+    """Run a program, and end the process where an error is the input's.
 
     Args:
         program: what the line begins with.
     """
+    write_anything()
     try:
         yield
     except (InputError, OSError) as error:

@@ -1,5 +1,6 @@
 """The command horovod: what `make setup` does for a checkout, for any environment."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -21,10 +22,15 @@ def horovod(
 ) -> None:
     """Build Horovod for the TensorFlow of this environment, once per machine, and install it.
 
+    The build takes setuptools below 81 and cmake below 4, and leaves them in the environment.
     Where it is built for GPUs, NCCL is asked for with HOROVOD_GPU_OPERATIONS=NCCL.
     """
     if sys.platform == "win32":
         raise InputError(f"Horovod is for Linux and macOS. Received: {sys.platform}")
+    if importlib.util.find_spec("pip") is None:
+        raise InputError(
+            "Horovod's build needs pip, which this environment has not: python -m ensurepip"
+        )
     if mpi:
         os.environ["HOROVOD_WITH_MPI"] = "1"
     try:

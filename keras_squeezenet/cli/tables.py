@@ -40,7 +40,7 @@ def print_profile(profile: ModelProfile) -> None:
     print_table(columns, rows, total)
 
 
-def print_models(models: Iterable[ListedModel]) -> None:
+def print_models(models: Sequence[ListedModel]) -> None:
     """`ListedModel`s, and of those with published weights where they come from."""
     print_table(
         ("model", "parameters", "mult-adds", "pixels", "bytes", "top-1"),

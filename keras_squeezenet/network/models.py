@@ -13,6 +13,7 @@ from typing import Literal
 import keras
 from keras import layers
 
+from keras_squeezenet.checks import is_int
 from keras_squeezenet.network.architecture import Architecture, Bypass, FeatureMap, preset
 from keras_squeezenet.network.data_formats import Shape, Tensor
 from keras_squeezenet.network.layers import (
@@ -374,7 +375,7 @@ def _asked_maps(
     if (
         not isinstance(out_indices, tuple | list)
         or not out_indices
-        or any(type(index) is not int or not -count <= index < count for index in out_indices)
+        or not all(is_int(index, -count, count - 1) for index in out_indices)
         or len({index % count for index in out_indices}) < len(out_indices)
     ):
         names = ", ".join(found.name for found in maps)

@@ -33,6 +33,7 @@ from keras_squeezenet.numerals import byte_size, percent, scaled
 from keras_squeezenet.reports.figures import communication as drawing
 from keras_squeezenet.reports.page import (
     RUN,
+    WARNINGS,
     Card,
     PageFigure,
     PageSection,
@@ -108,6 +109,7 @@ IN_DOCS = (
 )
 # The page, from top to bottom.
 SECTIONS = (
+    WARNINGS,
     PageSection("kinds", "What is measured, modelled and published", body="kinds_of_figures"),
     *IN_DOCS,
     PageSection(
@@ -155,13 +157,14 @@ def write_communication_report(csv: str | Path) -> Path:
     found = StudyResults.of(study)
     predictions = found.predictions
     with tempfile.TemporaryDirectory() as folder:
-        pictures, _ = read_pictures(SECTIONS, draw_figures(SECTIONS, found, folder))
+        pictures, refused = read_pictures(SECTIONS, draw_figures(SECTIONS, found, folder))
     return write_page(
         csv.with_suffix(".html"),
         SECTIONS,
         title="What the size of a network costs on many machines",
         cards=_cards(study, predictions),
         pictures=pictures,
+        warnings=refused,
         rows=[_measured(row) for row in study.rows],
         far=sum(abs((row.sent_over_ring or 1) - 1) > FAR_FROM_RING for row in study.rows),
         constants=_constants(study.costs),

@@ -129,6 +129,7 @@ def write_compression_report(
     spent = spent or {}
     exported = [stage for stage in stages if stage.exported]
     drawn = draw_figures(SECTIONS, CompressionResults(stages, sharing or {}, spent), folder)
+    pictures, refused = read_pictures(SECTIONS, drawn)
     return write_page(
         folder / "report.html",
         SECTIONS,
@@ -138,13 +139,14 @@ def write_compression_report(
             f"{stage.path.name}: {stage.exported.warning}"
             for stage in stages
             if stage.exported and stage.exported.warning
-        ],
+        ]
+        + refused,
         stages=stages,
         exported=exported,
         float32_bytes=4 * parameters,
         spent=spent,
         purposes=list(dict.fromkeys(name for parts in spent.values() for name in parts)),
-        pictures=read_pictures(SECTIONS, drawn)[0],
+        pictures=pictures,
         facts=list(facts),
         command=command,
         versions=list((versions or {}).items()),

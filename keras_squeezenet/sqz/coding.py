@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_squeezenet.errors import InputError, one_line
+from keras_squeezenet.network.architecture import KernelShape
 from keras_squeezenet.sqz import container, context_coding, faithful, numbers
 from keras_squeezenet.sqz.container import Header
-from keras_squeezenet.sqz.network import CompressedNetwork, KernelShape, SharedValues, Values
+from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues, Values
 from keras_squeezenet.sqz.numbers import Alphabet, Layer
 from keras_squeezenet.sqz.reading import Bytes, SqzError
 

@@ -14,6 +14,7 @@ import numpy as np
 from constriction import stream
 from numpy.typing import ArrayLike
 
+from keras_squeezenet.network.architecture import KernelShape
 from keras_squeezenet.sqz import numbers
 from keras_squeezenet.sqz.context_model import (
     UNIT,
@@ -27,7 +28,7 @@ from keras_squeezenet.sqz.context_model import (
     places_apart,
     sources,
 )
-from keras_squeezenet.sqz.network import Codes, KernelShape
+from keras_squeezenet.sqz.network import Codes
 from keras_squeezenet.sqz.numbers import Alphabet, Layer
 from keras_squeezenet.sqz.reading import Bytes, Integers, Reader, SqzError
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_squeezenet.sqz.network import KernelShape
+from keras_squeezenet.network.architecture import KernelShape
 from keras_squeezenet.sqz.numbers import Alphabet
 from keras_squeezenet.sqz.reading import Integers, SqzError
 

@@ -9,9 +9,10 @@ from math import prod
 
 import numpy as np
 
+from keras_squeezenet.network.architecture import KernelShape
 from keras_squeezenet.sqz import huffman
 from keras_squeezenet.sqz.huffman import Lengths
-from keras_squeezenet.sqz.network import Codes, KernelShape
+from keras_squeezenet.sqz.network import Codes
 from keras_squeezenet.sqz.numbers import Alphabet, Layer
 from keras_squeezenet.sqz.reading import (
     Bytes,

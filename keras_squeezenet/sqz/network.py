@@ -20,7 +20,6 @@ MAX_CODEBOOK = 2**16
 
 Codes = NDArray[np.uint16]
 Values = NDArray[np.float32]
-KernelShape = tuple[int, int, int, int]  # height, width, channels, filters
 
 
 @dataclass(frozen=True, eq=False)

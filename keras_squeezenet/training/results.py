@@ -128,8 +128,8 @@ def draw(
         The path of report.html.
     """
     folder = Path(folder)
-    files = [(each["name"], each["bytes"], each["top1"]) for each in read_metrics(folder)["files"]]
-    found = training_page.RunResults(history, measured, predictions, split, files)
+    rows = [(each["name"], each["bytes"], each["top1"]) for each in read_metrics(folder)["files"]]
+    found = training_page.RunResults(history, measured, predictions, split, rows)
     draw_figures(training_page.SECTIONS, found, folder)
     return training_page.write_report(folder)
 

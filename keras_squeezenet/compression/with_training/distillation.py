@@ -14,6 +14,7 @@ import keras
 from keras import layers, ops
 
 from keras_squeezenet import distributed
+from keras_squeezenet.checks import is_number
 from keras_squeezenet.compression.with_training.bridge import copy_of, kernels
 from keras_squeezenet.compression.with_training.retraining import (
     Batches,
@@ -136,11 +137,11 @@ class _Progress(keras.callbacks.Callback):
 
 def _check_numbers(temperature: float, student_weight: float) -> None:
     # A NaN fails the comparisons.
-    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+    if not is_number(temperature) or not 0 < temperature < math.inf:
         raise InputError(
             f"`temperature` must be a number above 0. Received: temperature={temperature}"
         )
-    if type(student_weight) not in (int, float) or not 0 <= student_weight <= 1:
+    if not is_number(student_weight) or not 0 <= student_weight <= 1:
         raise InputError(
             "`student_weight` must be a number from 0 to 1. "
             f"Received: student_weight={student_weight}"
