@@ -125,8 +125,8 @@ def recipe_path(name, folder=PROJECT):
 
 def marks_of(block):
     """Marks of the test that runs a block."""
-    if block.language != "python":
-        # One after the other: a command reads what those before it wrote.
+    # Commands, one after the other: each reads what those before it wrote. Examples that train.
+    if block.language != "python" or ".fit(" in block.text:
         yield pytest.mark.slow
         if block.reason is None and "horovodrun" in block.text:
             yield from needs_horovod

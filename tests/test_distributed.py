@@ -176,10 +176,9 @@ class TestWhoeverJoinsTheRanks:
         [
             "start",
             "init",
-            "init-start",
             *(
                 pytest.param(order, marks=pytest.mark.slow)
-                for order in ("model-init", "start-init", "init-model-start")
+                for order in ("init-start", "model-init", "start-init", "init-model-start")
             ),
         ],
     )
@@ -191,7 +190,7 @@ class TestWhoeverJoinsTheRanks:
         for name in first.files:
             np.testing.assert_array_equal(first[name], second[name])
 
-    @pytest.mark.parametrize("order", ["none", "bare"])
+    @pytest.mark.parametrize("order", ["none", pytest.param("bare", marks=pytest.mark.slow)])
     def test_a_rank_that_joined_nobody_does_not_train_by_itself(self, order, tmp_path):
         done = horovodrun(RANKS_FOLDER / "orders.py", order, tmp_path, preload=False)
         assert done.returncode != 0

@@ -22,6 +22,7 @@ from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.litert.export import export_litert
 from keras_squeezenet.training.building import build_model, load_data
 from keras_squeezenet.training.locks import LOCK_FILE, FolderLock
 from keras_squeezenet.training.recipe import load_recipe
@@ -118,6 +119,7 @@ def run_litert(path):
     return predict
 
 
+@pytest.mark.slow
 class TestWholeChain:
     def test_every_stage_leaves_a_file_and_a_row(self, compressed):
         assert list(table(compressed)) == [
@@ -213,15 +215,16 @@ class TestRanges:
             script.main(CompressionRequest(run, ("quantize",), output=tmp_path))
         assert counted == [359]
 
-    def test_an_int8_file_that_cuts_values_off_is_warned_of(
-        self, run, compressed, tmp_path, capsys
-    ):
+    def test_an_int8_file_that_cuts_values_off_is_warned_of(self, run, tmp_path, capsys):
         of_the_run = load_recipe(run / "recipe.yaml")
-        stages = script.Stages(tmp_path, load_data(of_the_run), of_the_run)
+        data = load_data(of_the_run)
+        stages = script.Stages(tmp_path, data, of_the_run)
+        file, (images, _) = tmp_path / "file.tflite", next(iter(data.val.val_batches(4)))
+        export_litert(keras.saving.load_model(run / "model.keras"), file, check_images=[images])
         found = exported(0.5, images_at_end=0.31)
 
         def write_litert(path, **_):
-            shutil.copy(compressed / "model-int8.tflite", path)
+            shutil.copy(file, path)
             return found
 
         stages.quantize("int8 LiteRT", "a.tflite", SimpleNamespace(write_litert=write_litert))

@@ -22,7 +22,9 @@ from tests.sqz_networks import counted, made_by
 from tests.test_weight_files_fuzz import IN_PLACE, RESIZING, mutate, random_changes
 
 GOLDEN = Path(__file__).parent / "golden"
-MUTATIONS = 25_000  # of each file
+# Of each file, a tenth of them while one waits.
+MUTATIONS = 25_000
+TENTHS = [1, pytest.param(9, marks=pytest.mark.slow)]
 SMALL = Architecture("small", 4, 3, (FireFilters(2, 3, 4), FireFilters(3, 4, 0, "complex")), (1,))
 
 
@@ -73,11 +75,12 @@ def is_sound(read, data):
     return True
 
 
+@pytest.mark.parametrize("tenths", TENTHS)
 @pytest.mark.parametrize("name", files())
-def test_mutated_files_are_refused_or_sound(name):
-    data, rng = files()[name], random.Random(name)
+def test_mutated_files_are_refused_or_sound(name, tenths):
+    data, rng = files()[name], random.Random(f"{name} {tenths}")
     outcomes = set()
-    for number in range(MUTATIONS):
+    for number in range(tenths * MUTATIONS // 10):
         changed = mutate(data, random_changes(rng, [0, 10, 60], IN_PLACE + RESIZING))
         outcomes.add(is_sound(sqz.decode, mended(changed) if number % 2 else changed))
     assert False in outcomes
@@ -121,12 +124,13 @@ def test_mutated_headers_are_refused_or_sound(name):
     assert outcomes == {True, False}
 
 
+@pytest.mark.parametrize("tenths", TENTHS)
 @pytest.mark.parametrize("name", updates())
-def test_mutated_updates_are_refused_or_give_the_network_all_the_same(name):
+def test_mutated_updates_are_refused_or_give_the_network_all_the_same(name, tenths):
     """The latter where only a hint for the writer is another, or the mode of what it writes."""
     old, delta, network = updates()[name]
-    rng = random.Random(name)
-    for number in range(MUTATIONS // 25):
+    rng = random.Random(f"{name} {tenths}")
+    for number in range(tenths * MUTATIONS // 250):
         changed = mutate(delta, random_changes(rng, [10, 70, 90], IN_PLACE + RESIZING))
         changed = mended(changed) if number % 2 else changed
         if changed != delta and is_sound(lambda bytes_: sqz.patch(old, bytes_), changed):

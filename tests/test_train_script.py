@@ -129,6 +129,12 @@ def check_normalized(folder):
 
 class TestAlone:
     def test_batch_normalization_is_in_training_alone(self, recipe, tmp_path):
+        done = train("--recipe", recipe, "--output", tmp_path / "run", *NORMALIZED)
+        assert done.returncode == 0, done.stderr[-3000:]
+        check_normalized(tmp_path / "run")
+
+    @pytest.mark.slow
+    def test_batch_normalization_is_resumed(self, recipe, tmp_path):
         folder = tmp_path / "run"
         half = ("--recipe", recipe, "--output", folder, *NORMALIZED)
         first = train(*half, "--set", "training.epochs=1")
@@ -470,7 +476,9 @@ def tuning(alone, tmp_path_factory):
 
 
 class TestFineTuning:
-    @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=needs_horovod)])
+    RANKS = (1, pytest.param(2, marks=[*needs_horovod, pytest.mark.slow]))
+
+    @pytest.mark.parametrize("ranks", RANKS)
     def test_twenty_pictures_of_a_class_are_enough(self, recipe, tuning, tmp_path, ranks):
         arguments = ["--recipe", recipe, "--output", tmp_path / "run", *tuning]
         done = train(*arguments) if ranks == 1 else horovodrun(TRAIN, *arguments)
@@ -495,9 +503,7 @@ class TestFineTuning:
         assert saved.input_shape == (None, 40, 40, 3)
         assert all(layer.trainable for layer in saved.layers)
 
-    @pytest.mark.parametrize(
-        "ranks", [1, pytest.param(2, marks=[*needs_horovod, pytest.mark.slow])]
-    )
+    @pytest.mark.parametrize("ranks", RANKS)
     def test_a_rate_at_which_it_forgets_is_lowered_on_all_ranks(
         self, recipe, tuning, tmp_path, ranks
     ):
