@@ -22,6 +22,7 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.training.building import build_model
 from keras_squeezenet.training.locks import FolderLock
 from keras_squeezenet.training.recipe import Recipe, load_recipe
+from keras_squeezenet.training.results import renew_report
 from keras_squeezenet.training.runs import Run, RunError
 from tests import preloaded
 from tests.disks import fill
@@ -293,6 +294,16 @@ class TestAlone:
         assert [row["confidence"] for row in rows.values()] == pytest.approx([sure] * 2, abs=1e-4)
         assert metrics(alone)["files"] == list(rows.values())
         assert "a.tflite" in (alone / "report.html").read_text()
+
+    @pytest.mark.parametrize("content", ["{", "[1]", "\xff", "[" * 100_000])
+    def test_a_report_of_damaged_metrics_is_refused_in_one_line(self, alone, tmp_path, content):
+        folder = tmp_path / "run"
+        shutil.copytree(alone, folder)
+        (folder / "metrics.json").write_bytes(content.encode("latin-1"))
+        with pytest.raises(RunError, match=r"metrics\.json: expected") as error:
+            renew_report(folder)
+        assert "\n" not in str(error.value)
+        assert (folder / "report.html").read_bytes() == (alone / "report.html").read_bytes()
 
     def test_runs_are_compared_in_a_table(self, alone, tmp_path):
         done = CliRunner().invoke(

@@ -5,7 +5,6 @@ These are functions of a run's folder: a report can be drawn anew at any time.
 
 import contextlib
 import importlib.metadata
-import json
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from keras_squeezenet.inference import evaluation
 from keras_squeezenet.inference.classifiers import open_classifier
 from keras_squeezenet.network.profile import profile_model
 from keras_squeezenet.reports import training_page
-from keras_squeezenet.reports.metrics import read_history
+from keras_squeezenet.reports.metrics import Metrics, read_history
 from keras_squeezenet.reports.page import draw_figures
 from keras_squeezenet.training.building import load_data
 from keras_squeezenet.training.recipe import load_recipe_of_run
@@ -104,8 +103,15 @@ def write_metrics(
 
 
 def read_metrics(folder: str | Path) -> dict[str, Any]:
-    """What `write_metrics` wrote into a run's folder: a dict."""
-    return json.loads((Path(folder) / METRICS_FILE).read_text(encoding="utf-8"))
+    """What `write_metrics` wrote into a run's folder: a dict.
+
+    Raises:
+        RunError: there is no such file, or it is damaged.
+    """
+    try:
+        return dict(Metrics.read(Path(folder) / METRICS_FILE).values)
+    except (OSError, ValueError) as error:
+        raise RunError(str(error)) from None
 
 
 def draw(
@@ -148,12 +154,13 @@ def renew_report(
         mean of the highest probability.
 
     Raises:
-        RunError: the folder holds no finished run.
+        RunError: the folder holds no finished run, or its metrics.json is damaged.
     """
     folder = Path(folder)
     for name in (RECIPE_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE):
         if not (folder / name).is_file():
             raise RunError(f"Expected the folder of a finished run: {name} is missing in {folder}")
+    metrics = read_metrics(folder)
     dataset = load_data(load_recipe_of_run(folder / RECIPE_FILE))
     rows = []
     for path in [folder / MODEL_FILE, *sorted(folder.glob("*.tflite"))]:
@@ -168,7 +175,6 @@ def renew_report(
         rows.append(_file_row(path, measured))
         if path.name == MODEL_FILE:
             of_the_model = measured, predictions
-    metrics = read_metrics(folder)
     metrics |= {"files": rows, "evaluation": of_the_model[0].to_dict()}
     files.write_json(folder / METRICS_FILE, metrics)
     history = read_history(folder / HISTORY_FILE)
