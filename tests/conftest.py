@@ -82,3 +82,15 @@ def small_disk(tmp_path):
     disks.mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", path)
     yield path
     disks.unmount(path)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Training images 0…19 whose grey value, and whose class, is their number; four to validate."""
+    from tests.pictures import solid, write  # Pillow, NumPy and Keras, which many tests do without
+
+    for number in range(20):
+        write(solid(number), tmp_path / "set" / "train" / f"class{number:02}" / "one.png")
+    for number in (3, 7, 11, 15):
+        write(solid(number), tmp_path / "set" / "val" / f"class{number:02}" / "one.png")
+    return tmp_path / "set"
