@@ -1,6 +1,7 @@
 # make demo        sets up .venv, trains on two Horovod ranks, exports, writes a report
 # make test        sets up .venv, checks style and types, runs the tests
-# make test-slow   the tests that take long; those that start hosts or are held to seconds run alone
+# make test-slow   the tests that take long, and those of real images and weights, where
+#                  KERAS_SQUEEZENET_SHARED names them; what starts hosts runs alone
 # make test-lowest  the tests with the oldest versions that setup.cfg claims, in .venv-lowest
 # make k8s-lint    holds the manifests and the Dockerfile of k8s/ against the rules of two linters
 # make docs        the site, in docs/_build/html
@@ -27,7 +28,7 @@ test: setup lint
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not alone" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "(slow or shared) and not alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -q -rs -n 0 -m "slow and alone" $(PYTEST_ARGS)
 
 # Without Horovod, whose tests are skipped.
