@@ -60,9 +60,8 @@ def export_litert(
     convolution. A model trained in half precision is written, and compared, in float32 with the
     same weights.
 
-    The conversion is Keras's own `Model.export(format="litert")`:
-    `TFLiteConverter.from_concrete_functions` leaves the weights of a Keras 3 model outside of the
-    file. Unlike there, an operation that LiteRT itself lacks is an error and no "Flex" operation.
+    The file is that of Keras's own `Model.export(format="litert")`, made in a quarter of the time.
+    Unlike there, an operation that LiteRT itself lacks is an error and no "Flex" operation.
 
     Args:
         model: one image tensor of fixed height, width and channels in, one tensor out.
@@ -252,7 +251,7 @@ def _stacked(
 
 
 def _converter_options(kind: Quantization) -> dict[str, Any]:
-    """Attributes of `tf.lite.TFLiteConverter`, as `Model.export` takes them."""
+    """Attributes of a `tf.lite.TFLiteConverter`; those of its `target_spec` in a dict."""
     with from_extra("litert"):
         import tensorflow as tf
 
@@ -287,19 +286,32 @@ def _representative_dataset(
 def _convert(
     model: keras.Model, path: Path, batch_size: int | None, options: Mapping[str, Any]
 ) -> None:
-    signature = keras.InputSpec(
-        shape=(batch_size, *model.input_shape[1:]), dtype="float32", name="image"
-    )
+    with from_extra("litert"):
+        import tensorflow as tf
+
+    signature = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.float32, name="image")
+    traced = tf.function(lambda image: model(image, training=False), autograph=False)
+    # What the converter saves holds the variables alone, without which it would leave them outside
+    # of the file. Of a model it would save, and look through, every layer: so does `Model.export`.
+    holder = tf.Module()
     try:
         with silenced():
-            model.export(
-                str(path), format="litert", verbose=False, input_signature=[signature], **options
-            )
+            function = traced.get_concrete_function(signature)
+            holder.variables_of_the_model = function.variables
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
+            for name, value in options.items():
+                if name == "target_spec":
+                    for part, setting in value.items():
+                        setattr(converter.target_spec, part, setting)
+                else:
+                    setattr(converter, name, value)
+            content = converter.convert()
     except OSError:
         raise
-    # The converter's own error is a bare Exception; Keras adds its own kinds.
+    # The converter's own error is a bare Exception.
     except Exception as error:
         raise refusal(model.name, error) from error
+    path.write_bytes(content)
 
 
 def _quantize(
