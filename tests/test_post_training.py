@@ -14,7 +14,11 @@ from keras_squeezenet.compression.saving import (
     network_of,
 )
 from keras_squeezenet.compression.without_training import post_training
-from keras_squeezenet.compression.without_training.post_training import fit_to_size, share_weights
+from keras_squeezenet.compression.without_training.post_training import (
+    Rounding,
+    fit_to_size,
+    share_weights,
+)
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.layers import Fire
@@ -27,6 +31,12 @@ UNSEEN = digits()[0][TRAINING:]
 @pytest.fixture(scope="module")
 def trained():
     return trained_net()
+
+
+@pytest.fixture(scope="module")
+def rounding(trained):
+    """What `fit_to_size` makes first, which serves for any size."""
+    return Rounding(trained, IMAGES)
 
 
 def copy_of(model):
@@ -90,8 +100,8 @@ def test_a_file_of_the_wanted_size_decides_as_the_original_and_better_than_neare
         np.testing.assert_array_equal(weight, expected)
 
 
-def test_what_is_found_is_what_a_file_gives_back(trained, tmp_path):
-    network = fit_to_size(trained, IMAGES, 2500)
+def test_what_is_found_is_what_a_file_gives_back(rounding, tmp_path):
+    network = rounding.fit_to_size(2500)
     (tmp_path / "digits.sqz").write_bytes(sqz.encode(network))
     np.testing.assert_array_equal(
         load_compressed(tmp_path / "digits.sqz")(UNSEEN, training=False),
@@ -99,8 +109,8 @@ def test_what_is_found_is_what_a_file_gives_back(trained, tmp_path):
     )
 
 
-def test_a_generous_size_is_not_filled_for_nothing(trained):
-    network = fit_to_size(trained, IMAGES, 1_000_000)
+def test_a_generous_size_is_not_filled_for_nothing(trained, rounding):
+    network = rounding.fit_to_size(1_000_000)
     assert len(sqz.encode(network)) < trained.count_params() * 2
     assert agreement(trained, model_of(network)) > 0.97
 
@@ -142,8 +152,10 @@ def test_the_price_for_a_size_is_found_again_without_looking(trained, monkeypatc
 
 
 def test_a_size_that_no_rounding_gives_is_refused_with_what_was_reached(trained):
+    lines = []
     with pytest.raises(InputError, match=r"Received: 100 bytes, where \d+ were reached"):
-        fit_to_size(trained, IMAGES[:8], 100)
+        fit_to_size(trained, IMAGES[:8], 100, progress=lines.append)
+    assert sum("bytes of 100" in line for line in lines) == 1  # others would be the same network
 
 
 @pytest.mark.parametrize("images", ["photos", IMAGES[0], IMAGES[:, :8], IMAGES.astype(str)])
@@ -209,8 +221,7 @@ def test_a_layer_whose_inputs_nearly_vanish_keeps_its_biases_in_few_codes(scale)
     assert np.abs(expected - found).mean() < 0.05 * np.abs(expected).mean()
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-@pytest.mark.parametrize("density", [0.3, 0.6])
+@pytest.mark.parametrize(("bits", "density"), [(2, 0.3), (4, 0.6)])
 def test_each_kernel_has_the_values_and_the_density_asked_for(trained, bits, density):
     network = share_weights(trained, IMAGES, bits=bits, density=density)
     for name, shared in network.kernels.items():

@@ -32,6 +32,7 @@ MEASURED_IMAGES = 48  # on which layers are measured one by one
 PRICES = (1e-10, 1e-3)  # nats per bit, between which any useful one is
 PRICE_PRECISION = 0.01  # of its logarithm: about 0.2 % of the size
 FINEST_PRICE = 2 * PRICES[0]  # at or below which layers are as fine as they were measured
+COARSEST_PRICE = 0.999 * PRICES[1]  # at or above which no price gives less
 SIZE_ATTEMPTS = 6
 AIMED_SHARE_OF_TARGET = 0.992
 LEAST_SHARE_OF_TARGET = 0.975  # below which another attempt may fill what is left
@@ -120,6 +121,8 @@ class Rounding:
         self._settings = settings_of(model)
         self._model, self._images = model, (images := _checked_images(model, images))
         self._quick_sizes: dict[float, int] = {}  # by the logarithm of the price
+        # Of layers as if all others were the original, by name and step: prices share many.
+        self._alone: dict[tuple[str, float], tuple[SharedValues, SharedValues]] = {}
         self._layers: dict[str, Layer] = {}
         for site in sites(model, model, images):
             kernel, bias = _arrays(site.original)
@@ -147,7 +150,10 @@ class Rounding:
             self._say(f"price {price:.3g} nats a bit: {size} bytes of {target_size}")
             seen.append((size, network))
             nothing_is_finer = size <= target_size and price <= FINEST_PRICE
-            if nothing_is_finer or LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
+            nothing_is_coarser = size > target_size and price >= COARSEST_PRICE
+            if nothing_is_finer or nothing_is_coarser:
+                break
+            if LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
                 break
             aimed *= AIMED_SHARE_OF_TARGET * target_size / size
         fitting = [found for found in seen if found[0] <= target_size]
@@ -188,7 +194,10 @@ class Rounding:
         steps = allocate(self._curves, price)
         kernels, biases = {}, {}
         for name, layer in self._layers.items():
-            kernels[name], biases[name] = _rounded(layer, steps[name])
+            key = name, steps[name]
+            if key not in self._alone:
+                self._alone[key] = _rounded(layer, steps[name])
+            kernels[name], biases[name] = self._alone[key]
         return len(sqz.encode(_network(self._settings, kernels, biases)))
 
 
