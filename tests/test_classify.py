@@ -526,8 +526,8 @@ def test_a_model_that_prepares_no_images_is_said_to_get_them_as_they_are(tmp_pat
 
 
 def test_an_exported_file_says_how_its_pictures_are_framed(tmp_path):
-    model = SqueezeNet(input_shape=(33, 33, 3), classes=3, weights=None, include_preprocessing=True)
-    images = np.random.default_rng(0).uniform(0, 255, (2, 33, 33, 3)).astype("float32")
+    model = colour_model()
+    images = np.random.default_rng(0).uniform(0, 255, (2, SIDE, SIDE, 3)).astype("float32")
     for resize in (None, 40, "stretch"):
         path = tmp_path / "n.tflite"
         export_litert(model, path, check_images=images, resize=resize)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_squeezenet import SqueezeNet, cli, files
+from keras_squeezenet import SqueezeNet, cli, files, save_compressed
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert.model import LiteRTModel
@@ -71,6 +71,12 @@ def model_path(tmp_path_factory):
     model.save(folder / "model.keras")
     files.write_json(folder / "class_names.json", list(DIGITS))
     return folder / "model.keras"
+
+
+@pytest.fixture(scope="module")
+def keras_top1(model_path):
+    """Of the model itself; `TestEvaluate` holds it against NumPy."""
+    return json.loads(run("evaluate", model_path, "digits", "--json")[0])["top1"]
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +185,9 @@ class TestEvaluate:
 
 class TestExport:
     @pytest.mark.parametrize("quantize", ["none", "int8"])
-    def test_a_file_is_written_checked_and_as_accurate(self, model_path, tmp_path, quantize):
+    def test_a_file_is_written_checked_and_as_accurate(
+        self, model_path, keras_top1, tmp_path, quantize
+    ):
         path = tmp_path / "model.tflite"
         out, _ = run(
             *("export", model_path, path, "--quantize", quantize),
@@ -188,7 +196,6 @@ class TestExport:
         result = json.loads(out)
         assert result["bytes"] == path.stat().st_size
         assert LiteRTModel(path).class_names == DIGITS
-        keras_top1 = json.loads(run("evaluate", model_path, "digits", "--json")[0])["top1"]
         litert_top1 = json.loads(run("evaluate", path, "digits", "--json")[0])["top1"]
         assert litert_top1 == pytest.approx(keras_top1, abs=0.01)
 
@@ -196,6 +203,7 @@ class TestExport:
         self, model_path, tmp_path
     ):
         options = ("--quantize", "int8", "--input-type", "int8", "--calibration", "digits")
+        options += ("--images", 30)
         litert = tmp_path / "digits.tflite"
         run("export", model_path, litert, *options)
         # Another ending asks for C as well as --format does.
@@ -252,11 +260,12 @@ class TestExport:
     @pytest.mark.parametrize(
         "quantize", [name for name, row in QUANTIZATIONS.items() if not row.calibrated]
     )
-    def test_a_conversion_needs_no_photos_and_says_so(self, model_path, tmp_path, quantize):
+    def test_a_conversion_needs_no_photos_and_says_so(
+        self, model_path, keras_top1, tmp_path, quantize
+    ):
         path = tmp_path / "m.tflite"
         out, _ = run("export", model_path, path, "--quantize", quantize, "--json")
         assert json.loads(out)["compared_on"] == "made images"
-        keras_top1 = json.loads(run("evaluate", model_path, "digits", "--json")[0])["top1"]
         litert_top1 = json.loads(run("evaluate", path, "digits", "--json")[0])["top1"]
         assert litert_top1 == pytest.approx(keras_top1, abs=0.02)
 
@@ -280,7 +289,7 @@ class TestExport:
         """The model of a run whose photos are on another machine."""
         return model_of_a_run("/nowhere/photos")
 
-    @pytest.fixture(params=["few", "empty", "cifar10", "tfds:no_such_set_of_pictures"])
+    @pytest.fixture
     def unusable(self, request, tmp_path, monkeypatch):
         """(data that no file can be compared on, what is said of them)."""
         monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
@@ -303,14 +312,24 @@ class TestExport:
         monkeypatch.setattr("keras_squeezenet.data.sources.download_cifar", read)
         monkeypatch.setattr("keras_squeezenet.data.sources._tensorflow_datasets", read)
 
-    @pytest.mark.parametrize("quantize", ["none", "dynamic"])
+    @pytest.mark.parametrize(
+        ("unusable", "quantize"),
+        [
+            ("few", "none"),
+            ("empty", "dynamic"),
+            ("cifar10", "none"),
+            ("tfds:no_such_set_of_pictures", "dynamic"),
+        ],
+        indirect=["unusable"],
+    )
     def test_a_conversion_goes_without_photos_of_its_run_that_cannot_be_used(
         self, model_of_a_run, unusable, no_downloads, quantize
     ):
         source, reason = unusable
         model = model_of_a_run(source)
         path = model.with_name("m.tflite")
-        out, said = run("export", model, path, "--quantize", quantize, "--json")
+        options = ("--quantize", quantize, "--images", 20)
+        out, said = run("export", model, path, *options, "--json")
         assert json.loads(out)["compared_on"] == "made images"
         assert json.loads(out)["bytes"] == path.stat().st_size
         [line] = [line for line in said.splitlines() if "made images" in line]
@@ -337,11 +356,10 @@ class TestExport:
         assert "image_size=32. Received: resize=31" in line
 
     def test_where_the_photos_are_not_at_hand_it_needs_none_either(self, moved):
-        out, _ = run("export", moved, moved.with_name("m.tflite"), "--json")
+        out, _ = run("export", moved, moved.with_name("m.tflite"), "--images", 10, "--json")
         assert json.loads(out)["compared_on"] == "made images"
-        packing = ("compress", moved, moved.with_name("m.sqz"), "--calibration", "digits")
-        run(*packing, "--bits", 6, "--mode", "faithful")
         packed = moved.with_name("m.sqz")
+        save_compressed(keras.saving.load_model(moved), packed, bits=6, class_names=DIGITS)
         out, _ = run("compress", packed, moved.with_name("again.sqz"), "--json")
         assert json.loads(out)["bytes"] == moved.with_name("again.sqz").stat().st_size
         assert json.loads(out)["images_judged"] == 0
@@ -384,7 +402,7 @@ class TestExport:
         path = tmp_path / "m.tflite"
         refused(
             *("export", model_path, path, "--quantize", "int8"),
-            *("--calibration", "digits", "--tolerance", "0"),
+            *("--calibration", "digits", "--images", 20, "--tolerance", "0"),
         )
         assert list(tmp_path.iterdir()) == []
 

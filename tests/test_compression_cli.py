@@ -144,6 +144,8 @@ class TestCompress:
         assert measured["times_smaller"] >= 8
         assert read_network(out).class_names == DIGITS
 
+    # The search by itself is held in TestSearch, what is lost in TestSamples.
+    @pytest.mark.slow
     def test_no_more_accuracy_is_lost_than_allowed_and_more_makes_smaller_files(
         self, model_path, tmp_path
     ):
@@ -481,7 +483,7 @@ class TestPrune:
         out = tmp_path / "pruned.keras"
         measured = measured_by(
             *("prune", model_path, out, "--data", "digits"),
-            *("--sparsity", 0.5, "--epochs", 1, "--learning-rate", 0.01),
+            *("--sparsity", 0.5, "--epochs", 1, "--learning-rate", 0.01, "--batch-size", 128),
         )
         model, pruned = keras.saving.load_model(model_path), keras.saving.load_model(out)
         for kernel, layer in zip(kernels(pruned), measured["layers"], strict=True):
@@ -493,7 +495,7 @@ class TestPrune:
 
     def test_a_structure_leaves_two_of_four(self, model_path, tmp_path):
         out = tmp_path / "pruned.keras"
-        options = ("--structure", "2:4", "--epochs", 1)
+        options = ("--structure", "2:4", "--epochs", 1, "--batch-size", 359)
         table = run("prune", model_path, out, "--data", "digits", *options)
         assert "50.0 %" in table
         assert "validation images" in table
@@ -507,7 +509,8 @@ class TestPrune:
             "training: {epochs: 1, batch_size: 64}\n"
         )
         measured = measured_by(
-            "prune", tmp_path / "model.keras", tmp_path / "pruned.keras", "--epochs", 1
+            *("prune", tmp_path / "model.keras", tmp_path / "pruned.keras"),
+            *("--epochs", 1, "--batch-size", 400),
         )
         held_out = load_dataset("digits", image_size=SIDE, val_fraction=0.1).val.count
         assert measured["validation_images"] == held_out != 359
@@ -571,7 +574,8 @@ class TestCluster:
     def test_the_kernels_share_as_few_values_as_asked(self, model_path, tmp_path):
         out = tmp_path / "clustered.keras"
         measured = measured_by(
-            *("cluster", model_path, out, "--data", "digits", "--bits", 3, "--epochs", 1)
+            *("cluster", model_path, out, "--data", "digits", "--bits", 3),
+            *("--epochs", 1, "--batch-size", 128),
         )
         clustered = keras.saving.load_model(out)
         assert all(len(np.unique(kernel)) <= 2**3 for kernel in kernels(clustered))
@@ -594,7 +598,7 @@ class TestQuantize:
         out = tmp_path / "new" / "digits.tflite"
         measured = measured_by(
             *("quantize", model_path, out, "--data", "digits", "--epochs", 1),
-            *("--input-type", "uint8"),
+            *("--batch-size", 128, "--input-type", "uint8"),
         )
         interpreter = Interpreter(str(out))
         interpreter.allocate_tensors()

@@ -54,6 +54,17 @@ def still(trained):
 
 
 @pytest.fixture(scope="module")
+def written(quantized, tmp_path_factory):
+    """A file with names and framing, the bytes of images in and floats out."""
+    return quantized.write_litert(
+        tmp_path_factory.mktemp("written") / "digits.tflite",
+        input_type="uint8",
+        class_names=NAMES,
+        resize=16,
+    )
+
+
+@pytest.fixture(scope="module")
 def of_faint_images(trained):
     """Ranges of images of a tenth of the contrast of those that it is judged by."""
     faint = ((0.1 * images, labels) for images, labels in training_batches())
@@ -128,23 +139,19 @@ def test_accuracy_is_that_of_the_model_and_of_its_8_bit_twin(trained, quantized)
     assert quantized.after > quantized.before - 0.03
 
 
-def test_every_kernel_is_8_bits_in_the_file(quantized, tmp_path):
-    result = quantized.write_litert(tmp_path / "digits.tflite")
-    in_file = sorted(codes.size for codes in int8_kernels(result.path))
+def test_every_kernel_is_8_bits_in_the_file(quantized, written):
+    in_file = sorted(codes.size for codes in int8_kernels(written.path))
     assert in_file == sorted(statistics.weights for statistics in quantized.layers)
     assert all(statistics.distinct <= 255 for statistics in quantized.layers)
 
 
-def test_an_images_bytes_are_the_codes_of_a_network_that_takes_pixels(quantized, tmp_path):
-    result = quantized.write_litert(tmp_path / "digits.tflite", input_type="uint8")
-    assert (result.input.scale, result.input.zero_point) == (1.0, 0)
+def test_an_images_bytes_are_the_codes_of_a_network_that_takes_pixels(written):
+    assert (written.input.scale, written.input.zero_point) == (1.0, 0)
 
 
-def test_names_and_framing_are_in_the_file(quantized, tmp_path):
-    path = tmp_path / "digits.tflite"
-    quantized.write_litert(path, class_names=NAMES, resize=16)
-    assert read_class_names(path) == NAMES
-    assert read_resize(path) == 16
+def test_names_and_framing_are_in_the_file(written):
+    assert read_class_names(written.path) == NAMES
+    assert read_resize(written.path) == 16
 
 
 def test_the_model_that_came_is_as_it_was(trained, request):
@@ -154,14 +161,11 @@ def test_the_model_that_came_is_as_it_was(trained, request):
         np.testing.assert_array_equal(old, new)
 
 
-def test_ranges_fit_the_network_before_the_first_step(trained):
+def test_ranges_fit_the_network_before_the_first_step(trained, still):
     """tfmot's own begin at ±6 and would take thousands of steps to arrive."""
-    still = Retraining(1, 1, learning_rate=1e-12)
-    result = quantize_aware(
-        trained, training_batches(), retraining=still, validation_data=validation_batches()
-    )
-    assert result.after > result.before - 0.02
-    (conv1,) = (layer for layer in result.twin.layers if layer.name == "quant_conv1")
+    before = accuracy(lambda images: trained(images))
+    assert accuracy(lambda images: still.twin(images, training=False)) > before - 0.02
+    (conv1,) = (layer for layer in still.twin.layers if layer.name == "quant_conv1")
     greatest = {v.name.split("/")[-1]: float(v.numpy().max()) for v in conv1.weights}
     features = keras.Model(trained.input, trained.get_layer("conv1").output)
     expected = np.max(features(calibration_images()))
@@ -194,13 +198,12 @@ def test_ranges_have_the_room_of_an_exported_files(trained, still):
     assert found_max(still, "fire2_concat", "output") == pytest.approx(seen, rel=0.05)
 
 
-def test_training_leaves_no_image_at_the_end_of_the_range_that_decides(quantized, tmp_path):
-    result = quantized.write_litert(tmp_path / "digits.tflite")
-    deciding = [found for found in result.saturation if found.decides]
+def test_training_leaves_no_image_at_the_end_of_the_range_that_decides(written):
+    deciding = [found for found in written.saturation if found.decides]
     assert deciding
     assert max(found.images for found in deciding) < 0.02
-    assert result.images_checked == 100
-    assert result.warning is None
+    assert written.images_checked == 100
+    assert written.warning is None
 
 
 def test_a_file_is_compared_on_validation_images_of_all_batches(quantized):
@@ -385,7 +388,7 @@ def test_a_network_of_ordinary_layers_becomes_a_file_of_integers(tmp_path):
     model = ordinary_classifier()
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", jit_compile=False)
     images, labels = digits()
-    model.fit(images[:TRAINING], labels[:TRAINING], epochs=12, verbose=0)
+    model.fit(images[:TRAINING], labels[:TRAINING], batch_size=100, epochs=12, verbose=0)
     result = quantize_aware(model, training_batches(), retraining=RUN)
     written = result.write_litert(tmp_path / "ordinary.tflite", input_type="uint8")
     expected = accuracy(lambda images: model(images))
