@@ -64,11 +64,27 @@ def tiny_net(**kwargs):
 
 
 def trained_net():
+    """A new copy, each time, of a network that a process trains once for all of its test files."""
+    weights = _trained_weights()
     keras.utils.set_random_seed(3)
-    model = tiny_net()
-    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    model = _compiled_net()
+    model.optimizer.build(model.trainable_variables)
+    model.set_weights(weights)
+    return model
+
+
+@functools.cache
+def _trained_weights():
+    keras.utils.set_random_seed(3)
+    model = _compiled_net()
     images, labels = digits()
     model.fit(images[:TRAINING], labels[:TRAINING], batch_size=BATCH, epochs=6, verbose=0)
+    return model.get_weights()
+
+
+def _compiled_net():
+    model = tiny_net()
+    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", jit_compile=False)
     return model
 
 

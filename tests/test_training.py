@@ -59,7 +59,14 @@ def recipe_with(*, epochs=10, batch_size=4, accumulation_steps=1, **optimizer):
     )
 
 
-LEARNS = {"kernel_initializer": "he_normal", "last_activation": None, "bypass": "simple"}
+# Eight layers deep is where a signal vanishes; all else is seen in a network of four as well.
+SMALL = {"metaparameters": TINY, "kernel_initializer": "he_normal"}
+LEARNS = {**SMALL, "last_activation": None}
+
+
+def small_network(classes):
+    """A network of four layers that ends in a ReLU, as the authors' does."""
+    return build_model(ModelSection(dropout_rate=0.0, **SMALL), image_size=32, classes=classes)
 
 
 def striped_images():
@@ -383,9 +390,9 @@ class TestLossWatch:
         assert len(watch.warnings) == 1
 
     def test_a_network_that_really_is_dead_is_noticed(self):
-        # Every output of conv10 is negative, so its ReLU gives 0 and no gradient comes back.
-        model = build_model(recipe_with().model, image_size=32, classes=5)
-        model.get_layer("conv10").bias.assign(np.full(5, -100.0))
+        # Every output of conv4 is negative, so its ReLU gives 0 and no gradient comes back.
+        model = small_network(classes=5)
+        model.get_layer("conv4").bias.assign(np.full(5, -100.0))
         model.compile("sgd", SmoothedCrossentropy(), jit_compile=False)
         watch = LossWatch(classes=5, patience=2)
         images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("f")
@@ -397,7 +404,7 @@ class TestLossWatch:
         [
             # The initial values of the authors, on images from -1 to 1.
             ({"last_activation": None}, keras.optimizers.SGD(0.001), ["vanishing signal"]),
-            ({"kernel_initializer": "he_normal"}, "bias of -100", ["dead classes"]),
+            (SMALL, "bias of -100", ["dead classes"]),
             (LEARNS, keras.optimizers.SGD(1e-9), ["rate too low"]),
             (LEARNS, keras.optimizers.Adam(0.3), ["rate too high"]),
             (LEARNS, keras.optimizers.Adam(0.003), []),
@@ -408,7 +415,7 @@ class TestLossWatch:
         section = ModelSection(dropout_rate=0.0, **model)
         network = build_model(section, image_size=32, classes=4)
         if optimizer == "bias of -100":
-            network.get_layer("conv10").bias.assign([-100.0, 0.0, 0.0, 0.0])
+            network.get_layer("conv4").bias.assign([-100.0, 0.0, 0.0, 0.0])
             optimizer = "sgd"
         network.compile(optimizer, SmoothedCrossentropy(), jit_compile=False)
         images, labels = striped_images()
@@ -418,8 +425,8 @@ class TestLossWatch:
         assert bool(causes) == bool(watch.causes) == bool(watch.warnings) == bool(caplog.records)
 
     def test_what_was_seen_is_said_with_what_helps(self, caplog):
-        network = build_model(recipe_with().model, image_size=32, classes=4)
-        network.get_layer("conv10").bias.assign([-100.0, 0.0, -100.0, -100.0])
+        network = small_network(classes=4)
+        network.get_layer("conv4").bias.assign([-100.0, 0.0, -100.0, -100.0])
         network.compile("sgd", SmoothedCrossentropy(), jit_compile=False)
         images, labels = striped_images()
         watch = LossWatch(classes=4, images=images[:16])
@@ -431,8 +438,8 @@ class TestLossWatch:
 
     def test_a_class_without_an_image_is_not_called_dead(self):
         """Its filter may be 0 on images of others, and is when a network has learned."""
-        network = build_model(recipe_with().model, image_size=32, classes=4)
-        network.get_layer("conv10").bias.assign([10.0, 10.0, -100.0, -100.0])
+        network = small_network(classes=4)
+        network.get_layer("conv4").bias.assign([10.0, 10.0, -100.0, -100.0])
         images, labels = striped_images()
         kept = np.isin(labels, [0, 1, 2])
         looks = [
@@ -446,7 +453,8 @@ class TestLossWatch:
         assert "1 of 3 classes looked at get no gradient" in finding.seen
 
     def test_in_the_warm_up_nothing_is_said_of_a_cause(self):
-        network = build_model(recipe_with().model, image_size=32, classes=4)
+        network = small_network(classes=4)
+        network.get_layer("conv4").bias.assign([-100.0, 0.0, -100.0, -100.0])
         network.compile("sgd", SmoothedCrossentropy(), jit_compile=False)
         images, labels = striped_images()
         watch = LossWatch(classes=4, warmup_epochs=2, images=images[:16])

@@ -76,6 +76,7 @@ def compile_model(model: keras.Model, stage: TrainingStage, steps_per_epoch: int
         # Never "auto": Horovod's operations do not compile with XLA, and on CPUs it is slower.
         jit_compile=recipe.training.jit_compile,
     )
+    _build_metrics(model)
 
 
 def restore_state(
@@ -140,3 +141,11 @@ def compile_for_validation(model: keras.Model, recipe: Recipe) -> None:
         metrics=["accuracy"],
         jit_compile=False,
     )
+    _build_metrics(model)
+
+
+def _build_metrics(model: keras.Model) -> None:
+    """Make the variables of the metrics now: TensorFlow traces a step that makes any twice."""
+    probabilities = np.full((1, *model.output_shape[1:]), 0.5, "float32")
+    model.compute_metrics(None, np.zeros(1, "int64"), probabilities)
+    model.reset_metrics()

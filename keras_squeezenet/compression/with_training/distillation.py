@@ -102,6 +102,8 @@ def distill(
         # Horovod's operations do not compile with XLA, and on CPUs it is slower.
         jit_compile=False,
     )
+    # Else the first step would make its variables, and TensorFlow traces a step that does twice.
+    distiller.optimizer.build(distiller.trainable_variables)
     distiller.fit(
         _batches(train_data, labelled=student_weight > 0),
         epochs=retraining.epochs,
