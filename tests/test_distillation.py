@@ -65,8 +65,10 @@ def logits_of(teacher, images):
 
 
 class TestOneStep:
-    @pytest.mark.parametrize("activation", ["softmax", None])
-    @pytest.mark.parametrize(("temperature", "student_weight"), [(4, 0.1), (1.5, 0.6), (3, 1.0)])
+    @pytest.mark.parametrize(
+        ("activation", "temperature", "student_weight"),
+        [("softmax", 4, 0.1), (None, 4, 0.1), (None, 1.5, 0.6), ("softmax", 3, 1.0)],
+    )
     def test_the_step_is_that_of_the_papers_loss(self, activation, temperature, student_weight):
         student = linear_classifier(1, activation=activation)
         teacher = linear_classifier(2)
@@ -148,23 +150,13 @@ class TestTraining:
 
         assert divergence(result.model) < 0.1 * divergence(student)
 
-    def test_both_models_stay_as_they_were(self):
+    @pytest.fixture(scope="class")
+    def distilled(self):
+        """One step: the models, their weights before it, the data and the result."""
         student, teacher = small_squeezenet(0), small_squeezenet(1)
         teacher.get_layer("conv1").trainable = False
         before = [model.get_weights() for model in (student, teacher)]
-
-        result = distill(student, teacher, [batch(0, side=8)], retraining=ONE_STEP)
-
-        for model, weights in zip((student, teacher), before, strict=True):
-            assert all(map(np.array_equal, model.get_weights(), weights))
-        assert teacher.trainable
-        assert [layer.trainable for layer in teacher.layers if layer.weights] == [False, True, True]
-        assert all(layer.trainable for layer in result.model.layers)
-
-    def test_accuracy_before_and_after_and_the_layers_are_reported(self):
-        student, teacher = small_squeezenet(0), small_squeezenet(1)
         images, labels = batch(5, side=8, count=30)
-
         result = distill(
             student,
             teacher,
@@ -172,7 +164,18 @@ class TestTraining:
             retraining=ONE_STEP,
             validation_data=[(images[:20], labels[:20]), (images[20:], labels[20:])],
         )
+        return student, teacher, before, (images, labels), result
 
+    def test_both_models_stay_as_they_were(self, distilled):
+        student, teacher, before, _, result = distilled
+        for model, weights in zip((student, teacher), before, strict=True):
+            assert all(map(np.array_equal, model.get_weights(), weights))
+        assert teacher.trainable
+        assert [layer.trainable for layer in teacher.layers if layer.weights] == [False, True, True]
+        assert all(layer.trainable for layer in result.model.layers)
+
+    def test_accuracy_before_and_after_and_the_layers_are_reported(self, distilled):
+        student, _, _, (images, labels), result = distilled
         for model, reported in ((student, result.before), (result.model, result.after)):
             said = np.asarray(model(images)).argmax(axis=1)
             assert reported == pytest.approx(np.mean(said == labels))
@@ -185,10 +188,8 @@ class TestTraining:
         ]
         assert [layer.weights for layer in result.layers] == [108, 8, 8, 72, 24]
 
-    def test_the_copy_is_saved_and_read_as_any_model(self, tmp_path):
-        result = distill(
-            small_squeezenet(0), small_squeezenet(1), [batch(0, side=8)], retraining=ONE_STEP
-        )
+    def test_the_copy_is_saved_and_read_as_any_model(self, distilled, tmp_path):
+        *_, result = distilled
         result.model.save(tmp_path / "student.keras")
         saved = keras.saving.load_model(tmp_path / "student.keras")
         images, _ = batch(1, side=8)

@@ -252,7 +252,9 @@ def test_the_same_weights_give_pytorchs_feature_maps(reference, version, bypass)
     model = SqueezeNet(weights=None, version=version, bypass=bypass, include_top=False)
     network.copy_weights_to(model)
     assert network.parameter_count() == model.count_params()
-    for height, width in [*((side, side) for side in range(32, 39)), (66, 69), (21, 33)]:
+    # Poolings alone round sides, and no bypass goes around one.
+    squares = [(side, side) for side in range(32, 39)] if bypass is None else []
+    for height, width in [*squares, (66, 69), (21, 33)]:
         images = normal((1, height, width, 3), seed=height)
         expected = reference.run_channels_last(network, images)
         assert_equal_to_scale(model(images), expected, f"{height}×{width}")

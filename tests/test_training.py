@@ -278,6 +278,7 @@ class TestStages:
 
     def fit(self, model, stage, callbacks=()):
         compile_model(model, stage, self.STEPS)
+        model.optimizer.build(model.trainable_variables)  # else the step is traced twice
         model.fit(
             self.IMAGES,
             self.LABELS,

@@ -1,5 +1,7 @@
 """Started by horovodrun: retrains, prunes, clusters and quantizes on this rank's shard.
 
+At last it retrains with a loss that is no number on rank 1 alone; `ended` is what ended each rank.
+
 python compressing.py FOLDER  writes FOLDER/rank0.npz, FOLDER/rank1.npz, …
 """
 
@@ -18,6 +20,7 @@ from keras_squeezenet.compression.with_training.pruning import ConstantSparsity,
 from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
 from keras_squeezenet.compression.with_training.retraining import Retraining, retrain, top1
 from tests.compression_digits import tiny_net, training_batches, validation_batches
+from tests.ranks.diverging import what_ends_it
 
 
 def main():
@@ -47,6 +50,7 @@ def main():
     flat = {f"{k}/{i}": value for k, values in results.items() for i, value in enumerate(values)}
     flat["accuracy/own"] = np.mean(predicted == labels)
     flat["accuracy/all"] = top1(plain, shard)
+    flat["ended"] = what_ends_it(rank)
     np.savez(Path(sys.argv[1]) / f"rank{rank}.npz", **flat)
 
 
