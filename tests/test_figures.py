@@ -1,4 +1,3 @@
-import functools
 import math
 import warnings
 from collections import Counter
@@ -49,22 +48,11 @@ def size_of_png(path):
         return image.size
 
 
-@pytest.fixture(scope="module")
-def confusion_matrix_of(tmp_path_factory):
-    """The figure and its file for a number of classes, drawn once."""
-    folder = tmp_path_factory.mktemp("confusion")
-
-    @functools.cache
-    def drawn(classes):
-        path = folder / f"{classes}.png"
-        return figures.confusion_matrix(random_evaluation(classes), path), path
-
-    return drawn
-
-
 @pytest.mark.parametrize("classes", [2, 10, 20, 21, 81, 100, 101, 300])
-def test_confusion_matrix_shows_every_name_whole_inside_the_picture(classes, confusion_matrix_of):
-    figure, path = confusion_matrix_of(classes)
+def test_confusion_matrix_shows_every_name_whole_inside_the_picture(classes, tmp_path):
+    path = tmp_path / "confusion_matrix.png"
+
+    figure = figures.confusion_matrix(random_evaluation(classes), path)
 
     width, height = size_of_png(path)
     assert 1000 <= width <= 2700
@@ -75,8 +63,8 @@ def test_confusion_matrix_shows_every_name_whole_inside_the_picture(classes, con
 
 
 @pytest.mark.parametrize("classes", [10, 20, 100, 300])
-def test_confusion_matrix_is_readable_on_a_page_of_1000_pixels(classes, confusion_matrix_of):
-    figure, _ = confusion_matrix_of(classes)
+def test_confusion_matrix_is_readable_on_a_page_of_1000_pixels(classes, tmp_path):
+    figure = figures.confusion_matrix(random_evaluation(classes), tmp_path / "c.png")
 
     shrunk = min(1, 1000 / (figure.get_figwidth() * figures.CSS_PIXELS_PER_INCH))
     sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
