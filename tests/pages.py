@@ -1,10 +1,12 @@
 """The code blocks of the pages: found by their language, run in order in a folder like a user's."""
 
+import atexit
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +19,7 @@ from PIL import Image
 
 from keras_squeezenet.distributed import LAUNCHER_VARIABLES
 from keras_squeezenet.training.recipe import load_recipe
+from tests import preloaded
 from tests.launching import needs_horovod
 from tests.scripts import run_script
 
@@ -184,10 +187,25 @@ def run_python(block, folder):
     return done.stdout
 
 
+@cache
+def preloaded_programs():
+    """A folder with a `keras-squeezenet` that does not import TensorFlow for each of 50 commands.
+
+    The installed one from nothing: tests/test_training_cli.py, tests/test_wheel.py.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="programs")
+    atexit.register(folder.cleanup)
+    program = Path(folder.name) / "keras-squeezenet"
+    start = preloaded.command(Path(sys.executable).parent / program.name)
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(start)} "$@"\n')
+    program.chmod(0o755)
+    return folder.name
+
+
 def run(command, folder):
     """Run a command with this environment's programs first."""
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}
-    programs = str(Path(sys.executable).parent)
+    programs = (preloaded_programs(), str(Path(sys.executable).parent))
     done = subprocess.run(
         command,
         cwd=folder,
@@ -196,7 +214,7 @@ def run(command, folder):
         timeout=900,
         env={
             **environment,
-            "PATH": os.pathsep.join([programs, environment["PATH"]]),
+            "PATH": os.pathsep.join([*programs, environment["PATH"]]),
             "TF_CPP_MIN_LOG_LEVEL": "3",
         },
     )
