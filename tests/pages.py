@@ -44,6 +44,7 @@ NOT_RUN = (
 
 # A recipe is for an hour of photos; the example is the line, not the hour.
 SHORT = "--set training.epochs=1 --set training.batch_size=8 --set training.precision=float32"
+SMALL = "--set data.image_size=64"  # with weights of a size the recipe's own has to stay
 SHORT_FINE_TUNING = "--set training.epochs=2 --set training.global_batch_size=null"
 SHORT_OPTIMIZATION = "--stages prune,cluster,pack " + " ".join(
     f"--set {stage}.epochs=1 --set {stage}.learning_rate=1e-4" for stage in ("prune", "cluster")
@@ -152,7 +153,8 @@ def shortened(command, folder):
     if training:
         recipe = load_recipe(recipe_path(training[0], folder))
         of_all_ranks = recipe.training.global_batch_size is not None
-        return f"{command} {SHORT} {SHORT_FINE_TUNING if of_all_ranks else ''}"
+        small = SMALL if recipe.model.weights is None else ""
+        return f"{command} {SHORT} {small} {SHORT_FINE_TUNING if of_all_ranks else ''}"
     words = words_of_program(command)
     if words[:2] in (["keras-squeezenet", "optimize"], ["python", "train/optimize.py"]):
         return f"{command} {SHORT_OPTIMIZATION}"
