@@ -5,6 +5,7 @@ to read the averages that an optimizer keeps. What the package needs of that is 
 else, a function for each need: a version of Keras that changes it breaks this file alone.
 """
 
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -124,3 +125,19 @@ def weight_decay_of(optimizer: keras.optimizers.Optimizer) -> Callable:
 def set_weight_decay(optimizer: keras.optimizers.Optimizer, decay: Callable) -> None:
     """Have an optimizer call `decay` with its list of variables in place of its own function."""
     optimizer._apply_weight_decay = decay
+
+
+def class_beside(function: Callable, name: str) -> type | None:
+    """A class that Keras keeps to itself, from the module of one of its public functions.
+
+    Such are the layers of some networks of keras.applications, and what a call of keras.ops on
+    symbolic tensors becomes in a model's graph.
+
+    Args:
+        function: public, of Keras.
+        name: of the class.
+
+    Returns:
+        The class; None where this version of Keras has none of that name there.
+    """
+    return getattr(sys.modules[function.__module__], name, None)

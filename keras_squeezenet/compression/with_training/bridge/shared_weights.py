@@ -1,0 +1,90 @@
+"""Which variables of a Keras 3 model are those of which layer in the twin."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from keras_squeezenet.compression.with_training.bridge.composed_layers import (
+    LayerScale,
+    is_depthwise,
+)
+from keras_squeezenet.compression.with_training.bridge.same_layers import CARRIED, WITH_KERNEL
+from keras_squeezenet.network.layers import Fire
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a layer of the twin has its weights from.
+
+    Attributes:
+        variables: of the Keras 3 model, in the order of the layer's weights.
+        shapes: theirs in the twin. The numbers come in the same order.
+        has_kernel: whether the first of them is a kernel that is pruned and clustered.
+    """
+
+    variables: tuple[keras.Variable, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    has_kernel: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        variables: Sequence[keras.Variable],
+        first_shape: tuple[int, ...] | None = None,
+        has_kernel: bool = False,
+    ) -> "Source":
+        """Of variables, all but the first in their own shapes."""
+        shapes = [tuple(variable.shape) for variable in variables]
+        if first_shape is not None:
+            shapes[0] = first_shape
+        return cls(tuple(variables), tuple(shapes), has_kernel)
+
+    def arrays(self) -> list[NDArray[np.float32]]:
+        """float32 values in the twin's shapes."""
+        return [
+            np.asarray(variable, np.float32).reshape(shape)
+            for variable, shape in zip(self.variables, self.shapes, strict=True)
+        ]
+
+    def assign(self, arrays: Sequence[np.ndarray]) -> None:
+        """Give the variables values in the twin's shapes."""
+        for variable, array in zip(self.variables, arrays, strict=True):
+            variable.assign(np.reshape(array, variable.shape))
+
+
+def sources_by_name(names: Mapping[keras.Operation, str]) -> dict[str, Source]:
+    """By the names of the twin's layers, in the order of execution.
+
+    Args:
+        names: of every operation of the model in the twin.
+    """
+    return {
+        name: source
+        for operation, own_name in names.items()
+        for name, source in _of_operation(operation, own_name)
+    }
+
+
+def _of_operation(operation: Any, name: str) -> Iterator[tuple[str, Source]]:
+    kind = type(operation)
+    if kind is Fire:
+        for part in operation.convolutions:
+            yield from _of_operation(part, f"{name}_{part.name}")
+    elif kind is layers.SeparableConv2D:
+        depthwise, *others = operation.weights
+        yield f"{name}_depthwise", Source.of([depthwise])
+        yield f"{name}_pointwise", Source.of(others, has_kernel=True)
+    elif LayerScale is not None and kind is LayerScale:
+        (gamma,) = operation.weights
+        yield name, Source.of([gamma], (1, 1, *gamma.shape, 1))
+    elif is_depthwise(operation):
+        *sides, _, filters = operation.kernel.shape
+        shape = (*sides, operation.groups, filters // operation.groups)
+        yield name, Source.of(operation.weights, shape)
+    elif kind in CARRIED and operation.weights:
+        yield name, Source.of(operation.weights, has_kernel=kind in WITH_KERNEL)
