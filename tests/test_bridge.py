@@ -12,40 +12,7 @@ from keras_squeezenet.compression.with_training import bridge, tfmot
 from keras_squeezenet.compression.with_training.bridge import BridgeError
 from keras_squeezenet.network.architecture import preset
 from tests.compression_digits import tiny_net
-
-RNG = np.random.default_rng(11)
-# Of batch normalizations. Smaller variances amplify rounding errors layer by layer, and larger ones
-# let the signal die away: outputs would not depend on the image.
-STATISTICS = {
-    "gamma": (0.5, 1.5),
-    "beta": (-0.1, 0.1),
-    "moving_mean": (-0.05, 0.05),
-    "moving_variance": (0.1, 0.3),
-}
-
-
-def outputs_differ_by(model, twin, images):
-    """The largest difference, as a share of the largest output."""
-    ours = np.asarray(model(images, training=False))
-    theirs = np.asarray(twin(images, training=False))
-    assert ours.shape == theirs.shape
-    assert np.ptp(ours, axis=0).max() > 1e-3 * np.abs(ours).max(), "outputs follow the images"
-    return np.abs(ours - theirs).max() / np.abs(ours).max()
-
-
-def randomize(model):
-    """Weights as after training: no bias is 0, no statistic is that of a new layer."""
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            for weight in layer.weights:
-                least, most = STATISTICS[weight.path.rsplit("/")[-1]]
-                weight.assign(RNG.uniform(least, most, weight.shape))
-        elif isinstance(layer, keras.Model):
-            randomize(layer)
-    for variable in model.trainable_variables:
-        if variable.path.endswith("bias"):
-            variable.assign(RNG.normal(0, 0.1, variable.shape))
-    return model
+from tests.twins import RNG, outputs_differ_by, randomize
 
 
 # Every two of a version, a bypass and a preprocessing meet.
@@ -86,15 +53,6 @@ def test_every_squeezenet_has_a_twin_of_equal_outputs_and_names(
     assert list(bridge.kernels(model)) == list(shapes)
     for name, shape in shapes.items():
         assert tuple(twin.get_layer(name).kernel.shape) == shape
-
-
-def test_mobilenet_v2_has_a_twin_of_equal_outputs():
-    model = keras.applications.MobileNetV2(
-        weights=None, alpha=0.35, input_shape=(32, 32, 3), classes=4, classifier_activation=None
-    )
-    randomize(model)
-    images = RNG.normal(size=(3, 32, 32, 3)).astype("float32")
-    assert outputs_differ_by(model, bridge.to_tf_keras(model), images) < 1e-5
 
 
 def ordinary_model():

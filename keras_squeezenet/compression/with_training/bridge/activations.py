@@ -15,6 +15,7 @@ SAME = (
     "exponential",
     "gelu",
     "linear",
+    "log_softmax",
     "mish",
     "relu",
     "selu",
@@ -59,7 +60,8 @@ def check(place: Place, activation: object) -> None:
         # A function of the user's own is serialized to a dict.
         received = activation
         if isinstance(activation, dict):
-            received = activation.get("registered_name") or activation.get("class_name")
+            function = activation.get("class_name") == "function"
+            received = activation["config"] if function else activation.get("class_name")
         raise place.refusal(f"an activation of {', '.join(sorted((*SAME, *BUILT)))}", received)
 
 

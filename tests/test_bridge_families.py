@@ -1,0 +1,39 @@
+"""Every family of keras.applications through the bridge and back."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_squeezenet.compression.with_training import bridge
+from tests.application_families import FAMILIES
+from tests.twins import RNG, outputs_differ_by, pictures, train_statistics
+
+
+def marked(families):
+    return [
+        pytest.param(f, id=f.name, marks=pytest.mark.slow if f.is_large else ()) for f in families
+    ]
+
+
+@pytest.mark.parametrize("family", marked(FAMILIES))
+def test_a_family_has_a_twin_of_equal_outputs_and_gets_its_weights_back(family):
+    model = family.model(classifier_activation=None)
+    images = pictures(8, family.side)
+    few = images[:2]
+    ours = np.asarray(model(few, training=False))
+    theirs = np.asarray(bridge.to_tf_keras(model)(few, training=False))
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5 * np.abs(ours).max())
+
+    train_statistics(model, images)
+    twin = bridge.to_tf_keras(model)
+    assert outputs_differ_by(model, twin, few) < 1e-5
+
+    for name, source in bridge.sources(model).items():
+        learned = [array * RNG.uniform(0.9, 1.1, array.shape) for array in source.arrays()]
+        twin.get_layer(name).set_weights(learned)
+    before = np.asarray(model(few, training=False))
+    bridge.copy_weights_back(twin, model)
+    assert outputs_differ_by(model, twin, few) < 1e-5
+    after = np.asarray(model(few, training=False))
+    assert np.abs(before - after).max() > 1e-3 * np.abs(before).max()
+    keras.backend.clear_session()
