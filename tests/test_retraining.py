@@ -138,7 +138,7 @@ def test_values_out_of_range_are_named(values, message):
         (keras.Sequential([keras.layers.Dense(3)]), "one input and one output"),
         (
             keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)]),
-            r"\(batch, classes\). Received: outputs \[\(None, 8, 8, 2\)\]",
+            r"\(batch, classes\). Received: 1 inputs, outputs \[\(None, 8, 8, 2\)\]",
         ),
     ],
 )

@@ -148,7 +148,7 @@ def check_classifier(model: Any) -> None:
     if len(outputs) != 1 or len(outputs[0]) != 2 or len(model.inputs) != 1:
         raise RetrainingError(
             "`model` must have one input and one output (batch, classes). "
-            f"Received: outputs {outputs}"
+            f"Received: {len(model.inputs or ())} inputs, outputs {outputs}"
         )
 
 

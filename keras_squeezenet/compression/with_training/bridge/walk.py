@@ -52,7 +52,12 @@ class Walk:
         inference = inference or training is False
         name = self._names.get(operation, operation.name)
         place = Place(self._twin, operation, name, inference)
-        kwargs = {key: value for key, value in kwargs.items() if value is not None}
+        # Keras records a mask of every input, None in the structure of the inputs.
+        kwargs = {
+            key: value
+            for key, value in kwargs.items()
+            if any(leaf is not None for leaf in keras.tree.flatten(value))
+        }
         carry = operations.table().get(type(operation))
         if carry is not None:
             try:
