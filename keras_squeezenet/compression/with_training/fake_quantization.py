@@ -16,6 +16,10 @@ from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 if TYPE_CHECKING:  # imported on use
     import tf_keras
 
+# Layers of which tfmot's registry knows nothing; their outputs get a range of their own, as do
+# those of its Add. LiteRT has all of them in 8 bits.
+MERGING = ("Maximum", "Minimum", "Multiply", "Subtract")
+
 PRESERVABLE = (None, "sparsity", "clusters")
 
 
@@ -56,7 +60,26 @@ def _scheme(preserve: str | None) -> Any:
         "default_8bit.default_8bit_quantize_scheme"
     ).Default8BitQuantizeScheme
 
+    registry: Any = _tfmot_module(
+        "default_8bit.default_8bit_quantize_registry"
+    ).Default8BitQuantizeRegistry
+    output: Any = _tfmot_module(
+        "default_8bit.default_8bit_quantize_configs"
+    ).Default8BitOutputQuantizeConfig
+
+    class Registry(registry):
+        def supports(self, layer: Any) -> bool:
+            return type(layer).__name__ in MERGING or super().supports(layer)
+
+        def get_quantize_config(self, layer: Any) -> Any:
+            if type(layer).__name__ in MERGING:
+                return output()
+            return super().get_quantize_config(layer)
+
     class Scheme(plain):
+        def get_quantize_registry(self) -> Registry:
+            return Registry()
+
         def get_layout_transformer(self) -> "Layout":
             return Layout(super().get_layout_transformer())
 

@@ -235,7 +235,7 @@ def quantize_aware(
     before = top1(model, None if validation_data is None else sample.of(validation_data))
     folded = for_inference(model, copy=True)
     changed = _changed_kernels(model, folded)
-    twin = to_tf_keras(folded)
+    twin = to_tf_keras(folded, for_8_bits=True)
     if preserve == "clusters":
         for name in changed:
             twin.get_layer(name).trainable = False

@@ -145,6 +145,11 @@ def _stochastic_depth(place: Place, inputs: Any) -> Any:
     return place.layer("Dropout", inputs, rate=rate, noise_shape=noise_shape)
 
 
+def _average(place: Place, inputs: Any) -> Any:
+    """The sum by the number: tfmot and LiteRT have no average of tensors in 8 bits."""
+    return place.affine(place.layer("Add", inputs, "sum"), 1 / len(inputs))
+
+
 def _custom_scale(place: Place, inputs: Any) -> Any:
     shortcut, residual = inputs
     scaled = place.affine(residual, place.operation.scale, 0.0, "scale")
@@ -158,6 +163,7 @@ COMPOSED: dict[type | None, Callable[[Place, Any], Any]] = {
     Fire: _fire,
     LayerScale: _layer_scale,
     StochasticDepth: _stochastic_depth,
+    layers.Average: _average,
     layers.Identity: _identity,
     layers.LeakyReLU: _leaky_relu,
     layers.SeparableConv2D: _separable,

@@ -25,10 +25,12 @@ class Twin:
 
     Attributes:
         kinds: `tf_keras.layers`.
+        for_8_bits: whether tfmot's 8-bit scheme will take the twin.
         made: by name, each layer with the operation it was made for and how.
     """
 
     kinds: ModuleType
+    for_8_bits: bool = False
     made: dict[str, tuple[keras.Operation, Mapping[str, Any], "tf_keras.layers.Layer"]] = field(
         default_factory=dict
     )

@@ -54,7 +54,6 @@ CARRIED = {
     layers.ReLU: ("max_value", "negative_slope", "threshold"),
     layers.Softmax: ("axis",),
     layers.Add: (),
-    layers.Average: (),
     layers.Maximum: (),
     layers.Minimum: (),
     layers.Multiply: (),
@@ -84,6 +83,8 @@ def layer_like(place: Place, layer: layers.Layer, inputs: Any, part: str | None 
     config = {key: config[key] for key in CARRIED[type(layer)]}
     if isinstance(layer, layers.BatchNormalization):
         config["trainable"] = layer.trainable and not place.inference
+        if place.twin.for_8_bits and not _folds(inputs):
+            inputs = place.affine(inputs, 1.0, 0.0, "channels")
     activation = config.get("activation", "linear")
     if activation in activations.SAME:
         return place.layer(kind, inputs, part, **config)
@@ -93,3 +94,11 @@ def layer_like(place: Place, layer: layers.Layer, inputs: Any, part: str | None 
     outputs = place.layer(kind, inputs, part, **{**config, "activation": "linear"})
     prefix = "_".join(filter(None, (part, activation)))
     return activations.activate(place, outputs, activation, prefix)
+
+
+def _folds(inputs: Any) -> bool:
+    """Whether tfmot folds a batch normalization into the layer that made its input."""
+    before = inputs.node.layer
+    kinds = ("Conv2D", "DepthwiseConv2D", "Dense")
+    alone = getattr(before, "activation", None) is None or before.activation.__name__ == "linear"
+    return type(before).__name__ in kinds and alone

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported on use
     import tf_keras
 
 
-def to_tf_keras(model: keras.Model) -> "tf_keras.Model":
+def to_tf_keras(model: keras.Model, *, for_8_bits: bool = False) -> "tf_keras.Model":
     """The flat tf_keras twin of a Keras 3 model, with its weights and equal outputs.
 
     The twin computes in float32 whatever the model's policy. Its convolutions and dense layers
@@ -33,6 +33,9 @@ def to_tf_keras(model: keras.Model) -> "tf_keras.Model":
             keras.applications and ordinary ones (`same_layers.CARRIED`,
             `composed_layers.COMPOSED`, `arithmetic.AFFINES`), calls of keras.ops
             (`operations.table`), and models within it. Data format "channels_last".
+        for_8_bits: whether tfmot's 8-bit scheme will take the twin. A batch normalization, which it
+            has folded into a convolution only, then follows one: NAME_channels multiplies with 1
+            where there is none.
 
     Returns:
         A `tf_keras.Model`. `Fire` fire2 is there as fire2_squeeze1x1, fire2_expand1x1, …, and a
@@ -59,7 +62,7 @@ def to_tf_keras(model: keras.Model) -> "tf_keras.Model":
         )
         for tensor in graph.inputs
     ]
-    outputs = Walk(Twin(tf_keras.layers), names).through(graph, inputs)
+    outputs = Walk(Twin(tf_keras.layers, for_8_bits), names).through(graph, inputs)
     twin = tf_keras.Model(
         keras.tree.pack_sequence_as(graph.input, inputs), outputs, name=model.name
     )
