@@ -86,6 +86,26 @@ def test_ordinary_layers_have_a_twin_of_equal_outputs():
     assert twin.get_layer("normalized").trainable is False
 
 
+def test_for_8_bits_each_batch_normalization_follows_a_convolution():
+    model = randomize(
+        on_image(
+            layers.BatchNormalization(name="first"),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(name="second"),
+            layers.Flatten(),
+            layers.BatchNormalization(name="flat"),
+        )
+    )
+    twin = bridge.to_tf_keras(model, for_8_bits=True)
+    assert outputs_differ_by(model, twin, RNG.normal(size=(3, 8, 8, 3)).astype("float32")) < 1e-5
+    before = {
+        name: twin.get_layer(name).input.node.layer.name for name in ("first", "second", "flat")
+    }
+    assert before["first"] == "first_channels"
+    assert before["second"].startswith("conv2d")
+    assert "second_channels" not in {layer.name for layer in twin.layers}
+
+
 def test_a_model_in_the_model_becomes_its_layers_and_frozen_statistics_stay():
     inner = keras.Sequential(
         [

@@ -1,24 +1,30 @@
 """Every family of keras.applications through the bridge and back."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from keras_squeezenet.compression.with_training import bridge
-from tests.application_families import FAMILIES
 from tests.twins import RNG, outputs_differ_by, pictures, train_statistics
 
+sys.path.append(str(Path(__file__).parents[1] / "studies"))
+study = importlib.import_module("families_coverage")
 
-def marked(families):
-    return [
-        pytest.param(f, id=f.name, marks=pytest.mark.slow if f.is_large else ()) for f in families
-    ]
+# Their twins take more than some seconds.
+LARGE = {"ConvNeXt", "DenseNet", "Inception", "InceptionResNet", "NASNet", "ResNetV2"}
 
 
-@pytest.mark.parametrize("family", marked(FAMILIES))
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=pytest.mark.slow if f in LARGE else ()) for f in study.FAMILIES],
+)
 def test_a_family_has_a_twin_of_equal_outputs_and_gets_its_weights_back(family):
-    model = family.model(classifier_activation=None)
-    images = pictures(8, family.side)
+    model = study.FAMILIES[family].model(classifier_activation=None)
+    images = pictures(8, model.input_shape[1])
     few = images[:2]
     ours = np.asarray(model(few, training=False))
     theirs = np.asarray(bridge.to_tf_keras(model)(few, training=False))

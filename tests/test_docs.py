@@ -1,5 +1,6 @@
 """The site's pages are those of the program as it is."""
 
+import csv
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -51,6 +52,25 @@ def test_every_key_of_a_recipe_is_in_the_reference():
         for key in section.model_fields if section else ():
             assert re.search(rf"^## {name}$.*^\| `{key}` \|", page, re.M | re.S)
     assert "| `learning_rate` | a number above 0 | **needed** |" in page
+
+
+def test_the_table_of_families_is_what_was_measured():
+    table = generated.coverage()
+    with generated.COVERAGE.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    lines = table.splitlines()
+    heads = lines[0].split(" | ")
+    for row in rows:
+        (line,) = [one for one in lines if one.startswith(f"| {row['family']} |")]
+        cell = line.split(" | ")[heads.index(row["scheme"])]
+        assert cell.removesuffix(" |") == row["ok"]
+        assert (row["ok"] == "no") == bool(row["reason"])
+        if row["ok"] == "no":
+            assert re.search(
+                rf"^- {row['family']}, .*{row['scheme']}.*: {re.escape(row['reason'])}$",
+                table,
+                re.M,
+            )
 
 
 @pytest.mark.parametrize("page", ["python", "command_line", "recipe"])

@@ -30,6 +30,7 @@ from tests.compression_digits import (
 )
 
 RUN = Retraining(epochs=1, steps_per_epoch=15, learning_rate=1e-3)
+RNG = np.random.default_rng(5)
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -425,3 +426,24 @@ def test_a_file_that_decides_otherwise_is_not_written(quantized, tmp_path, monke
     with pytest.raises(ExportError, match="does not do what the trained network does"):
         quantized.write_litert(path)
     assert path.read_bytes() == b"older"
+
+
+def test_gates_and_normalizations_without_convolutions_become_integers(tmp_path):
+    """As in MobileNetV3 and DenseNet; tfmot's own scheme refuses both."""
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, strides=2, use_bias=False)(image)
+    x = layers.Activation("hard_silu")(layers.BatchNormalization()(x))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(8, 1, activation="hard_sigmoid")(gate)
+    x = layers.Multiply()([x, gate])
+    x = layers.SeparableConv2D(8, 3, padding="same")(layers.BatchNormalization()(x)) + x
+    x = layers.Flatten()(layers.ReLU()(layers.BatchNormalization(name="last")(x)))
+    model = keras.Model(image, layers.Dense(4, activation="softmax")(x))
+    images = RNG.normal(size=(16, 8, 8, 3)).astype("float32")
+    model.get_layer("last").moving_variance.assign(np.full(8, 0.1))
+    run = Retraining(epochs=1, steps_per_epoch=2, learning_rate=1e-4)
+    trained = quantize_aware(model, [(images, np.arange(16) % 4)], retraining=run)
+    result = trained.write_litert(tmp_path / "gates.tflite")
+    assert result.max_difference < 0.05
+    # Refused if a tensor in it were of another kind.
+    assert np.ptp(LiteRTModel(tmp_path / "gates.tflite").predict(images), axis=0).max() > 0.05

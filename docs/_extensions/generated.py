@@ -1,14 +1,16 @@
 """Pages that are made from the program: every public name, and every command with its options.
 
 A page says where by a line of its own: `<!-- public names -->`, `<!-- commands -->`,
-`<!-- recipe keys -->`.
+`<!-- recipe keys -->`, `<!-- coverage of families -->`.
 """
 
+import csv
 import importlib
 import inspect
 import io
 import json
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import get_args
 from unittest import mock
 
@@ -153,7 +155,33 @@ def taken(schema, sections):
     return " ".join([KINDS[schema["type"]], " and ".join(bounds)]).strip()
 
 
-PARTS = {"public names": public_names, "commands": commands, "recipe keys": recipe_keys}
+COVERAGE = Path(__file__).parents[2] / "results/coverage.csv"
+
+
+def coverage():
+    """What each family goes through, and why where it does not."""
+    with COVERAGE.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    schemes = dict.fromkeys(row["scheme"] for row in rows)
+    verdicts = {(row["family"], row["scheme"]): row["ok"] for row in rows}
+    lines = [f"| family | network | {' | '.join(schemes)} |", "|---" * (len(schemes) + 2) + "|"]
+    reasons = {}
+    for family, network in dict.fromkeys((row["family"], row["model"]) for row in rows):
+        cells = [verdicts.get((family, scheme), "not tried") for scheme in schemes]
+        lines.append(f"| {family} | {network} | {' | '.join(cells)} |")
+    for row in rows:
+        if row["ok"] == "no":
+            reasons.setdefault((row["family"], row["reason"]), []).append(row["scheme"])
+    lines += ["", *(f"- {family}, {', '.join(of)}: {why}" for (family, why), of in reasons.items())]
+    return "\n".join(lines)
+
+
+PARTS = {
+    "public names": public_names,
+    "commands": commands,
+    "recipe keys": recipe_keys,
+    "coverage of families": coverage,
+}
 
 
 def fill(app, page, source):
