@@ -145,10 +145,11 @@ def check_classifier(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise RetrainingError(f"`model` must be a Keras 3 model. Received: model={type(model)}")
     outputs = [tuple(output.shape) for output in getattr(model, "outputs", None) or ()]
-    if len(outputs) != 1 or len(outputs[0]) != 2 or len(model.inputs) != 1:
+    inputs = getattr(model, "inputs", None) or ()
+    if len(outputs) != 1 or len(outputs[0]) != 2 or len(inputs) != 1:
         raise RetrainingError(
             "`model` must have one input and one output (batch, classes). "
-            f"Received: {len(model.inputs or ())} inputs, outputs {outputs}"
+            f"Received: {len(inputs)} inputs, outputs {outputs}"
         )
 
 
