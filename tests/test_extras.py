@@ -207,6 +207,7 @@ def without_extras(code, *arguments, backend="torch", hidden=()):
     """The lines that Python code prints where nothing but the core and a backend is installed."""
     names = {module for extra in EXTRAS.values() for module in extra.packages}
     names -= {"jinja2", "pydantic"}  # which PyTorch and typer bring
+    names -= {"scipy"} if backend == "jax" else set()
     names |= {"horovod", *hidden}
     hide = f"import sys\nfor name in {sorted(names)}: sys.modules[name] = None\n"
     done = subprocess.run(

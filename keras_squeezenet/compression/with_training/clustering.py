@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_squeezenet.checks import is_int
+from keras_squeezenet.compression.pruning.sparsities import by_layer
 from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
-from keras_squeezenet.compression.with_training.pruning import by_layer
 from keras_squeezenet.compression.with_training.retraining import (
     Batches,
     Compressed,

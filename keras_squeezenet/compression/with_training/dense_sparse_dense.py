@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import keras
 
+from keras_squeezenet.compression.pruning.schedules import ConstantSparsity
+from keras_squeezenet.compression.pruning.sparsities import Sparsity
 from keras_squeezenet.compression.with_training.bridge import to_tf_keras
-from keras_squeezenet.compression.with_training.pruning import ConstantSparsity, Sparsity, prune
+from keras_squeezenet.compression.with_training.pruning import prune
 from keras_squeezenet.compression.with_training.retraining import (
     Batches,
     Compressed,
