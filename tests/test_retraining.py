@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_squeezenet.compression.with_training.bridge import copy_weights_back, to_tf_keras
-from keras_squeezenet.compression.with_training.retraining import (
+from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.retraining import (
     Compressed,
     LayerStatistics,
     Retraining,
     RetrainingError,
     check_classifier,
-    retrain,
-    top1,
 )
+from keras_squeezenet.compression.with_training.bridge import copy_weights_back, to_tf_keras
+from keras_squeezenet.compression.with_training.retraining import retrain
 from tests.compression_digits import (
     accuracy,
     tiny_net,
@@ -38,7 +38,8 @@ def trained_by_keras(model, batches, retraining, from_logits):
     """The same training by Keras 3, on a copy."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    rate = keras.optimizers.schedules.CosineDecay(retraining.learning_rate, retraining.steps)
+    steps = retraining.epochs * retraining.steps_per_epoch
+    rate = keras.optimizers.schedules.CosineDecay(retraining.learning_rate, steps)
     copy.compile(
         keras.optimizers.SGD(rate, momentum=retraining.momentum),
         keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),

@@ -135,7 +135,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         structure: str | None = None,
     ) -> None:
         super().__init__()
-        check_structure(structure, sparsity, schedule)
+        _check_structure(structure, sparsity, schedule)
         self.sparsity = sparsity
         self.schedule = ConstantSparsity() if structure else checked_schedule(schedule)
         self.structure = structure
@@ -161,11 +161,18 @@ class MagnitudePruning(keras.callbacks.Callback):
                 "schedule is one of a whole run. Received: steps_per_epoch=None"
             )
         self._run = RunLength(self.params["epochs"], self.params["steps"])
-        self._prunings = self.schedule.steps(self._run)
+        self._prunings, self._sparsities = self.check(model, self._run)
+        self._begun, self._first_epoch = False, None
+
+    def check(self, model: keras.Model, run: RunLength) -> tuple[Prunings, dict[str, float]]:
+        """When a run would prune, and how far by kernel names.
+
+        Raises:
+            RetrainingError: the model or the run does not go with the arguments.
+        """
         # A structure leaves no kernel out.
         asked = (lambda name, shape: 0.5) if self.structure else self.sparsity
-        self._sparsities = layer_sparsities(asked, self._learning(model))
-        self._begun, self._first_epoch = False, None
+        return self.schedule.steps(run), layer_sparsities(asked, self._learning(model))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._first_epoch is None:
@@ -260,12 +267,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         return greatest(values, share, pruned.alive)
 
 
-def check_structure(structure: str | None, sparsity: Sparsity, schedule: Schedule | None) -> None:
-    """Refuse a structure that is none, or that takes no sparsity or schedule.
-
-    Raises:
-        RetrainingError: names the argument.
-    """
+def _check_structure(structure: str | None, sparsity: Sparsity, schedule: Schedule | None) -> None:
     if structure not in STRUCTURES:
         raise RetrainingError(f"`structure` must be None or '2:4'. Received: structure={structure}")
     if structure is not None and (sparsity is not None or schedule is not None):

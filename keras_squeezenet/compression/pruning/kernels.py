@@ -30,10 +30,12 @@ class Kernel:
     """A kernel that may be pruned.
 
     Attributes:
-        variable: of a layer, floats.
+        layer: whose kernel it is.
+        variable: of floats.
         input_axes: those over which the layer sums up.
     """
 
+    layer: layers.Layer
     variable: keras.Variable
     input_axes: tuple[int, ...]
 
@@ -62,7 +64,7 @@ def kernels_of(model: keras.Model) -> dict[str, Kernel]:
         if isinstance(layer, _DENSE + _SEPARABLE) and id(layer) not in seen:
             seen.add(id(layer))
             name = _name(layer, owner, found)
-            found[name] = Kernel(_variable(layer, name), _input_axes(layer))
+            found[name] = Kernel(layer, _variable(layer, name), _input_axes(layer))
     return found
 
 

@@ -6,45 +6,18 @@ float32 as tfmot does, so that the same number of weights stays.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_squeezenet.checks import is_number
 from keras_squeezenet.compression.pruning.sparsities import check_share
-from keras_squeezenet.compression.retraining import RetrainingError
+from keras_squeezenet.compression.retraining import RetrainingError, RunLength
 
 UNITS = ("epochs", "steps")
 
 # Of such steps a polynomial decay has about this many where it is not told how often to prune.
 _DEFAULT_PRUNINGS = 20
-
-
-class Run(Protocol):
-    """How long a training is: a `Retraining`, or a `RunLength`."""
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-
-    @property
-    def steps(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class RunLength:
-    """How long a training is.
-
-    Attributes:
-        epochs: those of a run that was stopped and goes on among them.
-        steps_per_epoch: batches of an epoch.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
 
 
 class Prunings(NamedTuple):
@@ -92,7 +65,7 @@ class PolynomialDecay:
         if not is_number(self.power) or not 0 < self.power < math.inf:
             raise RetrainingError(f"`power` must be a number above 0. Received: power={self.power}")
 
-    def steps(self, run: Run) -> Prunings:
+    def steps(self, run: RunLength) -> Prunings:
         """At which steps of a run it prunes; at the last of them to the sparsity asked for.
 
         Raises:
@@ -148,7 +121,7 @@ class ConstantSparsity:
     def __post_init__(self) -> None:
         _check_times(self)
 
-    def steps(self, run: Run) -> Prunings:
+    def steps(self, run: RunLength) -> Prunings:
         """As `PolynomialDecay.steps`.
 
         Raises:
@@ -190,7 +163,7 @@ def _check_times(schedule: Schedule) -> None:
         )
 
 
-def _steps(schedule: Schedule, time: float, run: Run) -> int:
+def _steps(schedule: Schedule, time: float, run: RunLength) -> int:
     return round(time * (run.steps_per_epoch if schedule.unit == "epochs" else 1))
 
 

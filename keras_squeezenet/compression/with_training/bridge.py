@@ -17,7 +17,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.network.graph import every_layer, follow, graph_of, maker_of
+from keras_squeezenet.network.graph import follow, graph_of, maker_of
 from keras_squeezenet.network.layers import (
     BatchNormalization,
     CeilMaxPooling2D,
@@ -154,16 +154,6 @@ def copy_weights_back(twin: "tf_keras.Model", model: keras.Model) -> None:
     for layer, weights in taken:
         # tfmot's masks make -0.0 of negative weights; adding 0 makes them 0.0.
         layer.set_weights([weight + np.float32(0) for weight in weights])
-
-
-def copy_of(model: keras.Model) -> keras.Model:
-    """A copy of a Keras 3 model that shares nothing with it, not compiled."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    for layer in every_layer(copy):
-        if isinstance(layer, layers.Normalization):
-            layer.finalize_state()  # what it computes with, from the weights just set
-    return copy
 
 
 def sources(model: keras.Model) -> dict[str, layers.Layer]:
