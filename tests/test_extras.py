@@ -267,7 +267,7 @@ COMPRESSION = "Pruning, clustering and quantization-aware training need "
 
 @needs_torch
 def test_the_core_works_on_another_backend_and_names_what_it_lacks(tmp_path):
-    parts = ("load_dataset", "DistributedOptimizer", "prune")
+    parts = ("load_dataset", "DistributedOptimizer", "cluster")
     parameters, *lines = without_extras(CORE + PARTS, tmp_path, *parts)
     assert int(parameters) > 700_000
     install = f"pip install '{DISTRIBUTION}"

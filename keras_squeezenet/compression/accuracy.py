@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_squeezenet.compression.retraining import RetrainingError
-from keras_squeezenet.compression.training_data import Data, batches_of, pair
+from keras_squeezenet.compression.training_data import Data, measured_on, pair
+from keras_squeezenet.extras import from_extra
 
 
 def top1(
@@ -25,18 +26,16 @@ def top1(
     """
     if validation_data is None:
         return None
-    import tensorflow as tf
-
     from keras_squeezenet import distributed
+
+    with from_extra("train"):
+        import tensorflow as tf
 
     # Not Model.predict: on CPUs it compiles with XLA for every shape of a batch.
     predict_in_graph = tf.function(lambda images: predict(images, training=False))
     correct = count = 0
-    name = "validation_data"
-    if not isinstance(validation_data, tuple):  # arrays alone have a size to choose
-        batch_size = None
-    for batch in batches_of(validation_data, batch_size, argument=name, shuffle=False):
-        images, labels = pair(batch, name)
+    for batch in measured_on(validation_data, batch_size):
+        images, labels = pair(batch, "validation_data")
         predicted = np.asarray(predict_in_graph(tf.convert_to_tensor(images))).argmax(axis=1)
         correct += int(np.sum(predicted == np.asarray(labels)))
         count += len(predicted)

@@ -15,9 +15,8 @@ from keras import layers, ops
 from keras_squeezenet.checks import is_number
 from keras_squeezenet.compression.accuracy import top1
 from keras_squeezenet.compression.copies import copy_of
-from keras_squeezenet.compression.fitting import fit_compiled, run_length
-from keras_squeezenet.compression.pruning.prune import compressed
-from keras_squeezenet.compression.retraining import Compressed, Retraining
+from keras_squeezenet.compression.fitting import compressed, fit_compiled, run_length
+from keras_squeezenet.compression.retraining import Compressed, Retraining, check_backend
 from keras_squeezenet.compression.training_data import Batches, Data, batches_of
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.data_formats import Tensor
@@ -69,6 +68,7 @@ def distill(
             missing; the text names it.
         RetrainingError: the loss is no longer a number.
     """
+    check_backend()
     _check_numbers(temperature, student_weight)
     _check_classifier("model", model)
     _check_classifier("teacher", teacher)

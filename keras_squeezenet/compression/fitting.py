@@ -10,8 +10,17 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_squeezenet.compression.retraining import Retraining, RetrainingError, RunLength
-from keras_squeezenet.compression.training_data import Batches, endless, length_of
+from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.copies import copy_of
+from keras_squeezenet.compression.pruning.kernels import kernels_of
+from keras_squeezenet.compression.retraining import (
+    Compressed,
+    Retraining,
+    RetrainingError,
+    RunLength,
+)
+from keras_squeezenet.compression.training_data import Batches, Data, endless, length_of
+from keras_squeezenet.extras import from_extra
 from keras_squeezenet.network.graph import graph_of, inputs_of, maker_of
 
 log = logging.getLogger(__name__)
@@ -108,6 +117,23 @@ def fit_compiled(
         raise
 
 
+def compressed(
+    trained: keras.Model,
+    model: keras.Model,
+    before: float | None,
+    validation_data: Data | None,
+    batch_size: int | None,
+) -> Compressed:
+    """A copy of `model` with the weights of a copy that was trained, measured."""
+    result = copy_of(model)
+    result.set_weights(trained.get_weights())
+    kernels = {
+        name: keras.ops.convert_to_numpy(kernel.variable)
+        for name, kernel in kernels_of(result).items()
+    }
+    return Compressed.of(result, kernels, before, top1(result, validation_data, batch_size))
+
+
 class _Feed:
     """Batches as arrays. It keeps the error that ends them: TensorFlow makes another one of it."""
 
@@ -126,7 +152,8 @@ class _Feed:
 
 def _dataset(feed: _Feed) -> Any:
     """A `tf.data.Dataset` that takes each batch when it is asked for, and none before."""
-    import tensorflow as tf
+    with from_extra("train"):
+        import tensorflow as tf
 
     batches = iter(feed)
     first = next(batches)

@@ -182,17 +182,26 @@ class Compressed:
         return nonzero / sum(layer.weights for layer in self.layers)
 
 
+def check_backend() -> None:
+    """Refuse backends without Horovod and, of twins, without tf_keras.
+
+    Raises:
+        RetrainingError: Keras does not compute with TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise RetrainingError(
+            "Networks are retrained with Keras's TensorFlow backend; in fit, `MagnitudePruning` "
+            f"takes any. Received: backend={keras.backend.backend()}"
+        )
+
+
 def check_classifier(model: Any) -> None:
     """Refuse what is no Keras 3 classifier.
 
     Raises:
         RetrainingError: `model` is none.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise RetrainingError(
-            "Networks are retrained with Keras's TensorFlow backend. "
-            f"Received: backend={keras.backend.backend()}"
-        )
+    check_backend()
     if not isinstance(model, keras.Model):
         raise RetrainingError(f"`model` must be a Keras 3 model. Received: model={type(model)}")
     outputs = [tuple(output.shape) for output in getattr(model, "outputs", None) or ()]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def batches_of(
         RetrainingError: `batch_size` is no integer ≥ 1, or given for other data than arrays; images
             and labels are not as many; data cannot be gone through.
     """
-    if _are_arrays(data):
+    if are_arrays(data):
         batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
         if not is_int(batch_size, 1):
             raise RetrainingError(
@@ -54,6 +54,21 @@ def batches_of(
             f"keras.utils.PyDataset of batches, or an iterable of them. Received: {type(data)}"
         )
     return data
+
+
+def measured_on(validation_data: Data, batch_size: int | None) -> Batches:
+    """As `batches_of`, in order; `batch_size` is for arrays, and nothing to other data."""
+    size = batch_size if are_arrays(validation_data) else None
+    return batches_of(validation_data, size, argument="validation_data", shuffle=False)
+
+
+def are_arrays(data: Any) -> TypeGuard[tuple[Any, Any]]:
+    """Whether these are all images and all labels, not a tuple of batches."""
+    return (
+        isinstance(data, tuple)
+        and len(data) == 2
+        and all(hasattr(each, "shape") or hasattr(each, "__array__") for each in data)
+    )
 
 
 def length_of(batches: Batches) -> int | None:
@@ -145,12 +160,3 @@ class _InOrder:
             yield self.data[number]
             number += 1
         self.data.on_epoch_end()
-
-
-def _are_arrays(data: Any) -> bool:
-    """Whether these are all images and all labels, not a tuple of batches."""
-    return (
-        isinstance(data, tuple)
-        and len(data) == 2
-        and all(hasattr(each, "shape") or hasattr(each, "__array__") for each in data)
-    )

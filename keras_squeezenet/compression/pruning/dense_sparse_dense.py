@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import keras
 
-from keras_squeezenet.compression.fitting import fit
-from keras_squeezenet.compression.pruning.prune import compressed, learning_copy, prune
+from keras_squeezenet.compression.fitting import compressed, fit
+from keras_squeezenet.compression.pruning.prune import learning_copy, prune
 from keras_squeezenet.compression.pruning.schedules import ConstantSparsity
 from keras_squeezenet.compression.pruning.sparsities import Sparsity
 from keras_squeezenet.compression.retraining import Compressed, Retraining, RetrainingError

@@ -4,7 +4,7 @@ import keras
 
 from keras_squeezenet.compression.accuracy import top1
 from keras_squeezenet.compression.copies import copy_of
-from keras_squeezenet.compression.fitting import fit, run_length
+from keras_squeezenet.compression.fitting import compressed, fit, run_length
 from keras_squeezenet.compression.pruning.callback import MagnitudePruning
 from keras_squeezenet.compression.pruning.kernels import kernels_of
 from keras_squeezenet.compression.pruning.schedules import Schedule
@@ -99,23 +99,6 @@ def learning_copy(model: keras.Model) -> keras.Model:
     for layer in frozen:
         layer.trainable = id(layer) in with_kernels
     return copy
-
-
-def compressed(
-    trained: keras.Model,
-    model: keras.Model,
-    before: float | None,
-    validation_data: Data | None,
-    batch_size: int | None,
-) -> Compressed:
-    """A copy of `model` with the weights of a copy that was trained, measured."""
-    result = copy_of(model)
-    result.set_weights(trained.get_weights())
-    kernels = {
-        name: keras.ops.convert_to_numpy(kernel.variable)
-        for name, kernel in kernels_of(result).items()
-    }
-    return Compressed.of(result, kernels, before, top1(result, validation_data, batch_size))
 
 
 def _leaves(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -21,7 +21,7 @@ from keras_squeezenet.compression.retraining import (
     RetrainingError,
     check_classifier,
 )
-from keras_squeezenet.compression.training_data import Data, batches_of
+from keras_squeezenet.compression.training_data import Data, batches_of, measured_on
 from keras_squeezenet.compression.with_training.activation_ranges import (
     calibrate,
     set_input_range,
@@ -237,10 +237,7 @@ def quantize_aware(
     check_classifier(model)
     check_preservable(preserve, kernels(model))
     batches, retraining = batches_of(train_data, batch_size), retraining or Retraining()
-    validation = None
-    if validation_data is not None:
-        size = batch_size if isinstance(validation_data, tuple) else None
-        validation = batches_of(validation_data, size, argument="validation_data", shuffle=False)
+    validation = None if validation_data is None else measured_on(validation_data, batch_size)
     sample = SampleInPassing(CHECK_IMAGES)
     before = top1(model, None if validation is None else sample.of(validation))
     folded = for_inference(model, copy=True)
