@@ -10,7 +10,14 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_squeezenet import ConstantSparsity, MagnitudePruning, PolynomialDecay, SqueezeNet
+from keras_squeezenet import (
+    ConstantSparsity,
+    MagnitudePruning,
+    PolynomialDecay,
+    Retraining,
+    SqueezeNet,
+    prune,
+)
 from keras_squeezenet.compression.pruning.kernels import kernels_of
 from keras_squeezenet.compression.pruning.masks import greatest, two_of_four
 from keras_squeezenet.compression.retraining import RetrainingError
@@ -83,8 +90,11 @@ def zeros(model):
     return {name: kernel == 0 for name, kernel in kernels(model).items()}
 
 
-def pruned_by_tfmot(model, **pruning):
-    """Train a copy with tfmot's own callback: the model, and its masks in each step."""
+def pruned_by_tfmot(model, rate=RATE, **pruning):
+    """Train a copy with tfmot's own callback: the model, and its masks in each step.
+
+    `rate` may fall along half a cosine: ("cosine", first one).
+    """
     import tf_keras
 
     tfmot = load_tfmot()
@@ -96,8 +106,10 @@ def pruned_by_tfmot(model, **pruning):
         return tfmot.sparsity.keras.prune_low_magnitude(layer, **pruning)
 
     twin = tf_keras.models.clone_model(to_tf_keras(model), clone_function=wrap)
+    if isinstance(rate, tuple):
+        rate = tf_keras.optimizers.schedules.CosineDecay(rate[1], EPOCHS * STEPS)
     twin.compile(
-        tf_keras.optimizers.SGD(RATE, momentum=MOMENTUM),
+        tf_keras.optimizers.SGD(rate, momentum=MOMENTUM),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     masks = []
@@ -161,6 +173,33 @@ def test_masks_and_weights_are_tfmots(way, three_ways):
     ):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
         assert np.abs(ours - start).max() > 1e-3
+
+
+def test_prune_gives_what_tfmot_gives_through_the_bridge(three_ways):
+    """As it did where it was tfmot's, with an optimizer of its own and each batch in its turn."""
+    _, options = three_ways["constant"]
+    model = network()
+    reference, _ = pruned_by_tfmot(model, ("cosine", 0.2), **options)
+    data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(BATCH)
+    result = prune(
+        model,
+        data,
+        retraining=Retraining(EPOCHS, learning_rate=0.2, momentum=MOMENTUM),
+        sparsity=0.6,
+        schedule=ConstantSparsity(begin=2, end=11, every=3, unit="steps"),
+    )
+    for ours, theirs in zip(result.model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours == 0, theirs == 0)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_prune_lets_frozen_kernels_learn_and_leaves_their_model_frozen():
+    model = network()
+    model.get_layer("conv").trainable = False
+    result = prune(model, (IMAGES, LABELS), sparsity=0.5, batch_size=BATCH)
+    assert zeros(result.model)["conv"].mean() == 0.5
+    assert not result.model.get_layer("conv").trainable
+    assert not zeros(model)["conv"].any()
 
 
 def test_the_greatest_stay_and_equals_with_them():

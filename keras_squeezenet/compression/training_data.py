@@ -113,7 +113,7 @@ def pair(batch: Any, argument: str) -> tuple[Any, Any]:
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         received = f"{len(batch)} things" if isinstance(batch, tuple | list) else type(batch)
-    elif not np.shape(batch[1]):
+    elif np.ndim(batch[1]) == 0:
         received = "a single example: call .batch(32) on a tf.data.Dataset, for instance"
     else:
         images, labels = batch
