@@ -104,21 +104,28 @@ class Retraining:
         rate = self.learning_rate
         if not self._has_schedule:
             rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-        asked = self.optimizer
-        if asked is None:
+        if self.optimizer is None:
             return keras.optimizers.SGD(rate, momentum=self.momentum)
-        try:
-            if isinstance(asked, keras.optimizers.Optimizer):
-                return type(asked).from_config(asked.get_config())
-            if isinstance(asked, str):
-                asked = {"class_name": asked, "config": {"learning_rate": rate}}
-            return keras.optimizers.deserialize(dict(asked))
-        # What Keras says of a name or configuration that it does not know has several lines.
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        made = _optimizer_of(self.optimizer, rate)
+        if not isinstance(made, keras.optimizers.Optimizer):
             raise RetrainingError(
                 "`optimizer` must be a keras.optimizers.Optimizer, its configuration, or the name "
                 f"of one. Received: optimizer={self.optimizer}"
-            ) from error
+            )
+        return made
+
+
+def _optimizer_of(asked: Any, rate: Any) -> Any:
+    """A new optimizer, or what is none."""
+    try:
+        if isinstance(asked, keras.optimizers.Optimizer):
+            return type(asked).from_config(asked.get_config())
+        if isinstance(asked, str):
+            asked = {"class_name": asked, "config": {"learning_rate": rate}}
+        return keras.optimizers.deserialize(dict(asked))
+    # What Keras says of a name or configuration that it does not know has several lines.
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
