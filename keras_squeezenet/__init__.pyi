@@ -4,20 +4,21 @@ from keras_squeezenet import data as data
 from keras_squeezenet import distributed as distributed
 from keras_squeezenet import sqz as sqz
 from keras_squeezenet._version import __version__ as __version__
+from keras_squeezenet.compression.distillation import distill as distill
+from keras_squeezenet.compression.pruning.callback import MagnitudePruning as MagnitudePruning
+from keras_squeezenet.compression.pruning.dense_sparse_dense import (
+    dense_sparse_dense as dense_sparse_dense,
+)
+from keras_squeezenet.compression.pruning.prune import prune as prune
+from keras_squeezenet.compression.pruning.schedules import ConstantSparsity as ConstantSparsity
+from keras_squeezenet.compression.pruning.schedules import PolynomialDecay as PolynomialDecay
+from keras_squeezenet.compression.retraining import Retraining as Retraining
 from keras_squeezenet.compression.saving import load_compressed as load_compressed
 from keras_squeezenet.compression.saving import save_compressed as save_compressed
 from keras_squeezenet.compression.with_training.clustering import cluster as cluster
-from keras_squeezenet.compression.with_training.dense_sparse_dense import (
-    dense_sparse_dense as dense_sparse_dense,
-)
-from keras_squeezenet.compression.with_training.distillation import distill as distill
-from keras_squeezenet.compression.with_training.pruning import ConstantSparsity as ConstantSparsity
-from keras_squeezenet.compression.with_training.pruning import PolynomialDecay as PolynomialDecay
-from keras_squeezenet.compression.with_training.pruning import prune as prune
 from keras_squeezenet.compression.with_training.quantization_aware import (
     quantize_aware as quantize_aware,
 )
-from keras_squeezenet.compression.with_training.retraining import Retraining as Retraining
 from keras_squeezenet.compression.without_training.post_training import fit_to_size as fit_to_size
 from keras_squeezenet.compression.without_training.post_training import (
     share_weights as share_weights,

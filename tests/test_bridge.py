@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 from keras_squeezenet import CeilMaxPooling2D, Fire, SqueezeNet
+from keras_squeezenet.compression.copies import copy_of
 from keras_squeezenet.compression.with_training import bridge, tfmot
 from keras_squeezenet.compression.with_training.bridge import BridgeError
 from keras_squeezenet.network.architecture import preset
@@ -240,7 +241,7 @@ def test_what_cannot_be_carried_is_named(make_model, message):
 
 def test_a_copy_computes_the_same_and_shares_nothing():
     model = randomize(ordinary_model())
-    copy = bridge.copy_of(model)
+    copy = copy_of(model)
     images = RNG.normal(3, 2, (4, 12, 14, 3)).astype("float32")
     assert outputs_differ_by(model, copy, images) == 0
     copy.get_layer("first").kernel.assign_add(copy.get_layer("first").kernel)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from keras_squeezenet.compression.pruning.prune import prune
+from keras_squeezenet.compression.pruning.schedules import ConstantSparsity
+from keras_squeezenet.compression.retraining import Retraining, RetrainingError
 from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.compression.with_training.clustering import cluster, initial_codebook
-from keras_squeezenet.compression.with_training.pruning import ConstantSparsity, prune
-from keras_squeezenet.compression.with_training.retraining import Retraining, RetrainingError
 from tests.compression_digits import accuracy, trained_net, training_batches, validation_batches
 
 RUN = Retraining(epochs=2, steps_per_epoch=15, learning_rate=1e-3)

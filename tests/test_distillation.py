@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import layers
 from scipy.special import softmax
 
-from keras_squeezenet.compression.with_training.distillation import distill
-from keras_squeezenet.compression.with_training.retraining import Retraining, RetrainingError
+from keras_squeezenet.compression.distillation import distill
+from keras_squeezenet.compression.retraining import Retraining, RetrainingError
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.layers import Fire
 from tests.launching import horovodrun, needs_horovod

@@ -1,4 +1,4 @@
-"""Pruning with tfmot, against counts and magnitudes worked out by hand."""
+"""Pruning, against counts and magnitudes worked out by hand."""
 
 import math
 
@@ -6,15 +6,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet.compression.with_training.bridge import kernels
-from keras_squeezenet.compression.with_training.pruning import (
-    ConstantSparsity,
-    PolynomialDecay,
+from keras_squeezenet.compression.pruning.prune import prune
+from keras_squeezenet.compression.pruning.schedules import ConstantSparsity, PolynomialDecay
+from keras_squeezenet.compression.pruning.sparsities import (
     deep_compression_sparsity,
     layer_sparsities,
-    prune,
 )
-from keras_squeezenet.compression.with_training.retraining import Retraining, RetrainingError
+from keras_squeezenet.compression.retraining import Retraining, RetrainingError, RunLength
+from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.network.architecture import preset
 from keras_squeezenet.network.weight_files import read_weights
 from tests.compression_digits import (
@@ -138,7 +137,7 @@ def test_two_of_four_neighbouring_input_channels_are_zero(trained, pruned, start
     ],
 )
 def test_schedules_are_given_in_epochs_or_steps(schedule, expected):
-    assert schedule.steps(Retraining(epochs=3, steps_per_epoch=20)) == expected
+    assert schedule.steps(RunLength(epochs=3, steps_per_epoch=20)) == expected
 
 
 @pytest.mark.parametrize(
@@ -159,26 +158,19 @@ def test_a_schedule_that_would_not_prune_in_the_run_is_refused(trained, schedule
 
 def test_the_sparsity_grows_along_the_cubic_of_the_paper(trained, monkeypatch):
     """arXiv 1710.01878, equation 1, at every step of a run that hardly moves the weights."""
-    from keras_squeezenet.compression.with_training import pruning
-
     seen = {}
 
-    def watching(wrapped, train_data, retraining, *, before_step):
-        def watch(number):
-            before_step(number)
-            (layer,) = (x for x in wrapped.layers if x.name.endswith("fire2_expand3x3"))
-            ((_, mask, _),) = layer.pruning_vars
-            seen[number] = 1 - float(np.mean(mask))
+    class Watching(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            kernel = self.model.get_layer("fire2").expand3x3.kernel
+            seen[batch + 1] = float(np.mean(keras.ops.convert_to_numpy(kernel) == 0))
 
-        original(wrapped, train_data, retraining, before_step=watch)
-
-    original = pruning.retrain
-    monkeypatch.setattr(pruning, "retrain", watching)
     schedule = PolynomialDecay(begin=2, end=8, every=2, unit="steps", initial_sparsity=0.1)
-    still = Retraining(1, 10, learning_rate=1e-12)
+    still = Retraining(1, 10, learning_rate=1e-12, callbacks=[Watching()])
     prune(trained, training_batches(), retraining=still, sparsity=0.7, schedule=schedule)
+    assert list(seen) == list(range(1, 11))
     for step, share in seen.items():
-        pruned_at = min(8, (step - 1) // 2 * 2)  # what the steps before have done
+        pruned_at = min(8, step // 2 * 2)
         expected = 0.7 - 0.6 * (1 - (pruned_at - 2) / 6) ** 3 if pruned_at >= 2 else 0
         assert share == pytest.approx(expected, abs=1e-3), step
 

@@ -6,17 +6,19 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
+from keras_squeezenet.compression.copies import copy_of
+from keras_squeezenet.compression.pruning.prune import prune
+from keras_squeezenet.compression.pruning.schedules import ConstantSparsity
+from keras_squeezenet.compression.retraining import Retraining, RetrainingError
 from keras_squeezenet.compression.with_training import (
     activation_ranges,
     check_images,
     fake_quantization,
     quantization_aware,
 )
-from keras_squeezenet.compression.with_training.bridge import copy_of, kernels
+from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.compression.with_training.clustering import cluster
-from keras_squeezenet.compression.with_training.pruning import ConstantSparsity, prune
 from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
-from keras_squeezenet.compression.with_training.retraining import Retraining, RetrainingError
 from keras_squeezenet.litert.export import ExportError
 from keras_squeezenet.litert.model import LiteRTModel, read_class_names, read_resize
 from keras_squeezenet.litert.ranges import LATE_ROOM, expected_extreme

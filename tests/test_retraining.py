@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_squeezenet.compression.with_training.bridge import copy_weights_back, to_tf_keras
-from keras_squeezenet.compression.with_training.retraining import (
+from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.retraining import (
     Compressed,
     LayerStatistics,
     Retraining,
     RetrainingError,
     check_classifier,
-    retrain,
-    top1,
 )
+from keras_squeezenet.compression.with_training.bridge import copy_weights_back, to_tf_keras
+from keras_squeezenet.compression.with_training.retraining import retrain
 from tests.compression_digits import (
     accuracy,
     tiny_net,
@@ -34,13 +34,16 @@ def some_batches(count, seed=0):
     return [next(batches) for _ in range(count)]
 
 
-def trained_by_keras(model, batches, retraining, from_logits):
+def trained_by_keras(model, batches, retraining, from_logits, optimizer=None):
     """The same training by Keras 3, on a copy."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    rate = keras.optimizers.schedules.CosineDecay(retraining.learning_rate, retraining.steps)
+    steps = retraining.epochs * retraining.steps_per_epoch
+    if optimizer is None:
+        rate = keras.optimizers.schedules.CosineDecay(retraining.learning_rate, steps)
+        optimizer = keras.optimizers.SGD(rate, momentum=retraining.momentum)
     copy.compile(
-        keras.optimizers.SGD(rate, momentum=retraining.momentum),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         jit_compile=False,
     )
@@ -67,6 +70,82 @@ def test_a_twin_learns_as_its_model_would(activation):
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
         assert np.abs(theirs - before).max() > 1e-4
+
+
+def test_the_default_steps_are_those_of_tf_kerass_own_optimizer():
+    import tf_keras
+
+    model, batches = tiny_net(), some_batches(4)
+    ours, theirs = to_tf_keras(model), to_tf_keras(model)
+    retrain(ours, batches, Retraining(1, 4, learning_rate=0.02))
+    optimizer = tf_keras.optimizers.SGD(
+        tf_keras.optimizers.schedules.CosineDecay(0.02, 4), momentum=0.9
+    )
+    loss = tf_keras.losses.SparseCategoricalCrossentropy()
+    theirs.compile(optimizer, loss)
+    for images, labels in batches:
+        theirs.train_on_batch(images, labels)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-7)
+
+
+# (what a Retraining takes, the same for Keras)
+OPTIMIZERS = {
+    "a name": (
+        {"optimizer": "adamw", "learning_rate": 0.002},
+        lambda: keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(0.002, 4)),
+    ),
+    "averages": (
+        {"optimizer": keras.optimizers.RMSprop(0.001, use_ema=True, ema_momentum=0.5)},
+        lambda: keras.optimizers.RMSprop(0.001, use_ema=True, ema_momentum=0.5),
+    ),
+    "a schedule": (
+        {"learning_rate": keras.optimizers.schedules.PolynomialDecay(0.01, 4)},
+        lambda: keras.optimizers.SGD(
+            keras.optimizers.schedules.PolynomialDecay(0.01, 4), momentum=0.9
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_twin_is_trained_by_any_optimizer_of_keras(kind):
+    asked, make = OPTIMIZERS[kind]
+    keras.utils.set_random_seed(0)
+    model, batches = tiny_net(), some_batches(4)
+    retraining = Retraining(1, 4, **asked)
+    reference = trained_by_keras(model, batches, retraining, False, make())
+    start = [w.copy() for w in model.get_weights()]
+    twin = to_tf_keras(model)
+    retrain(twin, batches, retraining)
+    copy_weights_back(twin, model)
+    for ours, theirs, before in zip(
+        model.get_weights(), reference.get_weights(), start, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert np.abs(theirs - before).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        keras.optimizers.Lion(0.25, clipnorm=0.5),
+        keras.optimizers.serialize(keras.optimizers.Lion(0.25, clipnorm=0.5)),
+    ],
+    ids=["optimizer", "configuration"],
+)
+def test_each_training_has_an_optimizer_of_its_own(asked):
+    retraining = Retraining(optimizer=asked)
+    one, other = retraining.make_optimizer(3), retraining.make_optimizer(3)
+    assert one is not other is not asked
+    assert isinstance(one, keras.optimizers.Lion)
+    assert (float(one.learning_rate), one.clipnorm) == (0.25, 0.5)
+
+
+def test_a_twin_takes_no_callbacks():
+    retraining = Retraining(1, 1, callbacks=[keras.callbacks.TerminateOnNaN()])
+    with pytest.raises(RetrainingError, match="`callbacks` are for what trains by fit"):
+        retrain(to_tf_keras(tiny_net()), some_batches(1), retraining)
 
 
 def test_data_that_ends_is_started_again():
@@ -124,11 +203,16 @@ def test_the_density_of_a_network_weighs_its_layers():
         ({"learning_rate": 0}, "Received: learning_rate=0"),
         ({"learning_rate": float("nan")}, "Received: learning_rate=nan"),
         ({"momentum": 1}, "Received: momentum=1"),
+        ({"optimizer": "adamm"}, "Received: optimizer=adamm"),
+        ({"optimizer": 3}, "Received: optimizer=3"),
+        ({"optimizer": {"class_name": "Adam", "config": {"rate": 1}}}, "Received: optimizer={"),
+        ({"callbacks": [print]}, "Received: callbacks with <built-in function print>"),
     ],
 )
 def test_values_out_of_range_are_named(values, message):
-    with pytest.raises(RetrainingError, match=message):
+    with pytest.raises(RetrainingError, match=message) as error:
         Retraining(**{"epochs": 1, "steps_per_epoch": 1, **values})
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

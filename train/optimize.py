@@ -28,22 +28,22 @@ import numpy as np
 
 from keras_squeezenet import distributed, files, machine, sqz
 from keras_squeezenet.cli import training as command
+from keras_squeezenet.compression.pruning.prune import prune
 from keras_squeezenet.compression.recipe import (
     ClusterSection,
     CompressionRecipe,
     PruneSection,
     QuantizeSection,
 )
+from keras_squeezenet.compression.retraining import Retraining
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.compression.with_training.clustering import cluster
-from keras_squeezenet.compression.with_training.pruning import prune
 from keras_squeezenet.compression.with_training.quantization_aware import (
     QuantizationAware,
     quantize_aware,
 )
-from keras_squeezenet.compression.with_training.retraining import Retraining
 from keras_squeezenet.data import Augmentation, Dataset
 from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.distributed import stalls

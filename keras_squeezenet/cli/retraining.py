@@ -33,8 +33,8 @@ from keras_squeezenet.extras import require
 from keras_squeezenet.printing import print_json
 
 if TYPE_CHECKING:
+    from keras_squeezenet.compression.retraining import Compressed, Retraining
     from keras_squeezenet.compression.with_training.quantization_aware import QuantizationAware
-    from keras_squeezenet.compression.with_training.retraining import Compressed, Retraining
     from keras_squeezenet.data import Augmentation, Dataset
     from keras_squeezenet.distributed.stalls import StallWatch
     from keras_squeezenet.inference.classifiers import Classifier
@@ -78,7 +78,7 @@ def prune(
     if structure and sparsity:
         raise InputError(f"--structure fixes the sparsity. Received: --sparsity {sparsity}")
     with _prepared(model, out, ".keras", shared) as prepared:
-        from keras_squeezenet.compression.with_training.pruning import prune as prune_model
+        from keras_squeezenet.compression.pruning.prune import prune as prune_model
 
         result = prune_model(
             prepared.classifier.model,
@@ -201,7 +201,7 @@ class _Prepared:
         return self.dataset.val.val_batches(MEASURED_BATCH, rank=self.rank, ranks=self.ranks)
 
     def retraining(self, section: Any, momentum: float) -> "Retraining":
-        from keras_squeezenet.compression.with_training.retraining import Retraining
+        from keras_squeezenet.compression.retraining import Retraining
 
         return Retraining(
             epochs=section.epochs,

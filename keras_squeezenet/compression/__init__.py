@@ -1,4 +1,4 @@
 """A network in a few hundred kilobytes: pruning, shared values, and files of them.
 
-What trains a network further needs tensorflow-model-optimization, and is imported when it is used.
+What needs tensorflow-model-optimization is in `with_training`, and imported when it is used.
 """

@@ -24,6 +24,13 @@ def every_layer(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
+def layers_within(outer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers directly in a model, a wrapper or another layer; those within them are not."""
+    if isinstance(outer, keras.Model):
+        return outer.layers
+    return list(outer._flatten_layers(include_self=False, recursive=False))
+
+
 def last_layer(model: keras.Model) -> keras.layers.Layer:
     """The last layer with weights of a model whose layers are its direct ones."""
     return [layer for layer in model.layers if layer.weights][-1]
@@ -110,6 +117,28 @@ def infer(layer: keras.layers.Layer, inputs: Any) -> Any:
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list:
     """The averages that an optimizer of `use_ema=True` keeps, in the order of its variables."""
     return optimizer._model_variables_moving_average
+
+
+def moving_average_of(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> keras.Variable | None:
+    """The average of a variable that an optimizer of `use_ema=True` keeps, if it has the variable.
+
+    Args:
+        optimizer: a plain one; see `plain_optimizers`.
+        variable: one of a model's.
+    """
+    if not getattr(optimizer, "use_ema", False) or not optimizer.built:
+        return None
+    position = optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
+    return None if position is None else moving_averages(optimizer)[position]
+
+
+def plain_optimizers(optimizer: Any) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that move variables: out of loss scaling, each of several; of None none."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    several = getattr(inner, "optimizers", [inner])
+    return [each for each in several if each is not None]
 
 
 def variable_key(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> Hashable:

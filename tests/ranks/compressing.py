@@ -14,11 +14,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from keras_squeezenet import distributed
+from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.pruning.prune import prune
+from keras_squeezenet.compression.pruning.schedules import ConstantSparsity
+from keras_squeezenet.compression.retraining import Retraining
 from keras_squeezenet.compression.with_training.bridge import copy_weights_back, to_tf_keras
 from keras_squeezenet.compression.with_training.clustering import cluster
-from keras_squeezenet.compression.with_training.pruning import ConstantSparsity, prune
 from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
-from keras_squeezenet.compression.with_training.retraining import Retraining, retrain, top1
+from keras_squeezenet.compression.with_training.retraining import retrain
 from tests.compression_digits import tiny_net, training_batches, validation_batches
 from tests.ranks.diverging import what_ends_it
 

@@ -14,8 +14,8 @@ import numpy as np
 from keras import layers
 
 from keras_squeezenet import distributed
-from keras_squeezenet.compression.with_training.distillation import distill
-from keras_squeezenet.compression.with_training.retraining import Retraining
+from keras_squeezenet.compression.distillation import distill
+from keras_squeezenet.compression.retraining import Retraining
 
 CLASSES, BATCH, STEPS = 3, 8, 5
 RETRAINING = Retraining(epochs=2, steps_per_epoch=STEPS, learning_rate=0.05)

@@ -4,12 +4,9 @@ from itertools import islice
 
 import numpy as np
 
+from keras_squeezenet.compression.retraining import Retraining, RetrainingError
 from keras_squeezenet.compression.with_training.bridge import to_tf_keras
-from keras_squeezenet.compression.with_training.retraining import (
-    Retraining,
-    RetrainingError,
-    retrain,
-)
+from keras_squeezenet.compression.with_training.retraining import retrain
 from tests.compression_digits import tiny_net, training_batches
 
 STEPS = 3

@@ -1,4 +1,4 @@
-"""Compression that trains on: pruning, clustering, quantization-aware training, distillation."""
+"""Compression that trains on through tfmot: clustering, quantization-aware training."""
 
 from keras_squeezenet.extras import require
 

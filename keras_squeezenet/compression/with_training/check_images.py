@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_squeezenet.compression.with_training.retraining import Batches, one_pass
+from keras_squeezenet.compression.training_data import Batches, one_pass
 from keras_squeezenet.data.examples import evenly_spread
 
 CALIBRATION_IMAGES = 100

@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_squeezenet.checks import is_int
-from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
-from keras_squeezenet.compression.with_training.pruning import by_layer
-from keras_squeezenet.compression.with_training.retraining import (
-    Batches,
+from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.pruning.sparsities import by_layer
+from keras_squeezenet.compression.retraining import (
     Compressed,
     Retraining,
     RetrainingError,
     check_classifier,
-    retrain,
-    top1,
 )
+from keras_squeezenet.compression.training_data import Data, batches_of
+from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
+from keras_squeezenet.compression.with_training.retraining import retrain, with_weights_of
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 from keras_squeezenet.compression.without_training.codebooks import k_means
 
@@ -39,12 +39,13 @@ Bits = int | dict[str, int] | Callable[[str, tuple[int, ...]], int]
 
 def cluster(
     model: keras.Model,
-    train_data: Batches,
+    train_data: Data,
     *,
-    retraining: Retraining,
+    retraining: Retraining | None = None,
     bits: Bits = 5,
     preserve_sparsity: bool = True,
-    validation_data: Batches | None = None,
+    validation_data: Data | None = None,
+    batch_size: int | None = None,
 ) -> Compressed:
     """Let the weights of each kernel share at most 2**bits values, and train those values.
 
@@ -54,13 +55,15 @@ def cluster(
 
     Args:
         model: a Keras 3 classifier; see `bridge.to_tf_keras`. It is not changed.
-        train_data: iterable of (images, integer labels), as the model takes them; endless or not.
-        retraining: a `Retraining`.
+        train_data: (images, integer labels) as the model takes them, in arrays; a `tf.data.Dataset`
+            or `keras.utils.PyDataset` of batches; or any iterable of batches, endless or not.
+        retraining: a `Retraining`; None: one epoch of it.
         bits: from 2 to 8, of every kernel; a dict of that by layer names (of
             `Architecture.kernel_shapes`), other layers are left; or a function of name and kernel
             shape that gives that.
         preserve_sparsity: whether zeros of a kernel stay zeros; 0 then is one of its values.
-        validation_data: finite iterable of (images, integer labels) to measure top-1 on.
+        validation_data: the same with an end, to measure top-1 on.
+        batch_size: of arrays; None: 32.
 
     Returns:
         A `Compressed`. A clustered kernel of its model has at most 2**bits different float32
@@ -94,12 +97,15 @@ def cluster(
     check_classifier(model)
     kernel_by_name = kernels(model)
     counts = {name: 2**b for name, b in layer_bits(bits, kernel_by_name).items()}
+    batches, retraining = batches_of(train_data, batch_size), retraining or Retraining()
     twin = to_tf_keras(model)
-    before = top1(model, validation_data)
+    before = top1(model, validation_data, batch_size)
     clustered = _wrapped(twin, counts, kernel_by_name, preserve_sparsity)
-    retrain(clustered, train_data, retraining)
+    retrain(clustered, batches, retraining)
     stripped = load_tfmot().clustering.keras.strip_clustering(clustered)
-    return Compressed.from_twin(stripped, model, before, validation_data)
+    result = with_weights_of(stripped, model)
+    after = top1(result, validation_data, batch_size)
+    return Compressed.of(result, kernels(result), before, after)
 
 
 def layer_bits(bits: Bits, kernel_by_name: Mapping[str, np.ndarray]) -> dict[str, int]:

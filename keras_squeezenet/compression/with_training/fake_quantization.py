@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_squeezenet.compression.retraining import RetrainingError
 from keras_squeezenet.compression.with_training.activation_ranges import KERNEL_ATTRIBUTES
 from keras_squeezenet.compression.with_training.clustering import MAX_BITS
-from keras_squeezenet.compression.with_training.retraining import RetrainingError
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 
 if TYPE_CHECKING:  # imported on use

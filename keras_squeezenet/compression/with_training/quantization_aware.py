@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.retraining import (
+    LayerStatistics,
+    Retraining,
+    RetrainingError,
+    check_classifier,
+)
+from keras_squeezenet.compression.training_data import Data, batches_of, measured_on
 from keras_squeezenet.compression.with_training.activation_ranges import (
     calibrate,
     set_input_range,
@@ -30,15 +38,9 @@ from keras_squeezenet.compression.with_training.fake_quantization import (
     with_fake_quantization,
 )
 from keras_squeezenet.compression.with_training.retraining import (
-    Batches,
-    LayerStatistics,
     Precondition,
-    Retraining,
-    RetrainingError,
     broadcast,
-    check_classifier,
     retrain,
-    top1,
 )
 from keras_squeezenet.extras import from_extra
 from keras_squeezenet.files import replacing
@@ -187,11 +189,12 @@ class QuantizationAware:
 
 def quantize_aware(
     model: keras.Model,
-    train_data: Batches,
+    train_data: Data,
     *,
-    retraining: Retraining,
+    retraining: Retraining | None = None,
     preserve: str | None = None,
-    validation_data: Batches | None = None,
+    validation_data: Data | None = None,
+    batch_size: int | None = None,
 ) -> QuantizationAware:
     """Train a classifier on with 8-bit kernels and activations.
 
@@ -210,16 +213,18 @@ def quantize_aware(
 
     Args:
         model: a Keras 3 classifier; see `bridge.to_tf_keras`. It is not changed.
-        train_data: iterable of (images, integer labels), as the model takes them; endless or not.
-        retraining: a `Retraining`.
+        train_data: (images, integer labels) as the model takes them, in arrays; a `tf.data.Dataset`
+            or `keras.utils.PyDataset` of batches; or any iterable of batches, endless or not.
+        retraining: a `Retraining`; None: one epoch of it.
         preserve: None; "sparsity", zeros stay zeros (PQAT); "clusters", the weights that share a
             value go on sharing one, and zeros stay zeros (PCQAT). Where all filters of a kernel
             have as many different values as each other, or one more, tfmot gives each filter
             values of its own.
-        validation_data: finite iterable of (images, integer labels) to measure top-1 on. A file is
+        validation_data: the same with an end, to measure top-1 on. A file is
             later compared with the network on 100 of its images, spread over all. Without it they
             are training images that no range is taken from: those after the first 100, or every
             second one where one pass of `train_data` has fewer than 200.
+        batch_size: of arrays; None: 32.
 
     Returns:
         A `QuantizationAware`, which writes the LiteRT file.
@@ -231,8 +236,10 @@ def quantize_aware(
     """
     check_classifier(model)
     check_preservable(preserve, kernels(model))
+    batches, retraining = batches_of(train_data, batch_size), retraining or Retraining()
+    validation = None if validation_data is None else measured_on(validation_data, batch_size)
     sample = SampleInPassing(CHECK_IMAGES)
-    before = top1(model, None if validation_data is None else sample.of(validation_data))
+    before = top1(model, None if validation is None else sample.of(validation))
     folded = for_inference(model, copy=True)
     changed = _changed_kernels(model, folded)
     twin = to_tf_keras(folded, for_8_bits=True)
@@ -245,14 +252,14 @@ def quantize_aware(
     if pixels:
         # Scale 1: an image's bytes are its codes. tfmot only ever widens the input's range.
         set_input_range(quantized, 0.0, 255.0)
-    ranges_from, check_images = divided(first_images(train_data), sample.images())
+    ranges_from, check_images = divided(first_images(batches), sample.images())
     calibrate(quantized, ranges_from)
     precondition = None
     if changed and preserve != "clusters":
         by_name = {variable.name: variable for variable in quantized.trainable_variables}
         pairs = [(by_name[f"{name}/kernel:0"], by_name[f"{name}/bias:0"]) for name in changed]
         precondition = as_if_unfolded(pairs, PREPROCESSINGS[pixels[0].mode])
-    retrain(quantized, train_data, retraining, precondition=precondition)
+    retrain(quantized, batches, retraining, precondition=precondition)
     # In training tfmot moves them to what batches reach on average, where half of all go beyond.
     calibrate(quantized, ranges_from)
     broadcast(quantized)
@@ -260,7 +267,7 @@ def quantize_aware(
         twin=quantized,
         layers=tuple(_code_statistics(quantized, list(kernels(folded)))),
         before=before,
-        after=top1(quantized, validation_data),
+        after=top1(quantized, validation),
         name=model.name,
         takes_pixels=bool(pixels),
         check_images=check_images,

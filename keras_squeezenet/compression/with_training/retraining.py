@@ -1,156 +1,26 @@
-"""What all training-time compression shares: the fine-tuning of a twin, and what came out of it."""
+"""The fine-tuning of tf_keras twins, by optimizers of Keras 3."""
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_squeezenet.checks import is_int, is_number
-from keras_squeezenet.compression.with_training.bridge import copy_of, copy_weights_back, kernels
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.compression.copies import copy_of
+from keras_squeezenet.compression.fitting import run_length
+from keras_squeezenet.compression.retraining import Retraining, RetrainingError
+from keras_squeezenet.compression.training_data import Batches, endless
+from keras_squeezenet.compression.with_training.bridge import copy_weights_back
 
 if TYPE_CHECKING:  # imported on use
     import tf_keras
 
 log = logging.getLogger(__name__)
 
-# Images and their integer labels, arrays or tensors.
-Batches = Iterable[tuple[Any, Any]]
 # Gives the gradients to be applied, of variables and their gradients.
 Precondition = Callable[[Sequence[Any], Sequence[Any]], Sequence[Any]]
-
-
-class RetrainingError(InputError):
-    """What was asked for cannot be trained; the text is one line."""
-
-
-@dataclass(frozen=True)
-class Retraining:
-    """How a network is trained while and after it is compressed: SGD with momentum.
-
-    Attributes:
-        epochs: rounds of `steps_per_epoch` steps.
-        steps_per_epoch: steps of each rank in an epoch.
-        learning_rate: of the first step; it falls to 0 along half a cosine. It is not scaled by
-            the number of ranks.
-        momentum: from 0 to below 1.
-
-    Raises:
-        RetrainingError: names the attribute that is out of its range.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch"):
-            value = getattr(self, name)
-            if not is_int(value, 1):
-                raise RetrainingError(f"`{name}` must be an integer ≥ 1. Received: {name}={value}")
-        rate, momentum = self.learning_rate, self.momentum
-        if not is_number(rate) or not 0 < rate < math.inf:
-            raise RetrainingError(
-                f"`learning_rate` must be a number above 0. Received: learning_rate={rate}"
-            )
-        if not is_number(momentum) or not 0 <= momentum < 1:
-            raise RetrainingError(
-                f"`momentum` must be a number from 0 to below 1. Received: momentum={momentum}"
-            )
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
-
-@dataclass(frozen=True)
-class LayerStatistics:
-    """The kernel of one layer after compression.
-
-    Attributes:
-        name: as in `Architecture.kernel_shapes`, fire2_squeeze1x1 for example.
-        weights: number of weights.
-        nonzero: how many of them are not 0.
-        distinct: number of different values, 0 among them where it occurs.
-    """
-
-    name: str
-    weights: int
-    nonzero: int
-    distinct: int
-
-    @property
-    def density(self) -> float:
-        """Share of the weights that are not 0."""
-        return self.nonzero / self.weights
-
-    @classmethod
-    def of(cls, name: str, kernel: np.ndarray) -> Self:
-        return cls(name, kernel.size, int(np.count_nonzero(kernel)), len(np.unique(kernel)))
-
-
-@dataclass(frozen=True, eq=False)
-class Compressed:
-    """A compressed network and what it is worth.
-
-    Attributes:
-        model: a new `keras.Model`; the one that was compressed is as it was.
-        layers: the kernels in the order of execution.
-        before, after: top-1 accuracy (0 to 1) on the validation data, over all ranks, of the
-            model that came and of `model`; None without validation data.
-    """
-
-    model: keras.Model
-    layers: tuple[LayerStatistics, ...]
-    before: float | None
-    after: float | None
-
-    @property
-    def density(self) -> float:
-        """Share of the weights of all kernels that are not 0."""
-        nonzero = sum(layer.nonzero for layer in self.layers)
-        return nonzero / sum(layer.weights for layer in self.layers)
-
-    @classmethod
-    def from_twin(
-        cls,
-        twin: "tf_keras.Model",
-        model: keras.Model,
-        before: float | None,
-        validation_data: Batches | None,
-    ) -> Self:
-        """A copy of `model` with the weights of its trained twin, measured."""
-        compressed = copy_of(model)
-        copy_weights_back(twin, compressed)
-        layers = tuple(LayerStatistics.of(*item) for item in kernels(compressed).items())
-        return cls(compressed, layers, before, top1(compressed, validation_data))
-
-
-def check_classifier(model: Any) -> None:
-    """Refuse what is no Keras 3 classifier.
-
-    Raises:
-        RetrainingError: `model` is none.
-    """
-    if keras.backend.backend() != "tensorflow":
-        raise RetrainingError(
-            "Networks are retrained with Keras's TensorFlow backend. "
-            f"Received: backend={keras.backend.backend()}"
-        )
-    if not isinstance(model, keras.Model):
-        raise RetrainingError(f"`model` must be a Keras 3 model. Received: model={type(model)}")
-    outputs = [tuple(output.shape) for output in getattr(model, "outputs", None) or ()]
-    inputs = getattr(model, "inputs", None) or ()
-    if len(outputs) != 1 or len(outputs[0]) != 2 or len(inputs) != 1:
-        raise RetrainingError(
-            "`model` must have one input and one output (batch, classes). "
-            f"Received: {len(inputs)} inputs, outputs {outputs}"
-        )
 
 
 def retrain(
@@ -158,7 +28,6 @@ def retrain(
     train_data: Batches,
     retraining: Retraining,
     *,
-    before_step: Callable[[int], None] | None = None,
     precondition: Precondition | None = None,
 ) -> None:
     """Train a tf_keras classifier in place; on several ranks with averaged gradients.
@@ -170,25 +39,29 @@ def retrain(
         twin: a `tf_keras.Model`, wrapped by tfmot or not.
         train_data: iterable of (images, integer labels), this rank's shard. One that ends is
             started again.
-        retraining: a `Retraining`.
-        before_step: called with the number of each step, from 1, before it is taken.
+        retraining: a `Retraining` without callbacks, which `fit` alone calls.
         precondition: takes variables and their gradients, two lists, and gives the gradients to
             be applied.
 
     Raises:
-        RetrainingError: there is no batch; or, on all ranks, the loss of one stops being finite.
+        RetrainingError: there is no batch, or callbacks; or, on all ranks, the loss of one stops
+            being finite.
     """
     from keras_squeezenet import distributed
 
+    if retraining.callbacks:
+        raise RetrainingError(
+            "`callbacks` are for what trains by fit: prune, dense_sparse_dense, distill. "
+            f"Received: callbacks={retraining.callbacks}"
+        )
+    run = run_length(retraining, train_data)
     broadcast(twin)
-    step = _training_step(twin, retraining, precondition)
+    variables = _trainable(twin)
+    optimizer = retraining.make_optimizer(run.steps)
+    step = _training_step(twin, variables, optimizer, precondition)
     batches = endless(train_data)
-    for epoch in range(retraining.epochs):
-        losses = []
-        for number in range(1, retraining.steps_per_epoch + 1):
-            if before_step is not None:
-                before_step(epoch * retraining.steps_per_epoch + number)
-            losses.append(step(*next(batches)))
+    for epoch in range(run.epochs):
+        losses = [step(*next(batches)) for _ in range(run.steps_per_epoch)]
         # The mean over all ranks, so that they all end or all go on.
         loss = float(distributed.mean(np.mean(losses)))
         if not math.isfinite(loss):
@@ -196,61 +69,9 @@ def retrain(
                 f"The loss must stay finite; a lower learning rate helps. Received: {loss} in "
                 f"epoch {epoch + 1} with learning_rate={retraining.learning_rate}"
             )
-        log.info("epoch %d of %d: loss %.4f", epoch + 1, retraining.epochs, loss)
+        log.info("epoch %d of %d: loss %.4f", epoch + 1, run.epochs, loss)
+    optimizer.finalize_variable_values(variables)
     broadcast(twin)
-
-
-def top1(predict: Callable[..., Any], validation_data: Batches | None) -> float | None:
-    """Top-1 accuracy over the validation data of all ranks; None without.
-
-    Args:
-        predict: a `keras.Model`, or a function of images and `training`.
-        validation_data: finite iterable of (images, integer labels), this rank's shard; or None.
-
-    Raises:
-        RetrainingError: there is no example on any rank.
-    """
-    if validation_data is None:
-        return None
-    import tensorflow as tf
-
-    from keras_squeezenet import distributed
-
-    # Not Model.predict: on CPUs it compiles with XLA for every shape of a batch.
-    predict_in_graph = tf.function(lambda images: predict(images, training=False))
-    correct = count = 0
-    for images, labels in validation_data:
-        predicted = np.asarray(predict_in_graph(tf.convert_to_tensor(images))).argmax(axis=1)
-        correct += int(np.sum(predicted == np.asarray(labels)))
-        count += len(predicted)
-    correct, count = distributed.total([correct, count])
-    if count == 0:
-        raise RetrainingError("`validation_data` must hold an example. Received: none")
-    return float(correct / count)
-
-
-def endless(batches: Batches) -> Iterator[tuple[Any, Any]]:
-    """Batches without end, from an iterable that ends or not.
-
-    Raises:
-        RetrainingError: it is empty, or cannot be started again.
-    """
-    while True:
-        yield from one_pass(batches)
-
-
-def one_pass(batches: Batches) -> Iterator[tuple[Any, Any]]:
-    """The batches of an iterable, each once.
-
-    Raises:
-        RetrainingError: it is empty.
-    """
-    empty = True
-    for images, labels in batches:
-        empty = False
-        yield images, labels
-    if empty:
-        raise RetrainingError("`train_data` must hold a batch each time it is gone through")
 
 
 def broadcast(twin: "tf_keras.Model") -> None:
@@ -260,18 +81,24 @@ def broadcast(twin: "tf_keras.Model") -> None:
     distributed.broadcast_variables(twin.variables)
 
 
+def with_weights_of(twin: "tf_keras.Model", model: keras.Model) -> keras.Model:
+    """A copy of a Keras 3 model with the weights of its trained twin."""
+    copy = copy_of(model)
+    copy_weights_back(twin, copy)
+    return copy
+
+
 def _training_step(
-    twin: "tf_keras.Model", retraining: Retraining, precondition: Precondition | None
+    twin: "tf_keras.Model",
+    variables: Sequence[Any],
+    optimizer: keras.optimizers.Optimizer,
+    precondition: Precondition | None,
 ) -> Callable[[Any, Any], Any]:
     import tensorflow as tf
     import tf_keras
 
     from keras_squeezenet import distributed
 
-    rate = tf_keras.optimizers.schedules.CosineDecay(retraining.learning_rate, retraining.steps)
-    optimizer = tf_keras.optimizers.SGD(rate, momentum=retraining.momentum)
-    variables = _trainable(twin)
-    optimizer.build(variables)
     crossentropy = tf_keras.losses.SparseCategoricalCrossentropy(
         from_logits=not _ends_softmax(twin)
     )
@@ -283,9 +110,7 @@ def _training_step(
         gradients = distributed.average_gradients(tape.gradient(loss, variables))
         if precondition is not None:
             gradients = precondition(variables, gradients)
-        # None: what a kernel was before tfmot put something trained in its place.
-        pairs = zip(gradients, variables, strict=True)
-        optimizer.apply_gradients([pair for pair in pairs if pair[0] is not None])
+        optimizer.apply(gradients, variables)
         return loss
 
     return step

@@ -20,11 +20,10 @@ in the twin is a layer that LiteRT's converter knows.
 
 from keras_squeezenet.compression.with_training.bridge.place import BridgeError
 from keras_squeezenet.compression.with_training.bridge.twin import (
-    copy_of,
     copy_weights_back,
     kernels,
     sources,
     to_tf_keras,
 )
 
-__all__ = ["BridgeError", "copy_of", "copy_weights_back", "kernels", "sources", "to_tf_keras"]
+__all__ = ["BridgeError", "copy_weights_back", "kernels", "sources", "to_tf_keras"]

@@ -14,7 +14,7 @@ from keras_squeezenet.compression.with_training.bridge.shared_weights import (
     sources_by_name,
 )
 from keras_squeezenet.compression.with_training.bridge.walk import Walk, checked_graph
-from keras_squeezenet.network.graph import every_layer, maker_of
+from keras_squeezenet.network.graph import maker_of
 
 if TYPE_CHECKING:  # imported on use
     import tf_keras
@@ -85,16 +85,6 @@ def copy_weights_back(twin: "tf_keras.Model", model: keras.Model) -> None:
     for source, weights in taken:
         # tfmot's masks make -0.0 of negative weights; adding 0 makes them 0.0.
         source.assign([weight + np.float32(0) for weight in weights])
-
-
-def copy_of(model: keras.Model) -> keras.Model:
-    """A copy of a Keras 3 model that shares nothing with it, not compiled."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    for layer in every_layer(copy):
-        if isinstance(layer, layers.Normalization):
-            layer.finalize_state()  # what it computes with, from the weights just set
-    return copy
 
 
 def sources(model: keras.Model) -> dict[str, Source]:

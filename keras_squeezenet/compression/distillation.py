@@ -5,7 +5,6 @@ end in a softmax, a teacher of another image size, ranks that stay equal, and bo
 they were.
 """
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,21 +12,14 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_squeezenet import distributed
 from keras_squeezenet.checks import is_number
-from keras_squeezenet.compression.with_training.bridge import copy_of, kernels
-from keras_squeezenet.compression.with_training.retraining import (
-    Batches,
-    Compressed,
-    LayerStatistics,
-    Retraining,
-    RetrainingError,
-    top1,
-)
+from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.copies import copy_of
+from keras_squeezenet.compression.fitting import compressed, fit_compiled, run_length
+from keras_squeezenet.compression.retraining import Compressed, Retraining, check_backend
+from keras_squeezenet.compression.training_data import Batches, Data, batches_of
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.data_formats import Tensor
-
-log = logging.getLogger(__name__)
 
 # Of a softmax without logits before it: 0 has no logarithm.
 _LEAST_PROBABILITY = 1e-30
@@ -36,13 +28,14 @@ _LEAST_PROBABILITY = 1e-30
 def distill(
     model: keras.Model,
     teacher: keras.Model,
-    train_data: Iterable[Any],
+    train_data: Data | Iterable[Any],
     *,
-    retraining: Retraining,
+    retraining: Retraining | None = None,
     temperature: float = 4.0,
     student_weight: float = 0.1,
     teacher_preprocessing: Callable[[Tensor], Tensor] | None = None,
-    validation_data: Batches | None = None,
+    validation_data: Data | None = None,
+    batch_size: int | None = None,
 ) -> Compressed:
     """Train a copy of `model` towards what `teacher` says, and towards the labels.
 
@@ -54,16 +47,18 @@ def distill(
             `(batch, classes)`, a softmax or logits.
         teacher: another one, of the same classes. Where its height and width differ from the
             model's, images are resized for it (bilinear).
-        train_data: iterable of (images, integer labels), or of images alone where `student_weight`
-            is 0; images as `model` takes them. On several ranks each has its shard. One that ends
-            is started again.
-        retraining: a `Retraining`.
+        train_data: (images, integer labels) as `model` takes them, in arrays; a `tf.data.Dataset`
+            or `keras.utils.PyDataset` of batches; or any iterable of batches. Batches may be images
+            alone where `student_weight` is 0. On several ranks each has its shard. One that ends is
+            started again.
+        retraining: a `Retraining`; None: one epoch of it.
         temperature: above 0.
         student_weight: from 0 to 1; with 0 labels are not looked at.
         teacher_preprocessing: function of a batch of images as `model` takes them, returns them as
             `teacher` does: `keras.applications.resnet.preprocess_input` for RGB 0…255, for example.
             None: both take the same.
-        validation_data: finite iterable of (images, labels), to measure before and after.
+        validation_data: the same with an end and labels, to measure before and after.
+        batch_size: of arrays; None: 32.
 
     Returns:
         `Compressed`, with the trained copy; all ranks have the same.
@@ -73,6 +68,7 @@ def distill(
             missing; the text names it.
         RetrainingError: the loss is no longer a number.
     """
+    check_backend()
     _check_numbers(temperature, student_weight)
     _check_classifier("model", model)
     _check_classifier("teacher", teacher)
@@ -81,6 +77,7 @@ def distill(
             f"`teacher` must have the classes of the model, {model.output_shape[-1]}. "
             f"Received: {teacher.output_shape[-1]}"
         )
+    batches = batches_of(train_data, batch_size)
     student = copy_of(model)
     distiller = keras.distillation.Distiller(
         # A copy: the distiller freezes its teacher for good.
@@ -93,48 +90,16 @@ def distill(
         ),
         student_loss_weight=student_weight,
     )
-    rate = keras.optimizers.schedules.CosineDecay(retraining.learning_rate, retraining.steps)
-    distiller.compile(
-        optimizer=distributed.DistributedOptimizer(
-            keras.optimizers.SGD(rate, momentum=retraining.momentum)
-        ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        # Horovod's operations do not compile with XLA, and on CPUs it is slower.
-        jit_compile=False,
+    retraining = retraining or Retraining()
+    fit_compiled(
+        distiller,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        _endless(batches, labelled=student_weight > 0),
+        retraining,
+        run_length(retraining, batches),
     )
-    # Else the first step would make its variables, and TensorFlow traces a step that does twice.
-    distiller.optimizer.build(distiller.trainable_variables)
-    distiller.fit(
-        _batches(train_data, labelled=student_weight > 0),
-        epochs=retraining.epochs,
-        steps_per_epoch=retraining.steps_per_epoch,
-        callbacks=[
-            distributed.BroadcastState(),
-            distributed.AverageMetrics(),
-            _Progress(retraining),
-        ],
-        shuffle=False,
-        verbose=0,
-    )
-    statistics = tuple(LayerStatistics.of(*item) for item in kernels(student).items())
-    return Compressed(
-        student, statistics, top1(model, validation_data), top1(student, validation_data)
-    )
-
-
-class _Progress(keras.callbacks.Callback):
-    def __init__(self, retraining: Retraining) -> None:
-        super().__init__()
-        self.retraining = retraining
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        loss = logs["total_loss"]
-        if not math.isfinite(loss):
-            raise RetrainingError(
-                f"The loss must stay finite; a lower learning rate helps. Received: {loss} in "
-                f"epoch {epoch + 1} with learning_rate={self.retraining.learning_rate}"
-            )
-        log.info("epoch %d of %d: loss %.4f", epoch + 1, self.retraining.epochs, loss)
+    before = top1(model, validation_data, batch_size)
+    return compressed(student, model, before, validation_data, batch_size)
 
 
 def _check_numbers(temperature: float, student_weight: float) -> None:
@@ -206,11 +171,11 @@ def _fed_like(
     return keras.Model(images, _logits_of(teacher)(x))
 
 
-def _batches(train_data: Iterable[Any], *, labelled: bool) -> Iterator[tuple[Any, ...]]:
+def _endless(batches: Batches, *, labelled: bool) -> Iterator[tuple[Any, ...]]:
     """(images, labels), or images alone, again and again."""
     while True:
         count = 0
-        for batch in train_data:
+        for batch in batches:
             alone = not isinstance(batch, tuple | list)
             if labelled and (alone or len(batch) != 2):
                 raise InputError(
