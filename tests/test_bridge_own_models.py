@@ -6,12 +6,12 @@ import pytest
 from keras import layers
 
 from keras_squeezenet import SqueezeNet
-from keras_squeezenet.compression.with_training import bridge
-from keras_squeezenet.compression.with_training.bridge import BridgeError
-from keras_squeezenet.compression.with_training.retraining import (
+from keras_squeezenet.compression.retraining import (
     RetrainingError,
     check_classifier,
 )
+from keras_squeezenet.compression.with_training import bridge
+from keras_squeezenet.compression.with_training.bridge import BridgeError
 from tests.twins import RNG, outputs_differ_by, pictures, randomize
 
 
