@@ -226,7 +226,7 @@ def test_without_them_it_is_compared_on_training_images_that_gave_no_ranges(stil
 @pytest.mark.parametrize("count", [2, 3, 99, 100, 199, 250])
 def test_few_training_images_are_divided_evenly(count):
     numbered = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1)
-    batches = [(numbered[i : i + 20], None) for i in range(0, count, 20)]
+    batches = [(numbered[i : i + 20], np.zeros(20)) for i in range(0, count, 20)]
     ranged, checked = check_images.divided(check_images.first_images(batches), ())
     assert len(ranged) == min(100, -(-count // 2))
     assert len(checked) == min(100, count // 2)
