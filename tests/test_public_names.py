@@ -17,6 +17,7 @@ PACKAGE = Path(keras_squeezenet.__file__).parent
 # Keras's layers and losses take name, dtype and trainable that way; `write_page` takes what its
 # template names; what starts a process takes what `subprocess` takes.
 MAY_TAKE_ANY_ARGUMENT = {
+    "compression/with_training/bridge/place.py:layer",  # those of a layer of tf_keras
     "network/layers.py:__init__",
     "network/baselines.py:__init__",
     "training/losses.py:__init__",

@@ -400,7 +400,7 @@ def test_a_network_of_ordinary_layers_becomes_a_file_of_integers(tmp_path):
 
 def test_a_layer_that_tfmot_cannot_quantize_is_an_error_of_one_line():
     image = keras.Input((8, 8, 3))
-    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization(name="first")(image))
+    x = layers.GlobalAveragePooling2D()(layers.LayerNormalization(name="first")(image))
     model = keras.Model(image, layers.Dense(3)(x))
     with pytest.raises(RetrainingError, match=r"tfmot cannot quantize .*first") as error:
         quantize_aware(model, [], retraining=RUN)

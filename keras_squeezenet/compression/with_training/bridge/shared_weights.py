@@ -18,7 +18,7 @@ from keras_squeezenet.network.layers import Fire
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SharedWeights:
     """What a layer of the twin has its weights from.
 
     Attributes:
@@ -37,7 +37,7 @@ class Source:
         variables: Sequence[keras.Variable],
         first_shape: tuple[int, ...] | None = None,
         has_kernel: bool = False,
-    ) -> "Source":
+    ) -> "SharedWeights":
         """Of variables, all but the first in their own shapes."""
         shapes = [tuple(variable.shape) for variable in variables]
         if first_shape is not None:
@@ -57,7 +57,7 @@ class Source:
             variable.assign(np.reshape(array, variable.shape))
 
 
-def sources_by_name(names: Mapping[keras.Operation, str]) -> dict[str, Source]:
+def sources_by_name(names: Mapping[keras.Operation, str]) -> dict[str, SharedWeights]:
     """By the names of the twin's layers, in the order of execution.
 
     Args:
@@ -70,21 +70,21 @@ def sources_by_name(names: Mapping[keras.Operation, str]) -> dict[str, Source]:
     }
 
 
-def _of_operation(operation: Any, name: str) -> Iterator[tuple[str, Source]]:
+def _of_operation(operation: Any, name: str) -> Iterator[tuple[str, SharedWeights]]:
     kind = type(operation)
     if kind is Fire:
         for part in operation.convolutions:
             yield from _of_operation(part, f"{name}_{part.name}")
     elif kind is layers.SeparableConv2D:
         depthwise, *others = operation.weights
-        yield f"{name}_depthwise", Source.of([depthwise])
-        yield f"{name}_pointwise", Source.of(others, has_kernel=True)
+        yield f"{name}_depthwise", SharedWeights.of([depthwise])
+        yield f"{name}_pointwise", SharedWeights.of(others, has_kernel=True)
     elif LayerScale is not None and kind is LayerScale:
         (gamma,) = operation.weights
-        yield name, Source.of([gamma], (1, 1, *gamma.shape, 1))
+        yield name, SharedWeights.of([gamma], (1, 1, *gamma.shape, 1))
     elif is_depthwise(operation):
         *sides, _, filters = operation.kernel.shape
         shape = (*sides, operation.groups, filters // operation.groups)
-        yield name, Source.of(operation.weights, shape)
+        yield name, SharedWeights.of(operation.weights, shape)
     elif kind in CARRIED and operation.weights:
-        yield name, Source.of(operation.weights, has_kernel=kind in WITH_KERNEL)
+        yield name, SharedWeights.of(operation.weights, has_kernel=kind in WITH_KERNEL)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from keras_squeezenet.compression.with_training.bridge.place import BridgeError, Twin
 from keras_squeezenet.compression.with_training.bridge.shared_weights import (
-    Source,
+    SharedWeights,
     sources_by_name,
 )
 from keras_squeezenet.compression.with_training.bridge.walk import Walk, checked_graph
@@ -87,7 +87,7 @@ def copy_weights_back(twin: "tf_keras.Model", model: keras.Model) -> None:
         source.assign([weight + np.float32(0) for weight in weights])
 
 
-def sources(model: keras.Model) -> dict[str, Source]:
+def sources(model: keras.Model) -> dict[str, SharedWeights]:
     """The variables of a Keras 3 model that its twin shares, by the names of the twin's layers.
 
     They come in the order of execution, as in `Architecture.kernel_shapes`.
@@ -144,7 +144,7 @@ def _candidates(name: str, owners: Sequence[str]) -> Iterator[str]:
         number += 1
 
 
-def _weights_in(twin: "tf_keras.Model", name: str, source: Source) -> list[np.ndarray]:
+def _weights_in(twin: "tf_keras.Model", name: str, source: SharedWeights) -> list[np.ndarray]:
     try:
         weights = twin.get_layer(name).get_weights()
     except ValueError as error:
