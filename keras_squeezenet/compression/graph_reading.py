@@ -156,7 +156,9 @@ def _taken(
     """Numbers of the tensors that a call takes."""
     kwargs = dict(kwargs)
     training = kwargs.pop("training", None)
-    given = [value for value in (*args, *kwargs.values()) if value is not None]  # `mask` is None
+    if all(mask is None for mask in keras.tree.flatten(kwargs.get("mask"))):
+        kwargs.pop("mask", None)
+    given = [*args, *kwargs.values()]
     tensors = given[0] if given else ()
     tensors = tensors if isinstance(tensors, list | tuple) else [tensors]
     if len(given) > 1 or not all(isinstance(tensor, _Tensor) for tensor in tensors):

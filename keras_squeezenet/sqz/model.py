@@ -65,7 +65,7 @@ class CompressedModel:
     def values(self, name: str) -> Values:
         """An array as float32, whichever way it is stored."""
         array = self.arrays[name]
-        return array.values if isinstance(array, SharedValues) else array
+        return np.asarray(array.values if isinstance(array, SharedValues) else array)
 
 
 def stored(array: ArrayLike) -> Stored:
@@ -76,7 +76,7 @@ def stored(array: ArrayLike) -> Stored:
     Raises:
         InputError: it is not finite.
     """
-    values = np.asarray(array, np.float32) + np.float32(0)
+    values = np.asarray(np.asarray(array, np.float32) + np.float32(0))  # a scalar is one, too
     if not np.isfinite(values).all():
         raise InputError("`array` must be finite")
     if values.size < LEAST_SHARED:
