@@ -175,7 +175,7 @@ def with_head():
 
 
 def shared_and_nested():
-    """A shared layer, a model that is called twice, two inputs, several outputs, models in models."""
+    """A shared layer, a model called twice, two inputs, several outputs, models in models."""
     inner_input = layers.Input((None, None, 4), name="inner_input")
     inner = keras.Model(inner_input, layers.Conv2D(4, 3, name="conv")(inner_input), name="inner")
     tower = keras.Sequential([layers.Input((None, None, 4)), inner, layers.ReLU()], name="tower")
@@ -219,9 +219,7 @@ def counted(scale=0.125, period=23, **changes):
         (
             node("Input", "in", {"shape": (None, None, None, 6)}),
             node("DepthwiseConv2D", "depthwise", {"kernel_size": (3, 3), "channels": 6}, (0,)),
-            node(
-                "Conv2D", "pointwise", {"filters": 70, "kernel_size": (1, 1), "channels": 6}, (1,)
-            ),
+            node("Conv2D", "point", {"filters": 70, "kernel_size": (1, 1), "channels": 6}, (1,)),
         ),
         0,
         2,

@@ -1,4 +1,4 @@
-"""Any model in a .sqz file of version 2: what is read back predicts the same bits, or it is refused."""
+"""Any model in a .sqz file of version 2: what is read back predicts the same bits."""
 
 import subprocess
 import sys

@@ -3,6 +3,7 @@
 Half of the changes mend the checksum afterwards, so that what is behind it is reached.
 """
 
+import contextlib
 import json
 import random
 import re
@@ -16,7 +17,6 @@ from keras_squeezenet.compression.graph_building import model_of_graph
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.sqz import SqzError, container, graph_text, model_coding
 from keras_squeezenet.sqz.graph import MAX_DEPTH, MAX_NODES, Graph, Node
-from keras_squeezenet.sqz.graph_text import listed
 from keras_squeezenet.sqz.model import CompressedModel, stored
 from tests.sqz_models import counted, node
 from tests.test_sqz_fuzz import HOSTILE_JSON, TENTHS, mended, peak_of
@@ -36,10 +36,12 @@ def files():
 
 def is_sound(data):
     try:
-        model = sqz.decode(data)
+        model, complaint = sqz.decode(data), ""
     except SqzError as error:
-        assert len(str(error).splitlines()) == 1, repr(str(error))
-        assert len(str(error)) < 1000
+        model, complaint = None, str(error)
+    if model is None:
+        assert len(complaint.splitlines()) == 1, repr(complaint)
+        assert len(complaint) < 1000
         return False
     # What was read is checked as any model is; and it can be written again.
     assert sqz.decode(sqz.encode(model)).name == model.name
@@ -99,22 +101,23 @@ def test_keras_makes_a_model_of_a_changed_header_or_it_is_refused_in_a_line(tent
     data = files()["grid-faithful"]
     headers = list(changed_headers(data, 1, 0))
     random.Random(tenths).shuffle(headers)
-    built = refused = 0
+    complaints = []
     for header in headers:
-        if built + refused == tenths * BUILT:
+        if len(complaints) == tenths * BUILT:
             break
-        try:
-            model = sqz.decode(with_header(data, header))
-        except SqzError:
-            continue
-        try:
-            assert model_of_graph(model).name == model.name
-            built += 1
-        except SqzError as error:
-            assert len(str(error).splitlines()) == 1
-            refused += 1
-    assert built
-    assert refused
+        with contextlib.suppress(SqzError):
+            complaints.append(complaint_of_keras(sqz.decode(with_header(data, header))))
+    assert "" in complaints
+    assert set(complaints) > {""}
+    assert all(len(complaint.splitlines()) <= 1 for complaint in complaints)
+
+
+def complaint_of_keras(model):
+    try:
+        model_of_graph(model)
+    except SqzError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("name", ["grid-faithful", "float32-best"])
@@ -147,13 +150,14 @@ def dense(units, channels):
 
 @pytest.mark.parametrize("form", [stored, np.asarray])
 @pytest.mark.parametrize("mode", ["faithful", "best"])
-def test_a_small_file_takes_bounded_memory(mode, form):
-    """The largest kernel that there may be, in some hundred bytes."""
-    model = dense(2**10, 2**14)
+@pytest.mark.parametrize("channels", [2**10, pytest.param(2**14, marks=pytest.mark.slow)])
+def test_a_small_file_takes_bounded_memory(mode, form, channels):
+    """The largest kernel that there may be, in some hundred bytes; and a sixteenth of it."""
+    model = dense(2**10, channels)
     arrays = {name: form(array) for name, array in model.arrays.items()}
     data = sqz.encode(CompressedModel("dense", model.graph, arrays), mode)
     assert len(data) < 200
-    assert peak_of(sqz.decode, data) < 1_000_000_000
+    assert peak_of(sqz.decode, data) < 50 * 2**10 * channels + 10_000_000
 
 
 def test_more_weights_than_a_small_file_may_hold_are_refused_before_they_take_memory():
@@ -170,7 +174,7 @@ def test_more_weights_than_a_small_file_may_hold_are_refused_before_they_take_me
 def test_a_file_may_hold_more_weights_the_more_bytes_it_has():
     most = model_coding._most_weights
     assert most(200) == most(2**18) == 2**24
-    assert most(10_000_000) == 640_000_000 // 1 if 640_000_000 < 2**28 else 2**28
+    assert most(1_000_000) == 64_000_000
     assert most(2**27) == 2**28
 
 
@@ -199,11 +203,12 @@ def test_too_many_nodes_are_refused():
 
 
 def test_a_graph_of_graphs_that_grow_is_refused_without_taking_memory():
-    """Each node calls the same model: the nodes are those in the file, not those that are run."""
+    """Few nodes, each of which calls the same model: Keras goes through it at each call."""
     graph = nested(1).graph
     for _ in range(MAX_DEPTH - 1):
         nodes = [node("Input", "in", {"shape": (None, 4)})]
         nodes.append(Node("Model", "m", inputs=(0,), graph=graph))
         nodes += [Node(None, inputs=(number,), again=1) for number in range(1, 60)]
         graph = Graph(tuple(nodes), 0, 60)
-    assert is_sound(sqz.encode(CompressedModel("growing", graph, {})))
+    with pytest.raises(InputError, match=r"as often as it is called. Received: 5693613559321"):
+        sqz.encode(CompressedModel("growing", graph, {}))

@@ -17,7 +17,7 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.sqz.arguments import MAX_AXES, MAX_COUNT, REQUIRED
 from keras_squeezenet.sqz.layer_kinds import INPUT_DTYPES, KINDS, Kind, Shape
 
-MAX_NODES = 2**13  # of a graph with the graphs in it
+MAX_NODES = 2**13  # of a graph with the graphs in it, as often as they are called
 MAX_DEPTH = 8  # graphs within each other
 MAX_NAME = 256  # characters
 MAX_TENSORS = 2**16  # that all nodes of a graph take
@@ -96,6 +96,15 @@ class Graph:
         called = node if node.again is None else self.nodes[node.again]
         return len(as_tuple(called.graph.outputs)) if called.graph else 1
 
+    @property
+    def calls(self) -> int:
+        """How many nodes there are, those of a model within the model at each of its calls."""
+        counts: list[int] = []
+        for node in self.nodes:
+            again = None if node.again is None else counts[node.again]
+            counts.append(again or 1 + (node.graph.calls if node.graph else 0))
+        return sum(counts)
+
     def _check_chain(self) -> None:
         chained = self.nodes[:1] and self.nodes[0].kind == INPUT
         for number, node in enumerate(self.nodes):
@@ -126,11 +135,16 @@ def check_limits(graph: Graph, most_weights: int) -> None:
     Raises:
         InputError: one line.
     """
-    count = sum(1 for _ in graph.every_node())
+    count = graph.calls
     if count > MAX_NODES:
-        raise InputError(f"A .sqz file holds at most {MAX_NODES} nodes. Received: {count}")
+        raise InputError(
+            f"A .sqz file holds at most {MAX_NODES} nodes, those of a model within the model as "
+            f"often as it is called. Received: {count}"
+        )
     weights = 0
     for path, node in graph.every_node():
+        if path.count("/") >= MAX_DEPTH:
+            raise InputError(f"Models may lie {MAX_DEPTH} deep within each other. Received: {path}")
         for name, shape in node.arrays.items():
             weights += prod(shape)
             if weights > most_weights:
