@@ -1,9 +1,13 @@
 """Small models of all kinds of layers for the tests of .sqz files of version 2."""
 
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 from keras import layers
 
+from keras_squeezenet import load_compressed, save_compressed, sqz
 from keras_squeezenet.network.graph import graph_of
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.network.models import SqueezeNet
@@ -259,3 +263,36 @@ def images_for(model):
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
     arrays = [rng.uniform(0, 4, (3, *shape)).astype(np.float32) for shape in shapes]
     return arrays if isinstance(graph_of(model).input, list) else arrays[0]
+
+
+# Files of version 2 that must stay readable, and what their models give for `images_for`:
+# `python -m tests.sqz_models FOLDER` writes them anew, when a version 3 comes.
+GOLDEN = Path(__file__).parent / "golden" / "version2"
+COUNTED = {
+    f"{kind}-{mode}": (make, mode)
+    for mode in ("faithful", "best")
+    for kind, make in (("grid", counted), ("float32", lambda: counted(np.pi, period=999)))
+}
+
+
+def write_golden(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (make, mode) in COUNTED.items():
+        (folder / f"{name}.sqz").write_bytes(sqz.encode(make(), mode))
+    outputs = {}
+    for name, make in MODELS.items():
+        keras.utils.clear_session()
+        path = folder / f"{name.replace(' ', '-')}.sqz"
+        save_compressed(with_weights(make()), path, bits=3, class_names=None)
+        outputs[path.stem] = outputs_of(load_compressed(path))[0]
+    np.savez_compressed(folder / "outputs.npz", **outputs)
+
+
+def outputs_of(model):
+    """Arrays that the model gives for `images_for`."""
+    outputs = model(images_for(model), training=False)
+    return [np.asarray(x) for x in (outputs if isinstance(outputs, list) else [outputs])]
+
+
+if __name__ == "__main__":
+    write_golden(Path(sys.argv[1]))

@@ -1,5 +1,7 @@
 """Any model in a .sqz file of version 2: what is read back predicts the same bits."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,8 @@ from keras_squeezenet.sqz.layer_kinds import ACTIVATIONS, INTERPOLATIONS, KINDS
 from keras_squeezenet.sqz.model import CompressedModel
 from keras_squeezenet.sqz.network import SharedValues
 from tests.sqz_models import (
+    COUNTED,
+    GOLDEN,
     MODELS,
     SIDE,
     chain,
@@ -30,6 +34,7 @@ from tests.sqz_models import (
     every_layer_of,
     image,
     images_for,
+    outputs_of,
     small_cnn,
     with_weights,
 )
@@ -49,11 +54,6 @@ def models():
         return made[name]
 
     return get
-
-
-def outputs_of(model):
-    outputs = model(images_for(model), training=False)
-    return [np.asarray(x) for x in (outputs if isinstance(outputs, list) else [outputs])]
 
 
 def assert_same_bits(model, other):
@@ -299,11 +299,7 @@ def test_a_base_is_for_squeezenets(models):
         network_of(models("a small CNN"), base=base)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_data_comes_back_as_it_was(mode):
-    model = counted()
-    data = sqz.encode(model, mode)
-    found = sqz.decode(data)
+def assert_same_data(found, model):
     assert isinstance(found, CompressedModel)
     for field in ("name", "class_names", "resize"):
         assert getattr(found, field) == getattr(model, field)
@@ -312,7 +308,34 @@ def test_data_comes_back_as_it_was(mode):
     for name in model.arrays:
         np.testing.assert_array_equal(found.values(name), model.values(name))
         assert type(found.arrays[name]) is type(model.arrays[name])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_data_comes_back_as_it_was(mode):
+    data = sqz.encode(counted(), mode)
+    assert_same_data(sqz.decode(data), counted())
     assert sum(sqz.bytes_spent(data).values()) == len(data)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_files_of_version_2_stay_readable(name):
+    make, _ = COUNTED[name]
+    assert_same_data(sqz.decode((GOLDEN / f"{name}.sqz").read_bytes()), make())
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_bytes_that_this_version_writes_are_those_of_its_golden_files(name):
+    make, mode = COUNTED[name]
+    assert sqz.encode(make(), mode) == (GOLDEN / f"{name}.sqz").read_bytes()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_version_2_give_what_they_gave(name):
+    stem = name.replace(" ", "-")
+    with np.load(GOLDEN / "outputs.npz") as outputs:
+        expected = outputs[stem]
+    found = outputs_of(load_compressed(GOLDEN / f"{stem}.sqz"))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_forms_of_the_counted_model_are_several():
@@ -342,3 +365,23 @@ def test_a_file_whose_layers_do_not_fit_is_refused_before_they_take_memory(tmp_p
     model = CompressedModel("m", graph, arrays)
     with pytest.raises(sqz.SqzError, match=r"layer head \(Dense\) must have channels 144.* 432"):
         model_of(model)
+
+
+def test_the_page_on_the_format_has_the_kinds_and_the_dictionary():
+    page = (Path(__file__).parents[1] / "docs/sqz.md").read_text(encoding="utf-8")
+    assert graph_text.DICTIONARY.decode() in page.replace("\n", "")
+    table = page.partition("| kind | arguments | arrays |")[2].partition("\n\n")[0]
+    rows = {}
+    for row in table.splitlines()[2:]:
+        names, arguments = re.sub(r"\([^)]*\)", "", row).split("|")[1:3]
+        rows |= dict.fromkeys(names.replace(",", " ").split(), arguments)
+    assert set(rows) == set(KINDS)
+    of_convolutions = page.partition("A convolution's arguments are")[2].partition(".")[0]
+    for name, kind in KINDS.items():
+        text = rows[name].replace("a convolution's", of_convolutions)
+        for argument, about in {**kind.arguments, **kind.sizes}.items():
+            said = re.search(rf"\b{argument}( =([^\s;:]+))?", text)
+            assert said, (name, argument)
+            if said[2]:
+                default = json.loads(said[2].rstrip(","))
+                assert about.taken(default) == about.default, (name, argument)
