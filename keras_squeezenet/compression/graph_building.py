@@ -29,13 +29,26 @@ def model_of_graph(compressed: CompressedModel) -> keras.Model:
     Raises:
         SqzError: Keras makes no model of it; the text names the layer.
     """
-    build = _Build(compressed)
-    model = build.model(compressed.graph, compressed.name, "")
+    model = _Build(compressed).model(compressed.graph, compressed.name, "")
+    assign(model, compressed)
+    return model
+
+
+def assign(model: keras.Model, compressed: CompressedModel) -> None:
+    """Give a model of the same graph, such as a copy, the weights of a `CompressedModel`."""
+    layers = dict(_by_path(model, ""))
     for path, node in compressed.graph.every_node():
         if names := node.arrays:
             arrays = {name: compressed.values(f"{path}/{name}") for name in names}
-            set_arrays(build.layers[path], arrays)
-    return model
+            set_arrays(layers[path], arrays)
+
+
+def _by_path(model: keras.Model, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _by_path(layer, f"{path}{layer.name}/")
+        else:
+            yield path + layer.name, layer
 
 
 class _Build:

@@ -9,8 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_squeezenet.compression.graph_building import assign as assign_arrays
 from keras_squeezenet.compression.graph_building import model_of_graph
 from keras_squeezenet.compression.graph_models import bits_of, compressed_model_of
+from keras_squeezenet.compression.graph_reading import graph_and_arrays
 from keras_squeezenet.compression.without_training.codebooks import nearest_values, share_values
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import (
@@ -204,10 +206,30 @@ def model_of(network: Compressed) -> keras.Model:
         # Keras takes no slash in a name.
         name=network.architecture.name.replace("/", "_"),
     )
+    assign(model, network)
+    return model
+
+
+def assign(model: keras.Model, network: Compressed) -> None:
+    """Give a model of the same layers, such as a copy, the weights of its compressed form."""
+    if isinstance(network, CompressedModel):
+        assign_arrays(model, network)
+        return
     for name, convolution in convolutions_of(model.layers).items():
         convolution.kernel.assign(network.kernels[name].values)
         convolution.bias.assign(network.biases[name].values)
-    return model
+
+
+def check_model(model: keras.Model) -> None:
+    """Refuse a model that no .sqz file holds.
+
+    Raises:
+        UnsupportedModelError: names the layer.
+    """
+    try:
+        settings_of(model)
+    except NotASqueezeNetError:
+        graph_and_arrays(model)
 
 
 def settings_of(model: keras.Model) -> dict[str, Any]:
