@@ -308,9 +308,14 @@ class TestCompress:
         assert "Expected 1.0, 1.1, a .keras or .sqz file" in line
         assert packed.read_bytes() == before
 
-    def test_what_is_no_squeezenet_is_refused(self, tmp_path):
+    def test_what_no_file_holds_is_refused(self, tmp_path):
         model = keras.Sequential(
-            [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4, "softmax")]
+            [
+                keras.Input((8, 8, 3)),
+                keras.layers.RandomFlip(name="flip"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(4, "softmax"),
+            ]
         )
         model.save(tmp_path / "model.keras")
         line = refused(
@@ -322,7 +327,8 @@ class TestCompress:
             "--calibration",
             "digits",
         )
-        assert "must be one that `SqueezeNet` built" in line
+        assert "must be of layers that a .sqz file holds" in line
+        assert "layer flip (RandomFlip)" in line
 
 
 class TestSearch:
