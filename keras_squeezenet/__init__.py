@@ -40,6 +40,7 @@ _MODULE_OF = {
     "ExportError": "litert.comparison",
     "LiteRTModel": "litert.model",
     "export_litert": "litert.export",
+    "CompressedModel": "sqz.model",
     "CompressedNetwork": "sqz.network",
     "ConstantSparsity": "compression.with_training.pruning",
     "PolynomialDecay": "compression.with_training.pruning",

@@ -75,7 +75,9 @@ def _graph(model: keras.Model, path: str) -> tuple[Graph, dict[str, keras.layers
     for tensor in _listed(inputs, model, "inputs"):
         walk.add_input(tensor)
     tokens = [_Tensor(number) for number in range(len(walk.nodes))]
-    outputs = follow(functional, tokens, walk.call)
+    outputs = follow(
+        functional, tokens, lambda operation, *args, **kwargs: walk.call(operation, args, kwargs)
+    )
     graph = Graph(
         tuple(walk.nodes),
         tuple(range(len(tokens))) if isinstance(inputs, list | tuple) else 0,
@@ -120,7 +122,10 @@ class _Walk:
         self._tensors += outputs
         return [_Tensor(number) for number in range(self._tensors - outputs, self._tensors)]
 
-    def call(self, operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+    def call(
+        self, operation: keras.Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """The tensors that a call gives."""
         if not isinstance(operation, keras.Model) and type(operation) not in KIND_OF:
             raise UnsupportedModelError(
                 "`model` must be of layers that a .sqz file holds (docs/sqz.md lists them). "
