@@ -64,7 +64,7 @@ def small_cnn():
             layers.BatchNormalization(epsilon=1e-5, name="norm"),
             layers.ReLU(6, name="relu6"),
             layers.MaxPooling2D(),
-            layers.Conv2D(12, (3, 1), strides=2, activation="relu"),
+            layers.Conv2D(12, (3, 1), strides=2, activation="relu", name="wide"),
             layers.Dropout(0.3),
             layers.Flatten(),
             layers.Dense(5, activation="softmax", name="head"),

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_squeezenet.compression.graph_arithmetic import as_layer
 from keras_squeezenet.compression.layer_arrays import array_of
 from keras_squeezenet.compression.layer_classes import KIND_OF
 from keras_squeezenet.errors import InputError, one_line
@@ -46,7 +47,7 @@ def graph_and_arrays(model: keras.Model) -> tuple[Graph, dict[str, np.ndarray]]:
     Raises:
         UnsupportedModelError: one line names the layer, its class and what would be needed.
     """
-    graph, called = _graph(model, "")
+    graph, called = _graph(model)
     arrays = {}
     for path, node in graph.every_node():
         for name, shape in node.arrays.items():
@@ -64,13 +65,13 @@ class _Tensor:
     number: int
 
 
-def _graph(model: keras.Model, path: str) -> tuple[Graph, dict[str, keras.layers.Layer]]:
+def _graph(model: keras.Model) -> tuple[Graph, dict[str, keras.layers.Layer]]:
     """The graph, and the layers by the paths of its nodes, those of the models within included."""
     try:
         functional = graph_of(model)
     except ValueError as error:
         raise UnsupportedModelError(one_line(error)) from error
-    walk = _Walk(path)
+    walk = _Walk()
     inputs = functional.input
     for tensor in _listed(inputs, model, "inputs"):
         walk.add_input(tensor)
@@ -105,10 +106,9 @@ def _numbers(outputs: Any, model: keras.Model) -> int | tuple[int, ...]:
 class _Walk:
     """Turns the calls of a model, as they come, into nodes."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.called: dict[str, keras.layers.Layer] = {}
-        self._path = path
         self._first: dict[int, int] = {}  # number of the node that called a layer first
         self._tensors = 0
 
@@ -126,6 +126,12 @@ class _Walk:
         self, operation: keras.Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """The tensors that a call gives."""
+        arithmetic = as_layer(operation, args, kwargs, _Tensor)
+        if arithmetic is not None:
+            kind, given, taken = arithmetic
+            arguments = checked_arguments(KINDS[kind], given, f"`model`: {_named(operation)}")
+            inputs = tuple(tensor.number for tensor in taken)
+            return self._add(Node(kind, operation.name, arguments, inputs), 1)[0]
         if not isinstance(operation, keras.Model) and type(operation) not in KIND_OF:
             raise UnsupportedModelError(
                 "`model` must be of layers that a .sqz file holds (docs/sqz.md lists them). "
@@ -138,8 +144,7 @@ class _Walk:
             node = Node(None, inputs=inputs, again=first)
             graph = self.nodes[first].graph
         elif isinstance(operation, keras.Model):
-            path = f"{self._path}{operation.name}/"
-            graph, called = _graph(operation, path)
+            graph, called = _graph(operation)
             self.called |= {f"{operation.name}/{below}": layer for below, layer in called.items()}
             node = Node(MODEL, operation.name, {}, inputs, graph)
         else:
@@ -152,7 +157,8 @@ class _Walk:
 
 
 def _named(operation: keras.Operation) -> str:
-    return f"layer {operation.name} ({type(operation).__name__})"
+    what = "layer" if isinstance(operation, keras.layers.Layer) else "operation of keras.ops"
+    return f"{what} {operation.name} ({type(operation).__name__})"
 
 
 def _taken(
