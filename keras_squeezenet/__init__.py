@@ -40,6 +40,7 @@ _MODULE_OF = {
     "ExportError": "litert.comparison",
     "LiteRTModel": "litert.model",
     "export_litert": "litert.export",
+    "CompressedModel": "sqz.model",
     "CompressedNetwork": "sqz.network",
     "ConstantSparsity": "compression.pruning.schedules",
     "MagnitudePruning": "compression.pruning.callback",

@@ -96,12 +96,12 @@ def assert_same(network, other):
 @contextlib.contextmanager
 def another_encoder():
     """Choices that the format leaves to who writes a file, taken in another way."""
-    deflate = container._deflate_json
+    deflate = container.deflate_json
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numbers, "_grid", lambda values, highest=0: None)
         patch.setattr(context_coding, "CLASS_WIDTHS", (1.3,))
         patch.setattr(faithful, "_cost", lambda entries, gaps: len(entries))
-        patch.setattr(container, "_deflate_json", lambda fields, _: deflate(fields, b""))
+        patch.setattr(container, "deflate_json", lambda fields, _: deflate(fields, b""))
         yield
 
 

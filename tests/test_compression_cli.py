@@ -308,9 +308,14 @@ class TestCompress:
         assert "Expected 1.0, 1.1, a .keras or .sqz file" in line
         assert packed.read_bytes() == before
 
-    def test_what_is_no_squeezenet_is_refused(self, tmp_path):
+    def test_what_no_file_holds_is_refused(self, tmp_path):
         model = keras.Sequential(
-            [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4, "softmax")]
+            [
+                keras.Input((8, 8, 3)),
+                keras.layers.RandomFlip(name="flip"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(4, "softmax"),
+            ]
         )
         model.save(tmp_path / "model.keras")
         line = refused(
@@ -322,7 +327,8 @@ class TestCompress:
             "--calibration",
             "digits",
         )
-        assert "must be one that `SqueezeNet` built" in line
+        assert "must be of layers that a .sqz file holds" in line
+        assert "layer flip (RandomFlip)" in line
 
 
 class TestSearch:
@@ -333,7 +339,7 @@ class TestSearch:
     @pytest.fixture(autouse=True)
     def prices(self, monkeypatch):
         rounding = SimpleNamespace(price_for=lambda size: 1 / size, network=lambda price: price)
-        monkeypatch.setattr(drop_search, "Rounding", lambda *_: rounding)
+        monkeypatch.setattr(drop_search, "rounding_of", lambda *_: rounding)
         monkeypatch.setattr(drop_search.sqz, "encode", lambda price: bytes(round(1 / price)))
 
     @pytest.mark.parametrize("least_size", [900_000, 400_000, 187_501, 187_499, 50_000])

@@ -4,6 +4,7 @@ What depends on floating point is computed there one number at a time, and the r
 integers: where the two agree, nothing depends on how numpy or constriction compute.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from hypothesis import strategies as st
 
 from keras_squeezenet import sqz
 from keras_squeezenet.network.architecture import Architecture, FireFilters
+from keras_squeezenet.sqz.graph_text import listed
 from tests import sqz_second_reader
 from tests.sqz_networks import TINY, alike, counted
 from tests.sqz_second_reader import RangeDecoder, division, weights_in
+from tests.sqz_second_reader_models import model_in
 from tests.test_sqz import networks
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.sqz"))
+VERSION_2 = sorted((Path(__file__).parent / "golden" / "version2").glob("*.sqz"))
 MODES = ("faithful", "best")
 
 SPECIAL = {
@@ -82,3 +86,17 @@ def test_constriction_divides_and_codes_as_the_page_on_the_format_says(whole, mo
     decoder = RangeDecoder(encoder.get_compressed().astype("<u4").tobytes())
     begins = division(weights.tolist())
     assert [decoder.symbol(begins) for _ in symbols] == symbols.tolist()
+
+
+@pytest.mark.parametrize("path", VERSION_2, ids=lambda path: path.name)
+def test_golden_files_of_version_2(path):
+    data = path.read_bytes()
+    model, found = sqz.decode(data), model_in(data)
+    assert found["name"] == model.name
+    assert found["graph"] == json.loads(json.dumps(listed(model.graph)))
+    assert found["resize"] == model.resize
+    names = found["class names"]
+    assert (names and tuple(names)) == model.class_names
+    assert list(found["arrays"]) == list(model.arrays)
+    for name, values in found["arrays"].items():
+        assert values == model.values(name).ravel().tolist(), name

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from keras_squeezenet.compression.samples import HeldOut, Samples
     from keras_squeezenet.inference.classifiers import Classifier
     from keras_squeezenet.sqz.network import CompressedNetwork
+    from keras_squeezenet.sqz.versions import Compressed
 
 KILOBYTE = 1000
 DEFAULT_BITS = 6  # Deep Compression's SqueezeNet of 0.47 MB
@@ -114,10 +115,14 @@ def compress(
     option says otherwise.
     """
     from keras_squeezenet.sqz.files import read_network
+    from keras_squeezenet.sqz.model import CompressedModel
 
     path = keras_model_path(model)
     check_output(out, (".sqz",), path, *([base] if base else []))
-    aim = _Aim(mode, bits, density, target_size, max_drop, read_network(base) if base else None)
+    base_network = read_network(base) if base else None
+    if isinstance(base_network, CompressedModel):
+        raise InputError(f"--base takes a .sqz file of a SqueezeNet, version 1. Received: {base}")
+    aim = _Aim(mode, bits, density, target_size, max_drop, base_network)
     framing = parse_resize(resize) or resize_of(path)
     data = (path, calibration, resize, max_broken_share)
     # To pack a network as it is takes no images; those of its run, if any, judge the file.
@@ -191,8 +196,8 @@ class _Aim:
     def is_given(self) -> bool:
         return bool(self._asked)
 
-    def reach(self, classifier: Classifier, samples: Samples | None) -> CompressedNetwork:
-        """The `CompressedNetwork` that was asked for, without class names."""
+    def reach(self, classifier: Classifier, samples: Samples | None) -> Compressed:
+        """What was asked for, without class names."""
         from keras_squeezenet.compression.without_training.drop_search import fit_to_drop
         from keras_squeezenet.compression.without_training.post_training import (
             fit_to_size,
@@ -216,43 +221,39 @@ class _Aim:
         return fit_to_drop(model, images, drop_of, max_drop, progress=say)
 
 
-def _drop_measure(
-    classifier: Classifier, held_out: HeldOut
-) -> Callable[[CompressedNetwork], float]:
-    """A function: what a `CompressedNetwork` of the classifier's loses on images held out."""
+def _drop_measure(classifier: Classifier, held_out: HeldOut) -> Callable[[Compressed], float]:
+    """A function: what a compressed form of the classifier loses on images held out."""
     import keras
 
-    from keras_squeezenet.network.graph import convolutions_of
+    from keras_squeezenet.compression.saving import assign
 
     before = held_out.decisions(classifier.predict)
     # One for all that are tried: a new one would compile its graph anew.
     trial = keras.models.clone_model(classifier.model)
 
-    def drop_of(network: CompressedNetwork) -> float:
-        for name, convolution in convolutions_of(trial.layers).items():
-            convolution.kernel.assign(network.kernels[name].values)
-            convolution.bias.assign(network.biases[name].values)
+    def drop_of(network: Compressed) -> float:
+        assign(trial, network)
         return held_out.drop(before, held_out.decisions(trial.predict_on_batch))
 
     return drop_of
 
 
-def _as_it_is(path: Path | None, model: keras.Model) -> CompressedNetwork | None:
-    """The `CompressedNetwork` of a model that is compressed already; None of another.
+def _as_it_is(path: Path | None, model: keras.Model) -> Compressed | None:
+    """What a .sqz file holds of a model that is compressed already; None of another.
 
     Raises:
-        NotASqueezeNetError: `SqueezeNet` does not build such a model.
+        UnsupportedModelError: no .sqz file holds such a model.
     """
     import numpy as np
 
-    from keras_squeezenet.compression.saving import network_of, settings_of
-    from keras_squeezenet.network.graph import convolutions_of
+    from keras_squeezenet.compression.saving import check_model, network_of
     from keras_squeezenet.sqz.files import read_network
+    from keras_squeezenet.sqz.model import is_kernel
 
     if path and path.suffix == ".sqz":
         return read_network(path)
-    settings_of(model)
-    kernels = (np.asarray(layer.kernel) for layer in convolutions_of(model.layers).values())
+    check_model(model)
+    kernels = (np.asarray(weight) for weight in model.weights if is_kernel(weight.name))
     has_few_values = all(np.unique(kernel).size <= FEW_VALUES for kernel in kernels)
     return network_of(model) if has_few_values else None
 

@@ -30,21 +30,26 @@ def decompress(
     from keras_squeezenet.sqz.files import read_network
 
     network = read_network(sqz)
-    from keras_squeezenet.compression.saving import model_of
+    from keras_squeezenet.compression.saving import load_compressed
 
-    save_keras(model_of(network), out, network.class_names)
+    model = load_compressed(sqz)
+    save_keras(model, out, network.class_names)
+    # Of a model of several outputs there is no such number.
+    shape = model.output_shape
+    classes = shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
     if as_json:
         print_json(
             {
                 "path": str(out),
                 "bytes": out.stat().st_size,
-                "classes": network.classes,
+                "classes": classes,
                 "class_names": network.class_names and list(network.class_names),
                 "resize": network.resize,
             }
         )
         return
-    print(f"{printable(out)}: {thousands(out.stat().st_size)} bytes, {network.classes} classes")
+    of_classes = f", {classes} classes" if classes else ""
+    print(f"{printable(out)}: {thousands(out.stat().st_size)} bytes{of_classes}")
     if network.resize:
         print(f"what the file cannot say: pictures are framed with --resize {network.resize}")
 

@@ -9,6 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_squeezenet.compression.graph_building import assign as assign_arrays
+from keras_squeezenet.compression.graph_building import model_of_graph
+from keras_squeezenet.compression.graph_models import bits_of, compressed_model_of
+from keras_squeezenet.compression.graph_reading import graph_and_arrays
 from keras_squeezenet.compression.without_training.codebooks import nearest_values, share_values
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import (
@@ -22,8 +26,11 @@ from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreproc
 from keras_squeezenet.network.models import SqueezeNet
 from keras_squeezenet.network.preprocessing import Mode
 from keras_squeezenet.network.pretrained import padding_name
+from keras_squeezenet.sqz import SqzError
 from keras_squeezenet.sqz.files import read_network, write_network
+from keras_squeezenet.sqz.model import CompressedModel
 from keras_squeezenet.sqz.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
+from keras_squeezenet.sqz.versions import Compressed
 
 # Of a kernel's norm, that taking the values of a base may change. Codebooks of 4 bits change 0.10
 # to 0.17 of the published 1.1's; a network that was trained on from its base starts on the values.
@@ -44,23 +51,27 @@ def save_compressed(
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
 ) -> int:
-    """Write a SqueezeNet to a .sqz file, which `load_compressed` reads with nothing else at hand.
+    """Write a model to a .sqz file, which `load_compressed` reads with nothing else at hand.
 
-    The file holds the weights exactly: the model that is read back is equal bit by bit, but for
-    the sign of zeros. It is small where few weights are distinct and many are zero, as `cluster`,
-    `prune` or `compress` make them.
+    A SqueezeNet with its own top makes a file of version 1; any other functional or Sequential
+    model of Keras's layers and ours, of which docs/sqz.md has the list, one of version 2. The file
+    holds the weights exactly: the model that is read back is equal bit by bit, but for the sign of
+    zeros. It is small where few weights are distinct and many are zero, as `cluster`, `prune` or
+    `compress` make them.
 
     Args:
-        model: a `keras.Model` with top that `SqueezeNet` built, for square images.
+        model: a `keras.Model`: functional or Sequential, of layers that a file holds.
         path: of the file, which is replaced where it exists.
         mode: "best", the smallest; or "faithful", coded as in Deep Compression (arXiv 1510.00149):
             Huffman codes of shared values and of the gaps between them.
         bits: share values among the weights first, 2**bits in each kernel (1 to 16), by k-means; an
-            integer, or a dict from the names of `Architecture.kernel_shapes`. None takes the
-            weights as they are.
-        base: a `CompressedNetwork` that the model was trained on from: its weights and biases take
-            the nearest of its values, so that only those that moved far differ, and the update
-            between the two files (`sqz.diff`) is small. Pruned weights stay pruned.
+            integer, or a dict by the names of the kernels: for a SqueezeNet with its own top those
+            of `Architecture.kernel_shapes`, else "layer/kernel", "model/layer/depthwise_kernel".
+            None takes the weights as they are.
+        base: a `CompressedNetwork` that the model, a SqueezeNet with its own top, was trained on
+            from: its weights and biases take the nearest of its values, so that only those that
+            moved far differ, and the update between the two files (`sqz.diff`) is small. Pruned
+            weights stay pruned.
         class_names: names of the classes in the order of the outputs, to be kept in the file.
         resize: how pictures are framed for the model: their short side in pixels before the centre
             crop, or "stretch"; kept in the file.
@@ -69,8 +80,10 @@ def save_compressed(
         The file's size in bytes.
 
     Raises:
-        NotASqueezeNetError: the model is of another kind.
-        InputError: a kernel has more than 65,536 distinct values, or an argument is none of these.
+        UnsupportedModelError: no .sqz file holds the model; the text names the layer.
+        NotASqueezeNetError: with `base`, the model is of another kind.
+        InputError: a kernel of a SqueezeNet has more than 65,536 distinct values, or an argument
+            is none of these.
         OSError: the file cannot be written.
 
     Example:
@@ -91,13 +104,17 @@ def save_compressed(
 
 
 def load_compressed(path: Path | str) -> keras.Model:
-    """The `keras.Model` in a .sqz file.
+    """The `keras.Model` in a .sqz file of either version.
 
     Raises:
         InputError: the file is none, or broken; the text is one line and names it.
         OSError: it cannot be read.
     """
-    return model_of(read_network(path))
+    compressed = read_network(path)
+    try:
+        return model_of(compressed)
+    except SqzError as error:
+        raise SqzError(f"{path}: {error}") from error
 
 
 def network_of(
@@ -107,13 +124,21 @@ def network_of(
     base: CompressedNetwork | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
-) -> CompressedNetwork:
-    """A model as a `CompressedNetwork`. Arguments and errors: see `save_compressed`."""
+) -> Compressed:
+    """A model as what a .sqz file holds of it: a `CompressedNetwork`, or a `CompressedModel`.
+
+    Arguments and errors: see `save_compressed`.
+    """
     if base is not None and bits is not None:
         raise InputError("One of `bits` and `base` is enough. Received: both")
     if isinstance(class_names, str):
         raise InputError(f"`class_names` must be a list of names. Received: {class_names}")
-    settings = settings_of(model)
+    try:
+        settings = settings_of(model)
+    except NotASqueezeNetError:
+        if base is not None:
+            raise
+        return compressed_model_of(model, bits=bits, class_names=class_names, resize=resize)
     if isinstance(bits, dict) and (unknown := set(bits) - set(_shapes(settings))):
         raise InputError(f"`bits` must name kernels of the model. Received: {min(unknown)}")
     kernels, biases = {}, {}
@@ -139,7 +164,7 @@ def network_of(
 
 def _shared(kernel: np.ndarray, name: str, bits: int | dict[str, int] | None) -> SharedValues:
     if bits is not None:
-        return share_values(kernel, _bits_of(bits, name))
+        return share_values(kernel, bits_of(bits, name))
     distinct = np.unique(kernel).size
     if distinct > MAX_CODEBOOK:
         raise InputError(
@@ -158,8 +183,14 @@ def _check_shape(base: CompressedNetwork, name: str, shape: tuple[int, ...]) -> 
         )
 
 
-def model_of(network: CompressedNetwork) -> keras.Model:
-    """The `keras.Model` of a `CompressedNetwork`."""
+def model_of(network: Compressed) -> keras.Model:
+    """The `keras.Model` of a `CompressedNetwork` or a `CompressedModel`.
+
+    Raises:
+        SqzError: the latter makes none.
+    """
+    if isinstance(network, CompressedModel):
+        return model_of_graph(network)
     side = network.input_size
     channels_first = keras.config.image_data_format() == "channels_first"
     model = SqueezeNet(
@@ -175,10 +206,30 @@ def model_of(network: CompressedNetwork) -> keras.Model:
         # Keras takes no slash in a name.
         name=network.architecture.name.replace("/", "_"),
     )
+    assign(model, network)
+    return model
+
+
+def assign(model: keras.Model, network: Compressed) -> None:
+    """Give a model of the same layers, such as a copy, the weights of its compressed form."""
+    if isinstance(network, CompressedModel):
+        assign_arrays(model, network)
+        return
     for name, convolution in convolutions_of(model.layers).items():
         convolution.kernel.assign(network.kernels[name].values)
         convolution.bias.assign(network.biases[name].values)
-    return model
+
+
+def check_model(model: keras.Model) -> None:
+    """Refuse a model that no .sqz file holds.
+
+    Raises:
+        UnsupportedModelError: names the layer.
+    """
+    try:
+        settings_of(model)
+    except NotASqueezeNetError:
+        graph_and_arrays(model)
 
 
 def settings_of(model: keras.Model) -> dict[str, Any]:
@@ -248,14 +299,6 @@ def _shapes(settings: Mapping[str, Any]) -> dict[str, KernelShape]:
 
 def _zeros(shape: tuple[int, ...]) -> SharedValues:
     return SharedValues(np.zeros(shape, np.uint16), np.zeros(1, np.float32))
-
-
-def _bits_of(bits: int | dict[str, int], name: str) -> int:
-    if not isinstance(bits, dict):
-        return bits
-    if name not in bits:
-        raise InputError(f"`bits` must name every kernel. Received: none for {name}")
-    return bits[name]
 
 
 def _architecture_of(

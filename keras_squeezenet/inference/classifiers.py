@@ -23,6 +23,7 @@ from keras_squeezenet.litert.model import LiteRTModel
 from keras_squeezenet.network.architecture import PRESETS
 from keras_squeezenet.sqz import SqzError
 from keras_squeezenet.sqz.files import read_network
+from keras_squeezenet.sqz.network import CompressedNetwork
 
 if TYPE_CHECKING:
     import keras
@@ -210,18 +211,24 @@ def classify(
 def _open_keras(path: Path) -> Classifier:
     import keras
 
-    from keras_squeezenet.network.graph import every_layer
-    from keras_squeezenet.network.layers import ImagePreprocessing
-
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"Expected an archive that Keras saved. Received: {path}")
     model = keras.saving.load_model(path, compile=False)
-    prepares = (ImagePreprocessing, keras.layers.Rescaling, keras.layers.Normalization)
-    if not any(isinstance(layer, prepares) for layer in every_layer(model)):
-        _warn_of_pixels(path)
     image_size, classes = _sizes(path, model.input_shape, model.output_shape)
+    if not _prepares_images(model):
+        _warn_of_pixels(path)
     names = _names_beside(path, classes)
     return Classifier(path, image_size, classes, names, model.predict_on_batch, model)
+
+
+def _prepares_images(model: keras.Model) -> bool:
+    import keras
+
+    from keras_squeezenet.network.graph import every_layer
+    from keras_squeezenet.network.layers import ImagePreprocessing
+
+    prepares = (ImagePreprocessing, keras.layers.Rescaling, keras.layers.Normalization)
+    return any(isinstance(layer, prepares) for layer in every_layer(model))
 
 
 def _open_sqz(path: Path) -> Classifier:
@@ -232,17 +239,16 @@ def _open_sqz(path: Path) -> Classifier:
     # Only of a file that holds a network.
     from keras_squeezenet.compression.saving import model_of
 
-    if network.preprocessing is None:
-        _warn_of_pixels(path)
     model = model_of(network)
-    return Classifier(
-        path,
-        network.input_size,
-        network.classes,
-        network.class_names,
-        model.predict_on_batch,
-        model,
-    )
+    if isinstance(network, CompressedNetwork):
+        image_size, classes = network.input_size, network.classes
+    else:
+        image_size, classes = _sizes(path, model.input_shape, model.output_shape)
+        if network.class_names is not None:
+            _check_count(network.class_names, classes, path)
+    if not _prepares_images(model):
+        _warn_of_pixels(path)
+    return Classifier(path, image_size, classes, network.class_names, model.predict_on_batch, model)
 
 
 def _open_litert(path: Path) -> Classifier:

@@ -1,4 +1,4 @@
-"""From a `CompressedNetwork` to the bytes of a .sqz file, and back: a coder for each mode."""
+"""From a `CompressedNetwork` to the bytes of a .sqz file of version 1, and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECTIONS = {mode: (*COMMON_SECTIONS, *coder.SECTIONS) for mode, coder in CODERS.
 def encode(
     network: CompressedNetwork, mode: str = "best", predictors: Bytes | None = None
 ) -> bytes:
-    """The bytes of a .sqz file.
+    """The bytes of a .sqz file of version 1.
 
     They depend on the network's `values` only: entries of a codebook that no weight uses are not
     kept, beside those of a uniform grid.
@@ -37,9 +37,8 @@ def encode(
     Raises:
         InputError: for another mode, and for a network beyond the limits in `docs/sqz.md`.
     """
-    if mode not in CODERS:
-        raise InputError(f"`mode` must be one of {', '.join(CODERS)}. Received: mode={mode}")
-    layers = [_alphabet_and_codes(kernel) for kernel in network.kernels.values()]
+    check_mode(mode)
+    layers = [alphabet_and_codes(kernel) for kernel in network.kernels.values()]
     given = {"predictors": predictors} if mode == "best" else {}
     sections = {
         "header": Header.of(network).encode(),
@@ -51,6 +50,11 @@ def encode(
     return container.write_file(mode, [sections[name] for name in SECTIONS[mode]])
 
 
+def check_mode(mode: str) -> None:
+    if mode not in CODERS:
+        raise InputError(f"`mode` must be one of {', '.join(CODERS)}. Received: mode={mode}")
+
+
 def decode(data: Bytes) -> CompressedNetwork:
     """The network in the bytes of a .sqz file.
 
@@ -58,18 +62,6 @@ def decode(data: Bytes) -> CompressedNetwork:
         SqzError: the bytes are not such a file.
     """
     return Contents.read(data).network()
-
-
-def bytes_spent(data: Bytes) -> dict[str, int]:
-    """What the bytes of a .sqz file are spent on: a dict that adds up to their number.
-
-    Raises:
-        SqzError: the bytes are not a .sqz file.
-    """
-    _, sections = container.read_file(data, SECTIONS)
-    spent = {name: len(section) for name, section in sections.items()}
-    spent["header"] += len(data) - sum(spent.values())
-    return spent
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +137,7 @@ def network_of(
     )
 
 
-def _alphabet_and_codes(shared: SharedValues) -> Layer:
+def alphabet_and_codes(shared: SharedValues) -> Layer:
     """The alphabet of the values in use, and the array as codes of it."""
     used = np.bincount(shared.codes.ravel(), minlength=len(shared.codebook)) > 0
     alphabet = Alphabet.of(shared.codebook[used])

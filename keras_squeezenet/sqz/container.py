@@ -19,6 +19,7 @@ from keras_squeezenet.sqz.reading import Bytes, Reader, SqzError, varint
 MAGIC = b"\x89SQZ"
 UPDATE_MAGIC = b"\x89SQZDELTA"
 VERSION = 1
+MODEL_VERSION = 2  # of files of any model; our own SqueezeNets stay in version 1
 UPDATE_VERSION = 2
 UPDATE_VERSIONS = (1, UPDATE_VERSION)  # that are read
 MODES = ("faithful", "best")
@@ -77,11 +78,11 @@ class Header:
         return cls(*(getattr(network, name) for name in cls.__dataclass_fields__))
 
     def encode(self) -> bytes:
-        return _deflate_json(header_list(self), DICTIONARY)
+        return deflate_json(header_list(self), DICTIONARY)
 
     @classmethod
     def decode(cls, data: Bytes) -> "Header":
-        found = _json_list(_inflate(data, MAX_HEADER, "header", DICTIONARY), "header")
+        found = json_list(inflate(data, MAX_HEADER, "header", DICTIONARY), "header")
         if len(found) != len(cls.__dataclass_fields__):
             raise SqzError(f"the header must have 8 fields. Received: {len(found)}")
         if not is_int(found[1], 1, MAX_WEIGHTS):
@@ -92,18 +93,24 @@ class Header:
 
 
 def encode_class_names(names: Iterable[str] | None) -> bytes:
-    return b"" if names is None else _deflate_json(list(names), b"")
+    return b"" if names is None else deflate_json(list(names), b"")
 
 
 def decode_class_names(data: Bytes) -> tuple[str, ...] | None:
     if not data:
         return None
-    names = _json_list(_inflate(data, MAX_CLASS_NAMES, "class names", b""), "class names")
+    names = json_list(inflate(data, MAX_CLASS_NAMES, "class names", b""), "class names")
     return tuple(names)
 
 
-def write_file(mode: str, sections: Sequence[bytes]) -> bytes:
-    return with_checksum(MAGIC + bytes([VERSION, MODES.index(mode)]) + joined(sections))
+def write_file(mode: str, sections: Sequence[bytes], version: int = VERSION) -> bytes:
+    return with_checksum(MAGIC + bytes([version, MODES.index(mode)]) + joined(sections))
+
+
+def version_of(data: Bytes) -> int | None:
+    """What the bytes of a .sqz file say of their version; None of what is too short, or no file."""
+    start = bytes(data[: len(MAGIC) + 1])
+    return start[-1] if start[:-1] == MAGIC else None
 
 
 def joined(sections: Sequence[bytes]) -> bytes:
@@ -131,6 +138,10 @@ def checked(data: Bytes, magic: bytes, kind: str, versions: Sequence[int]) -> tu
     reader = Reader(body, kind)
     reader.take(len(magic))
     version = reader.take(1)[0]
+    if magic == MAGIC and version == MODEL_VERSION not in versions:
+        raise SqzError(
+            "updates are made between SqueezeNets, .sqz files of version 1. Received: version 2"
+        )
     if version not in versions:
         raise SqzError(
             f"the {kind} must be of version {' or '.join(map(str, versions))}. "
@@ -140,10 +151,10 @@ def checked(data: Bytes, magic: bytes, kind: str, versions: Sequence[int]) -> tu
 
 
 def read_file(
-    data: Bytes, section_names: Mapping[str, Sequence[str]]
+    data: Bytes, section_names: Mapping[str, Sequence[str]], version: int = VERSION
 ) -> tuple[str, dict[str, memoryview]]:
     """The mode and the sections by name; `section_names` has the names by mode."""
-    _, reader = checked(data, MAGIC, ".sqz file", (VERSION,))
+    _, reader = checked(data, MAGIC, ".sqz file", (version,))
     mode = MODES[reader.varint(len(MODES) - 1)]
     return mode, reader.sections(section_names[mode])
 
@@ -194,7 +205,7 @@ def _architecture(listed: Any) -> Architecture:
         raise SqzError(f"the header has no architecture: {one_line(error, 200)}") from error
 
 
-def _json_list(data: bytes, what: str) -> list[Any]:
+def json_list(data: bytes, what: str) -> list[Any]:
     try:
         fields = json.loads(data.decode(errors="surrogatepass"), parse_int=_integer)
     except (ValueError, RecursionError) as error:
@@ -211,13 +222,13 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _deflate_json(fields: list[Any], dictionary: bytes) -> bytes:
+def deflate_json(fields: list[Any], dictionary: bytes) -> bytes:
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, dictionary)
     return compressor.compress(text.encode(errors="surrogatepass")) + compressor.flush()
 
 
-def _inflate(data: Bytes, maximum: int, what: str, dictionary: bytes) -> bytes:
+def inflate(data: Bytes, maximum: int, what: str, dictionary: bytes) -> bytes:
     inflater = zlib.decompressobj(-15, dictionary)
     try:
         inflated = inflater.decompress(data, maximum)

@@ -1,6 +1,6 @@
 """Files of compressed networks and their updates, read and written without a framework."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +10,9 @@ from keras_squeezenet import sqz
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.files import replacing
 from keras_squeezenet.sqz import container
-from keras_squeezenet.sqz.network import CompressedNetwork
+from keras_squeezenet.sqz.model import CompressedModel
+from keras_squeezenet.sqz.network import Values
+from keras_squeezenet.sqz.versions import Compressed
 
 # 2**24 weights of 20 bits, with a gap of 20 bits each, take 80 MiB; 2**22 values of codebooks, with
 # their code lengths, less than 40.
@@ -19,8 +21,8 @@ MAX_FILE_BYTES = 2**27
 Read = TypeVar("Read")
 
 
-def read_network(path: Path | str) -> CompressedNetwork:
-    """The `CompressedNetwork` in a .sqz file.
+def read_network(path: Path | str) -> Compressed:
+    """The `CompressedNetwork` in a .sqz file, or of version 2 the `CompressedModel`.
 
     Raises:
         SqzError: the file is none, or broken; the text is one line and names it.
@@ -29,18 +31,16 @@ def read_network(path: Path | str) -> CompressedNetwork:
     return _naming(path, sqz.decode, _content(path))
 
 
-def write_network(
-    network: CompressedNetwork, path: Path | str, mode: str = "best"
-) -> CompressedNetwork:
+def write_network(network: Compressed, path: Path | str, mode: str = "best") -> Compressed:
     """Write a .sqz file, read it back, and only then put it in place.
 
     Args:
-        network: a `CompressedNetwork`.
+        network: a `CompressedNetwork` or a `CompressedModel`.
         path: of the file, which is replaced where it exists.
         mode: "best" or "faithful", see `sqz.encode`.
 
     Returns:
-        The `CompressedNetwork` that was read back.
+        What was read back.
 
     Raises:
         InputError: for a network that no .sqz file holds, or whose weights did not come back.
@@ -119,14 +119,23 @@ def _content(path: Path | str) -> bytes:
     return content
 
 
-def _check_equal(written: CompressedNetwork, network: CompressedNetwork) -> None:
+def _check_equal(written: Compressed, network: Compressed) -> None:
     """Bit by bit, so that nothing that is not the network takes an older file's place."""
+    found = dict(_arrays(written))
+    for name, values in _arrays(network):
+        if name not in found or not np.array_equal(
+            found[name].view(np.uint32), values.view(np.uint32)
+        ):
+            raise InputError(f"The file does not give back the {name}")
+
+
+def _arrays(network: Compressed) -> Iterator[tuple[str, Values]]:
+    if isinstance(network, CompressedModel):
+        yield from ((name, network.values(name)) for name in network.arrays)
+        return
     for part in ("kernels", "biases"):
-        arrays, found = getattr(network, part), getattr(written, part)
-        for name, shared in arrays.items():
-            values = shared.values.view(np.uint32)
-            if name not in found or not np.array_equal(found[name].values.view(np.uint32), values):
-                raise InputError(f"The file does not give back the {part} of {name}")
+        for name, shared in getattr(network, part).items():
+            yield f"{part} of {name}", shared.values
 
 
 def _naming(path: Path | str, function: Callable[..., Read], *arguments: bytes) -> Read:

@@ -130,20 +130,26 @@ class CompressedNetwork:
                 f"Received: dropout_rate={self.dropout_rate}"
             )
         if self.class_names is not None:
-            self._check_class_names()
+            check_class_names(self.class_names, self.classes)
         shapes = self.architecture.kernel_shapes(self.classes)
         _check_arrays("kernels", self.kernels, shapes)
         _check_arrays("biases", self.biases, {name: s[-1:] for name, s in shapes.items()})
 
-    def _check_class_names(self) -> None:
-        names = self.class_names
-        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-            raise InputError("`class_names` must be a tuple of strings, or None")
-        if len(names) != self.classes:
-            raise InputError(
-                f"`class_names` must have one name for each of {self.classes} classes. "
-                f"Received: {len(names)}"
-            )
+
+def check_class_names(names: Any, classes: int | None = None) -> None:
+    """Refuse class names that are no strings, or not as many as there are classes.
+
+    Args:
+        names: what was given.
+        classes: how many there are; None where that is not known.
+    """
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise InputError("`class_names` must be a tuple of strings, or None")
+    if classes is not None and len(names) != classes:
+        raise InputError(
+            f"`class_names` must have one name for each of {classes} classes. "
+            f"Received: {len(names)}"
+        )
 
 
 def _check_array(name: str, array: Any, dtype: DTypeLike) -> None:

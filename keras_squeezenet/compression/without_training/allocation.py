@@ -18,6 +18,9 @@ from keras_squeezenet.compression.without_training.reconstruction import Layer, 
 from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.graph import convolutions_of
 
+PRICES = (1e-10, 1e-3)  # nats per bit, between which any useful one is
+PRICE_PRECISION = 0.01  # of its logarithm: about 0.2 % of the size
+
 # Steps relative to the root mean square of a kernel, from coarse to fine.
 RELATIVE_STEPS = tuple(4 / 2**exponent for exponent in range(9))
 NEGLIGIBLE = 1e-4  # a divergence below which finer steps need not be tried

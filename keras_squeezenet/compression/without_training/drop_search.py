@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from keras_squeezenet import sqz
-from keras_squeezenet.compression.without_training.post_training import PRICES, Rounding
+from keras_squeezenet.compression.without_training.allocation import PRICES
+from keras_squeezenet.compression.without_training.post_training import rounding_of
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import silent
-from keras_squeezenet.sqz.network import CompressedNetwork
+from keras_squeezenet.sqz.versions import Compressed
 
 START, FINEST = 1.5, 8  # bits per weight with which the search begins, and ends in vain
 STEP = math.log(2)  # of the price's logarithm, doubled with each step: about 12 % of the size
@@ -22,7 +23,7 @@ LEAST_GAIN = 0.98  # a coarser network's share of the size, above which the next
 @dataclass(frozen=True, eq=False)
 class _Tried:
     logarithm: float  # of the price
-    network: CompressedNetwork
+    network: Compressed
     size: int
     drop: float
     fits: bool
@@ -35,11 +36,11 @@ Attempt = Callable[[float], _Tried]
 def fit_to_drop(
     model: keras.Model,
     images: np.ndarray,
-    drop_of: Callable[[CompressedNetwork], float],
+    drop_of: Callable[[Compressed], float],
     max_drop: float,
     *,
     progress: Callable[[str], object] | None = None,
-) -> CompressedNetwork:
+) -> Compressed:
     """Round a trained network as coarsely as its answers allow.
 
     The search goes on from 1.5 bits a weight, in growing steps, to where the answer changes, and
@@ -47,21 +48,21 @@ def fit_to_drop(
     halving all that is possible would often end far from there.
 
     Args:
-        model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
+        model: as in `fit_to_size`; it stays as it is.
         images: float32 array, as the model takes them; a few hundred. They need no labels, and
             `drop_of` should look at others.
-        drop_of: what a `CompressedNetwork` loses, a number.
+        drop_of: what a `CompressedNetwork` or `CompressedModel` loses, a number.
         max_drop: how much it may lose.
         progress: called with a line about each step.
 
     Returns:
-        The `CompressedNetwork` with the smallest file among those tried that lose no more.
+        That with the smallest file among those tried that lose no more.
 
     Raises:
         InputError: every one that was tried loses more, up to 8 bits a weight.
     """
     say = progress or silent
-    rounding = Rounding(model, images, progress)
+    rounding = rounding_of(model, images, progress)
     bytes_per_bit = model.count_params() / 8
     start = math.log(rounding.price_for(START * bytes_per_bit))
     finest = math.log(rounding.price_for(FINEST * bytes_per_bit))

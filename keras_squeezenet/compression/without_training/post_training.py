@@ -14,8 +14,10 @@ import numpy as np
 
 from keras_squeezenet import sqz
 from keras_squeezenet.checks import is_int, is_number
-from keras_squeezenet.compression.saving import settings_of
+from keras_squeezenet.compression.saving import NotASqueezeNetError, settings_of
 from keras_squeezenet.compression.without_training.allocation import (
+    PRICE_PRECISION,
+    PRICES,
     allocate,
     grid,
     measure_layers,
@@ -23,25 +25,25 @@ from keras_squeezenet.compression.without_training.allocation import (
 )
 from keras_squeezenet.compression.without_training.calibration import sites
 from keras_squeezenet.compression.without_training.codebooks import MAX_BITS, share_values
+from keras_squeezenet.compression.without_training.grid_rounding import (
+    AIMED_SHARE_OF_TARGET,
+    LEAST_SHARE_OF_TARGET,
+    SIZE_ATTEMPTS,
+    GridRounding,
+    Say,
+    share_model,
+)
 from keras_squeezenet.compression.without_training.reconstruction import Layer
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
+from keras_squeezenet.sqz.versions import Compressed
 
 MEASURED_IMAGES = 48  # on which layers are measured one by one
-PRICES = (1e-10, 1e-3)  # nats per bit, between which any useful one is
-PRICE_PRECISION = 0.01  # of its logarithm: about 0.2 % of the size
 FINEST_PRICE = 2 * PRICES[0]  # at or below which layers are as fine as they were measured
 COARSEST_PRICE = 0.999 * PRICES[1]  # at or above which no price gives less
-SIZE_ATTEMPTS = 6
-AIMED_SHARE_OF_TARGET = 0.992
-LEAST_SHARE_OF_TARGET = 0.975  # below which another attempt may fill what is left
 BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
 FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanish, theory asks more
-
-
-# Told a line about each step.
-Say = Callable[[str], object]
 
 
 def share_weights(
@@ -51,26 +53,37 @@ def share_weights(
     bits: int | dict[str, int],
     density: float | dict[str, float] | None = None,
     progress: Say | None = None,
-) -> CompressedNetwork:
+) -> Compressed:
     """Prune a trained network and share the rest of its weights, as in Deep Compression.
 
     Args:
-        model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
+        model: a `keras.Model` that `SqueezeNet` built, whose other weights then answer what is
+            changed; or any that a .sqz file holds, where the smallest weights go and the images
+            are not looked at. It stays as it is.
         images: float32 array, as the model takes them; a hundred or more.
         bits: of the codebook of each kernel: 2**bits values, 1 to 16; an integer or a dict by the
-            names of `Architecture.kernel_shapes`.
+            names of `Architecture.kernel_shapes`, or of another model "layer/kernel".
         density: share of the weights of each kernel that are kept, those that are hardest to do
             without; a number, a dict by name, or None for those that are not 0 already.
         progress: called with a line about each layer.
 
     Returns:
-        A `CompressedNetwork`.
+        A `CompressedNetwork`, or of another model than a SqueezeNet with its own top a
+        `CompressedModel`.
 
     Raises:
         InputError: an argument is none of these.
     """
     say = progress or silent
-    settings = settings_of(model)
+    try:
+        settings = settings_of(model)
+    except NotASqueezeNetError:
+        return share_model(
+            model,
+            lambda name: _checked_bits(_of_layer("bits", bits, name)),
+            lambda name: _checked_density(_of_layer("density", density, name)),
+            progress,
+        )
     names = settings["architecture"].kernel_shapes(settings["classes"])
     bits_of = {name: _checked_bits(_of_layer("bits", bits, name)) for name in names}
     density_of = {name: _checked_density(_of_layer("density", density, name)) for name in names}
@@ -91,22 +104,34 @@ def share_weights(
 
 def fit_to_size(
     model: keras.Model, images: np.ndarray, target_size: int, *, progress: Say | None = None
-) -> CompressedNetwork:
+) -> Compressed:
     """Round a trained network to a file of a wanted size, as accurately as is known here.
 
     Args:
-        model: a `keras.Model` that `SqueezeNet` built; it stays as it is.
+        model: a `keras.Model` that `SqueezeNet` built; or any that a .sqz file holds, where the
+            images are not looked at. It stays as it is.
         images: float32 array, as the model takes them; a few hundred. They need no labels.
         target_size: bytes of the .sqz file in its best mode, without class names.
         progress: called with a line about each step.
 
     Returns:
-        A `CompressedNetwork` whose file is not larger.
+        A `CompressedNetwork`, or of another model than a SqueezeNet with its own top a
+        `CompressedModel`, whose file is not larger.
 
     Raises:
         InputError: the size cannot be reached.
     """
-    return Rounding(model, images, progress).fit_to_size(target_size)
+    return rounding_of(model, images, progress).fit_to_size(target_size)
+
+
+def rounding_of(
+    model: keras.Model, images: np.ndarray, progress: Say | None = None
+) -> "Rounding | GridRounding":
+    """What rounds a model at a price per bit, the better where it is a SqueezeNet with its top."""
+    try:
+        return Rounding(model, images, progress)
+    except NotASqueezeNetError:
+        return GridRounding(model, progress)
 
 
 class Rounding:

@@ -1,0 +1,34 @@
+"""The classes of the layers that a .sqz file of version 2 holds: a fixed table. Keras only."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from keras_squeezenet.network.layers import (
+    BatchNormalization,
+    CeilMaxPooling2D,
+    Fire,
+    ImagePreprocessing,
+)
+
+_NAMES = (
+    *("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense"),
+    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization"),
+    *("Normalization", "Rescaling", "MaxPooling2D", "AveragePooling2D", "GlobalMaxPooling2D"),
+    *("GlobalAveragePooling2D", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Activation"),
+    *("ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Add", "Subtract", "Multiply", "Average"),
+    *("Maximum", "Minimum", "Concatenate", "Dropout", "SpatialDropout2D", "GaussianNoise"),
+    *("Identity", "Flatten", "Reshape", "Permute"),
+)
+CLASSES: dict[str, type[keras.layers.Layer]] = {
+    **{name: getattr(layers, name) for name in _NAMES},
+    "Fire": Fire,
+    "CeilMaxPooling2D": CeilMaxPooling2D,
+    "ImagePreprocessing": ImagePreprocessing,
+}
+KIND_OF: dict[type[keras.layers.Layer], str] = {
+    **{kind_class: name for name, kind_class in CLASSES.items()},
+    # It computes the same, and comes back as Keras's.
+    BatchNormalization: "BatchNormalization",
+}

@@ -1,0 +1,352 @@
+"""The layers that a .sqz file of version 2 holds: a fixed table. No Keras.
+
+Of each kind: its arguments, what else it has to be told to know the shapes of its weights, its
+arrays, and how many tensors it takes. Arguments have Keras's names and meanings. What initializes,
+regularizes or constrains weights in training is not kept.
+
+`sizes` are arguments of our own, which say what Keras learns from a layer's input: with them the
+shapes of all arrays are known, and limits checked, before memory is taken.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras_squeezenet.checks import is_int
+from keras_squeezenet.network.preprocessing import PREPROCESSINGS
+from keras_squeezenet.sqz.arguments import (
+    ANY_NUMBER,
+    AXES,
+    AXIS,
+    COUNT,
+    FLAG,
+    MARGINS,
+    MAX_AXES,
+    MAX_COUNT,
+    MAX_SIDE,
+    NUMBERS,
+    PAIR,
+    POSITIVE,
+    RATE,
+    SHAPE,
+    SIDE,
+    Argument,
+    choice,
+    either,
+    integer,
+    sequence,
+)
+
+Arguments = Mapping[str, Any]
+Shape = tuple[int, ...]
+InputShape = tuple[int | None, ...]
+
+ACTIVATIONS = (
+    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish"),
+    *("hard_silu", "hard_sigmoid", "hard_tanh", "sigmoid", "log_sigmoid", "tanh", "tanh_shrink"),
+    *("softmax", "log_softmax", "softplus", "softsign", "exponential", "squareplus"),
+)
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
+DTYPES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+INPUT_DTYPES = ("float32", "float16", "bfloat16", "uint8", "int8", "int32", "bool")
+MANY = 2**12  # tensors that an addition or a concatenation may take
+
+FORMAT = choice("channels_last", "channels_first").or_else("channels_last")
+ACTIVATION = choice(*ACTIVATIONS).or_else("linear")
+PADDING = choice("valid", "same").or_else("valid")
+BIAS = FLAG.or_else(True)
+STRIDES = PAIR.or_else((1, 1))
+EPSILON = POSITIVE.or_else(1e-3)
+MOMENTUM = POSITIVE.or_else(0.99)
+
+
+def _none(arguments: Arguments) -> dict[str, Shape]:
+    return {}
+
+
+def _no_sizes(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of layer.
+
+    Attributes:
+        arguments: by name; those that Keras's constructor takes.
+        arrays: a function from all arguments to the shapes of the weights, by name and in order.
+        sizes: arguments that say what the input has, by name.
+        sizes_of: a function from the other arguments and the shape of the input, batch included, to
+            the values of `sizes`.
+        inputs: the fewest and the most tensors that it takes.
+    """
+
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+    arrays: Callable[[Arguments], dict[str, Shape]] = _none
+    sizes: Mapping[str, Argument] = field(default_factory=dict)
+    sizes_of: Callable[[Arguments, InputShape], dict[str, Any]] = _no_sizes
+    inputs: tuple[int, int] = (1, 1)
+
+    @property
+    def every_argument(self) -> dict[str, Argument]:
+        return {**self.arguments, **self.sizes, **COMMON}
+
+
+# Of every layer: the name of its dtype policy.
+COMMON = {"dtype": choice(*DTYPES).or_else("float32")}
+CHANNELS = {"channels": COUNT}
+
+
+def _channels(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
+    first = arguments["data_format"] == "channels_first"
+    return {"channels": shape[1 if first else -1]}
+
+
+def _with_bias(kernels: dict[str, Shape], arguments: Arguments, size: int) -> dict[str, Shape]:
+    return {**kernels, "bias": (size,)} if arguments["use_bias"] else kernels
+
+
+def _conv(arguments: Arguments) -> dict[str, Shape]:
+    filters, channels, groups = (arguments[key] for key in ("filters", "channels", "groups"))
+    # Where groups do not divide the channels Keras refuses the layer.
+    kernel = (*arguments["kernel_size"], max(channels // groups, 1), filters)
+    return _with_bias({"kernel": kernel}, arguments, filters)
+
+
+def _depthwise(arguments: Arguments) -> dict[str, Shape]:
+    channels, multiplier = arguments["channels"], arguments["depth_multiplier"]
+    kernel = (*arguments["kernel_size"], channels, multiplier)
+    return _with_bias({"depthwise_kernel": kernel}, arguments, channels * multiplier)
+
+
+def _separable(arguments: Arguments) -> dict[str, Shape]:
+    channels, multiplier = arguments["channels"], arguments["depth_multiplier"]
+    kernels = {
+        "depthwise_kernel": (*arguments["kernel_size"], channels, multiplier),
+        "pointwise_kernel": (1, 1, channels * multiplier, arguments["filters"]),
+    }
+    return _with_bias(kernels, arguments, arguments["filters"])
+
+
+def _transposed(arguments: Arguments) -> dict[str, Shape]:
+    filters = arguments["filters"]
+    kernel = (*arguments["kernel_size"], filters, arguments["channels"])
+    return _with_bias({"kernel": kernel}, arguments, filters)
+
+
+def _dense(arguments: Arguments) -> dict[str, Shape]:
+    units = arguments["units"]
+    return _with_bias({"kernel": (arguments["channels"], units)}, arguments, units)
+
+
+def _scaled(arguments: Arguments, shape: Shape) -> dict[str, Shape]:
+    wanted = {"gamma": arguments["scale"], "beta": arguments["center"]}
+    return {name: shape for name, is_there in wanted.items() if is_there}
+
+
+def _batch_normalization(arguments: Arguments) -> dict[str, Shape]:
+    shape = (arguments["channels"],)
+    return {**_scaled(arguments, shape), "moving_mean": shape, "moving_variance": shape}
+
+
+def _layer_normalization(arguments: Arguments) -> dict[str, Shape]:
+    if arguments["rms_scaling"]:  # Keras makes no other weights then
+        return {"gamma": arguments["shape"]}
+    return _scaled(arguments, arguments["shape"])
+
+
+def _fire(arguments: Arguments) -> dict[str, Shape]:
+    squeeze, one, three = (
+        arguments[f"{part}_filters"] for part in ("squeeze", "expand1x1", "expand3x3")
+    )
+    channels = arguments["channels"]
+    parts = {
+        "squeeze1x1": (1, 1, channels, squeeze),
+        "expand1x1": (1, 1, squeeze, one),
+        "expand3x3": (3, 3, squeeze, three),
+        "bypass1x1": (1, 1, channels, one + three if arguments["bypass"] == "complex" else 0),
+    }
+    arrays: dict[str, Shape] = {}
+    for part, shape in parts.items():
+        if not shape[-1]:
+            continue
+        arrays[f"{part}/kernel"] = shape
+        if arguments["batch_normalization"]:
+            for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+                arrays[f"{part}_normalization/{name}"] = shape[-1:]
+        else:
+            arrays[f"{part}/bias"] = shape[-1:]
+    return arrays
+
+
+def _axis_size(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
+    return {"channels": shape[arguments["axis"]]}
+
+
+def _normalization_sizes(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
+    axes = sorted(axis % len(shape) for axis in arguments["axis"])
+    return {"shape": tuple(shape[axis] for axis in axes)}
+
+
+def _layer_normalization_sizes(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
+    axes = arguments["axis"]
+    # In the order in which Keras takes them: that of the numbers, whatever their sign.
+    return {"shape": tuple(shape[axis] for axis in sorted([axes] if is_int(axes) else axes))}
+
+
+def _prelu_sizes(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
+    shared = arguments["shared_axes"] or ()
+    return {"shape": tuple(1 if i in shared else n for i, n in enumerate(shape) if i)}
+
+
+CONVOLUTION = {
+    "kernel_size": PAIR,
+    "strides": STRIDES,
+    "padding": PADDING,
+    "data_format": FORMAT,
+    "dilation_rate": STRIDES,
+    "activation": ACTIVATION,
+    "use_bias": BIAS,
+}
+POOLING = {"pool_size": PAIR, "strides": PAIR, "padding": PADDING, "data_format": FORMAT}
+GLOBAL_POOLING = {"data_format": FORMAT, "keepdims": FLAG.or_else(False)}
+MERGE = Kind(inputs=(2, MANY))
+
+KINDS: dict[str, Kind] = {
+    "Conv2D": Kind(
+        {"filters": COUNT, **CONVOLUTION, "groups": COUNT.or_else(1)}, _conv, CHANNELS, _channels
+    ),
+    "DepthwiseConv2D": Kind(
+        {"depth_multiplier": COUNT.or_else(1), **CONVOLUTION}, _depthwise, CHANNELS, _channels
+    ),
+    "SeparableConv2D": Kind(
+        {"filters": COUNT, "depth_multiplier": COUNT.or_else(1), **CONVOLUTION},
+        _separable,
+        CHANNELS,
+        _channels,
+    ),
+    "Conv2DTranspose": Kind(
+        {
+            "filters": COUNT,
+            **CONVOLUTION,
+            "output_padding": sequence(integer(0, MAX_SIDE), 2, 2).or_else(None),
+        },
+        _transposed,
+        CHANNELS,
+        _channels,
+    ),
+    "Dense": Kind(
+        {"units": COUNT, "activation": ACTIVATION, "use_bias": BIAS},
+        _dense,
+        CHANNELS,
+        lambda arguments, shape: {"channels": shape[-1]},
+    ),
+    "BatchNormalization": Kind(
+        {
+            "axis": AXIS.or_else(-1),
+            "momentum": MOMENTUM,
+            "epsilon": EPSILON,
+            "center": FLAG.or_else(True),
+            "scale": FLAG.or_else(True),
+        },
+        _batch_normalization,
+        CHANNELS,
+        _axis_size,
+    ),
+    "LayerNormalization": Kind(
+        {
+            "axis": either(AXIS, AXES).or_else(-1),
+            "epsilon": EPSILON,
+            "center": FLAG.or_else(True),
+            "scale": FLAG.or_else(True),
+            "rms_scaling": FLAG.or_else(False),
+        },
+        _layer_normalization,
+        {"shape": SHAPE},
+        _layer_normalization_sizes,
+    ),
+    "GroupNormalization": Kind(
+        {
+            "groups": integer(-1, MAX_COUNT).or_else(32),
+            "axis": AXIS.or_else(-1),
+            "epsilon": EPSILON,
+            "center": FLAG.or_else(True),
+            "scale": FLAG.or_else(True),
+        },
+        lambda arguments: _scaled(arguments, (arguments["channels"],)),
+        CHANNELS,
+        _axis_size,
+    ),
+    "UnitNormalization": Kind({"axis": either(AXIS, AXES).or_else(-1)}),
+    "Normalization": Kind(
+        {"axis": sequence(AXIS, 0, MAX_AXES).or_else((-1,)), "invert": FLAG.or_else(False)},
+        lambda arguments: {"mean": arguments["shape"], "variance": arguments["shape"]},
+        {"shape": SHAPE, "adapted": FLAG.or_else(False)},
+        _normalization_sizes,
+    ),
+    "Rescaling": Kind({"scale": NUMBERS, "offset": NUMBERS.or_else(0.0)}),
+    "MaxPooling2D": Kind(POOLING),
+    "AveragePooling2D": Kind(POOLING),
+    "GlobalMaxPooling2D": Kind(GLOBAL_POOLING),
+    "GlobalAveragePooling2D": Kind(GLOBAL_POOLING),
+    "ZeroPadding2D": Kind({"padding": MARGINS, "data_format": FORMAT}),
+    "Cropping2D": Kind({"cropping": MARGINS, "data_format": FORMAT}),
+    "UpSampling2D": Kind(
+        {
+            "size": PAIR,
+            "interpolation": choice(*INTERPOLATIONS).or_else("nearest"),
+            "data_format": FORMAT,
+        }
+    ),
+    "Activation": Kind({"activation": choice(*ACTIVATIONS)}),
+    "ReLU": Kind(
+        {
+            "max_value": POSITIVE.or_else(None),
+            "negative_slope": POSITIVE.or_else(0.0),
+            "threshold": POSITIVE.or_else(0.0),
+        }
+    ),
+    "LeakyReLU": Kind({"negative_slope": POSITIVE.or_else(0.3)}),
+    "PReLU": Kind(
+        {"shared_axes": sequence(integer(1, MAX_AXES), 0, MAX_AXES).or_else(None)},
+        lambda arguments: {"alpha": arguments["shape"]},
+        {"shape": SHAPE},
+        _prelu_sizes,
+    ),
+    "ELU": Kind({"alpha": ANY_NUMBER.or_else(1.0)}),
+    "Softmax": Kind({"axis": either(AXIS, AXES).or_else(-1)}),
+    **dict.fromkeys(("Add", "Multiply", "Average", "Maximum", "Minimum"), MERGE),
+    "Subtract": Kind(inputs=(2, 2)),
+    "Concatenate": Kind({"axis": AXIS.or_else(-1)}, inputs=(1, MANY)),
+    "Dropout": Kind(
+        {"rate": RATE, "noise_shape": sequence(COUNT.or_else(None), 1, MAX_AXES).or_else(None)}
+    ),
+    "SpatialDropout2D": Kind({"rate": RATE, "data_format": FORMAT}),
+    "GaussianNoise": Kind({"stddev": RATE}),
+    "Identity": Kind(),
+    "Flatten": Kind({"data_format": FORMAT}),
+    "Reshape": Kind(
+        {"target_shape": sequence(either(integer(-1, -1), integer(1, MAX_COUNT)), 0, MAX_AXES)}
+    ),
+    "Permute": Kind({"dims": sequence(integer(1, MAX_AXES), 1, MAX_AXES)}),
+    "Fire": Kind(
+        {
+            "squeeze_filters": COUNT,
+            "expand1x1_filters": integer(0, MAX_COUNT),
+            "expand3x3_filters": integer(0, MAX_COUNT),
+            "bypass": choice("simple", "complex").or_else(None),
+            "activation": choice(*ACTIVATIONS).or_else("relu"),
+            "batch_normalization": FLAG.or_else(False),
+            "data_format": FORMAT,
+        },
+        _fire,
+        CHANNELS,
+        _channels,
+    ),
+    "CeilMaxPooling2D": Kind(
+        {"pool_size": SIDE.or_else(3), "strides": SIDE.or_else(2), "data_format": FORMAT}
+    ),
+    "ImagePreprocessing": Kind(
+        {"mode": choice(*PREPROCESSINGS).or_else("caffe"), "data_format": FORMAT}
+    ),
+}

@@ -1,0 +1,156 @@
+"""The commands and functions that compress, on a person's own model: a .sqz file of version 2."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_squeezenet import files, fit_to_size, load_compressed, share_weights, sqz
+from keras_squeezenet.compression.saving import model_of, network_of
+from keras_squeezenet.errors import InputError
+from keras_squeezenet.inference.classifiers import ModelFileError, open_classifier
+from keras_squeezenet.sqz.files import read_network
+from keras_squeezenet.sqz.model import is_kernel
+from tests.compression_digits import SIDE, TRAINING, digits
+from tests.test_compression_cli import DIGITS, accuracy, measured_by, refused, run
+
+IMAGES = ("--calibration", "digits", "--images", 40)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small CNN with normalization, as a person would write one, that knows the digits."""
+    keras.utils.set_random_seed(5)
+    model = keras.Sequential(
+        [
+            layers.Input((SIDE, SIDE, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(16, 3, strides=2, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.SeparableConv2D(32, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(10, activation="softmax"),
+        ],
+        name="person",
+    )
+    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    images, labels = digits()
+    model.fit(images[:TRAINING], labels[:TRAINING], batch_size=32, epochs=6, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model_path(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("person")
+    model.save(folder / "model.keras")
+    files.write_json(folder / "class_names.json", list(DIGITS))
+    return folder / "model.keras"
+
+
+@pytest.fixture(scope="module")
+def packed(model_path, tmp_path_factory):
+    """What `compress --bits 5` says, and the path of its file."""
+    out = tmp_path_factory.mktemp("packed") / "person.sqz"
+    return measured_by(
+        "compress", model_path, out, *IMAGES, "--bits", 5, "--resize", "stretch"
+    ), out
+
+
+def test_bits_are_kept_and_the_file_is_measured(model, packed):
+    measured, out = packed
+    loaded = load_compressed(out)
+    for name, weight in ((w.path, w.numpy()) for w in loaded.weights):
+        if is_kernel(name):
+            assert len(np.unique(weight)) <= 2**5
+    assert out.read_bytes()[4] == 2
+    assert measured["bytes"] == out.stat().st_size == sum(measured["bytes_spent"].values())
+    assert measured["float32_bytes"] == 4 * sum(weight.size for weight in model.get_weights())
+    assert measured["times_smaller"] > 5
+    assert measured["top1_before"] == pytest.approx(accuracy(model.predict_on_batch))
+    assert measured["top1_after"] == pytest.approx(accuracy(loaded.predict_on_batch))
+    assert measured["top1_after"] > measured["top1_before"] - 0.02 > 0.8
+    assert read_network(out).class_names == DIGITS
+
+
+def test_every_command_takes_the_file(packed, tmp_path):
+    _, path = packed
+    assert measured_by("evaluate", path, "digits")["top1"] > 0.8
+    assert "separable_conv2d" in run("summary", path)
+    exported = measured_by("export", path, tmp_path / "person.tflite", "--calibration", "digits")
+    assert (tmp_path / "person.tflite").stat().st_size == exported["bytes"]
+    out = tmp_path / "person.keras"
+    said = measured_by("decompress", path, out)
+    assert (said["classes"], said["resize"]) == (10, "stretch")
+    assert json.loads((tmp_path / "class_names.json").read_text()) == list(DIGITS)
+    images = digits()[0][:20]
+    np.testing.assert_array_equal(
+        keras.saving.load_model(out)(images), load_compressed(path)(images)
+    )
+
+
+def test_a_file_is_packed_again_as_it_is(packed, tmp_path):
+    _, path = packed
+    measured = measured_by("compress", path, tmp_path / "again.sqz")
+    assert measured["weights_equal"]
+    assert (tmp_path / "again.sqz").read_bytes() == path.read_bytes()
+
+
+def test_a_target_size_is_that_of_the_whole_file(model, model_path, tmp_path):
+    out = tmp_path / "person.sqz"
+    measured_by("compress", model_path, out, *IMAGES, "--target-size", 8)
+    assert 0.9 * 8000 < out.stat().st_size <= 8000
+    assert accuracy(load_compressed(out).predict_on_batch) > accuracy(model.predict) - 0.03
+    line = refused("compress", model_path, out, *IMAGES, "--target-size", 0.7)
+    assert "`target_size` must be a size that can be reached" in line
+
+
+def test_by_default_it_loses_half_a_point_at_most(model, model_path, tmp_path):
+    out = tmp_path / "person.sqz"
+    measured = measured_by("compress", model_path, out, *IMAGES)
+    assert measured["top1_after"] >= measured["top1_before"] - 0.005
+    assert measured["times_smaller"] > 5
+
+
+def test_no_base_and_no_updates_yet(model_path, packed, tmp_path):
+    _, path = packed
+    line = refused("compress", model_path, tmp_path / "out.sqz", "--base", path)
+    assert "--base takes a .sqz file of a SqueezeNet, version 1" in line
+    line = refused("diff", path, path, tmp_path / "out.sqzdelta")
+    assert line.startswith("updates are made between SqueezeNets, .sqz files of version 1")
+
+
+def test_density_keeps_the_largest_weights(model):
+    compressed = share_weights(model, None, bits=4, density=0.25)
+    for name in filter(is_kernel, compressed.arrays):
+        layer, weight = name.split("/")
+        layer = model.get_layer(layer)
+        kernel = np.abs(getattr(layer, weight).numpy())
+        kept = compressed.values(name) != 0
+        assert kept.sum() <= round(0.25 * kernel.size)
+        assert kernel[kept].min() >= kernel[~kept].max()
+    with pytest.raises(InputError, match=r"`bits` must name every kernel. Received: none for"):
+        share_weights(model, None, bits={"conv2d/kernel": 4})
+
+
+def test_the_size_is_that_of_the_best_mode(model):
+    sizes = [len(sqz.encode(fit_to_size(model, None, target))) for target in (6000, 12_000)]
+    for size, target in zip(sizes, (6000, 12_000), strict=True):
+        assert 0.95 * target < size <= target
+    finest = fit_to_size(model, None, 10**7)
+    images, _ = digits()
+    np.testing.assert_allclose(
+        model_of(finest)(images[:50]), model(images[:50], training=False), atol=0.02
+    )
+
+
+def test_names_that_are_not_as_many_as_the_classes_are_refused(model, tmp_path):
+    path = tmp_path / "person.sqz"
+    wrong = dataclasses.replace(network_of(model), class_names=("a", "b"))
+    path.write_bytes(sqz.encode(wrong))
+    with pytest.raises(ModelFileError, match=r"Expected 10 class names.*Received: 2"):
+        open_classifier(path)
