@@ -13,7 +13,12 @@ from keras_squeezenet.compression.with_training import bridge, tfmot
 from keras_squeezenet.compression.with_training.bridge import BridgeError
 from keras_squeezenet.network.architecture import preset
 from tests.compression_digits import tiny_net
-from tests.twins import RNG, outputs_differ_by, randomize
+from tests.twins import RNG, outputs_differ_by, randomize, same_numbers
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers():
+    same_numbers()
 
 
 # Every two of a version, a bypass and a preprocessing meet.

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 
 from keras_squeezenet.compression.with_training import bridge
-from tests.twins import RNG, outputs_differ_by, pictures, train_statistics
+from tests.twins import RNG, outputs_differ_by, pictures, same_numbers, train_statistics
 
 sys.path.append(str(Path(__file__).parents[1] / "studies"))
 study = importlib.import_module("families_coverage")
 
 # Their twins take more than some seconds.
 LARGE = {"ConvNeXt", "DenseNet", "Inception", "InceptionResNet", "NASNet", "ResNetV2"}
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers():
+    same_numbers()
 
 
 @pytest.mark.parametrize(

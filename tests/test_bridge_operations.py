@@ -8,7 +8,12 @@ from keras import layers, ops
 from keras_squeezenet.compression.with_training import bridge
 from keras_squeezenet.compression.with_training.bridge import BridgeError, composed_layers
 from keras_squeezenet.compression.with_training.bridge.activations import BUILT, SAME
-from tests.twins import RNG, outputs_differ_by, randomize
+from tests.twins import RNG, outputs_differ_by, randomize, same_numbers
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers():
+    same_numbers()
 
 
 def on_image(function, shape=(6, 8, 4)):

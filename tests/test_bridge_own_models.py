@@ -12,7 +12,12 @@ from keras_squeezenet.compression.retraining import (
 )
 from keras_squeezenet.compression.with_training import bridge
 from keras_squeezenet.compression.with_training.bridge import BridgeError
-from tests.twins import RNG, outputs_differ_by, pictures, randomize
+from tests.twins import RNG, outputs_differ_by, pictures, randomize, same_numbers
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers():
+    same_numbers()
 
 
 def features():
