@@ -194,12 +194,30 @@ def test_models_may_lie_in_models_to_some_depth():
 
 def test_too_many_nodes_are_refused():
     data = sqz.encode(nested(1))
-    name, (is_sequential, nodes, inputs, outputs), resize = json.loads(header_of(data))
+    name, (is_sequential, nodes, inputs, _), resize = json.loads(header_of(data))
     for count, complaint in ((MAX_NODES, "at most"), (MAX_NODES - 1, None)):
         more = [["Identity", f"i{number}"] for number in range(count)]
-        changed = [name, [is_sequential, [*nodes, *more], inputs, outputs], resize]
+        changed = [name, [is_sequential, [*nodes, *more], inputs, count], resize]
         file = with_header(data, json.dumps(changed).encode())
         assert is_sound(file) == (complaint is None)
+
+
+def test_a_layer_that_leads_to_no_output_is_refused():
+    """Keras would leave it out, and its weights would have no place."""
+    nodes = [
+        node("Input", "in", {"shape": (None, 4)}),
+        node("Dense", "lost", {"units": 2, "channels": 4}, (0,)),
+        node("Dense", "found", {"units": 2, "channels": 4}, (0,)),
+    ]
+    Graph((nodes[0], nodes[2]), 0, 1)
+    with pytest.raises(
+        InputError, match=r"must lead to an output\. Received: layer lost \(Dense\)"
+    ):
+        Graph(tuple(nodes), 0, 2)
+    with pytest.raises(
+        InputError, match=r"must lead to an output\. Received: layer lost \(Dense\)"
+    ):
+        Graph((*nodes, Node(None, inputs=(1,), again=1)), 0, 2)
 
 
 def test_a_graph_of_graphs_that_grow_is_refused_without_taking_memory():

@@ -89,8 +89,23 @@ class Graph:
         given = [owners[number] for number in as_tuple(self.inputs)]
         if sorted(map(id, given)) != sorted(id(n) for n in self.nodes if n.kind == INPUT):
             raise InputError("The inputs of a model must be its Input nodes, each once")
+        self._check_every_layer_leads_to_an_output()
         if self.is_sequential:
             self._check_chain()
+
+    def _check_every_layer_leads_to_an_output(self) -> None:
+        """Keras leaves the others out of a model: their weights would belong to no layer."""
+        needed = set(as_tuple(self.outputs))
+        end = sum(map(self._tensors_of, self.nodes))
+        for node in reversed(self.nodes):
+            begin = end - self._tensors_of(node)
+            if node.kind != INPUT and needed.isdisjoint(range(begin, end)):
+                called = node if node.again is None else self.nodes[node.again]
+                raise InputError(
+                    f"Every layer must lead to an output. Received: {described(called)}"
+                )
+            needed.update(node.inputs)
+            end = begin
 
     def _tensors_of(self, node: Node) -> int:
         called = node if node.again is None else self.nodes[node.again]
