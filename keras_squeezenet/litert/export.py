@@ -60,7 +60,7 @@ def export_litert(
     convolution. A model trained in half precision is written, and compared, in float32 with the
     same weights.
 
-    The file is that of Keras's own `Model.export(format="litert")`, made in a quarter of the time.
+    The file is that of Keras's own `Model.export(format="litert")`, without saving every layer.
     Unlike there, an operation that LiteRT itself lacks is an error and no "Flex" operation.
 
     Args:
