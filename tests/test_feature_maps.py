@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import SqueezeNet, SqueezeNet1_0, SqueezeNet1_1, export_litert
-from keras_squeezenet.compression.saving import NotASqueezeNetError, save_compressed
+from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.network.architecture import Architecture, FireFilters, preset
 from tests.weight_file_writers import (
     CLASSES,
@@ -242,13 +242,20 @@ def test_a_backbone_is_saved_and_loaded_and_gives_its_weights(tmp_path):
     )
 
 
-def test_files_of_one_output_are_refused_in_one_line(tmp_path):
+def test_a_litert_file_of_two_outputs_is_refused_in_one_line(tmp_path):
     model = backbone(architecture=TINY, input_shape=(33, 33, 3), out_indices=(0, -1))
     with pytest.raises(ValueError, match=r"one input and one output\. Received: 1 and 2$"):
         export_litert(model, tmp_path / "backbone.tflite")
-    with pytest.raises(NotASqueezeNetError, match=r"with top\. Received: .* without a layer"):
-        save_compressed(model, tmp_path / "backbone.sqz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backbone_comes_back_from_a_sqz_file(tmp_path):
+    model = backbone(architecture=TINY, input_shape=(33, 33, 3), out_indices=(0, -1))
+    save_compressed(model, tmp_path / "backbone.sqz")
+    read = load_compressed(tmp_path / "backbone.sqz")
+    images = pixels(2, 33, 33, 3)
+    for maps, expected in zip(read(images), model(images), strict=True):
+        np.testing.assert_array_equal(maps, expected)
 
 
 @pytest.mark.shared

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import SqueezeNet
-from keras_squeezenet.compression.saving import NotASqueezeNetError, save_compressed
+from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.network.architecture import Architecture, FireFilters
 from keras_squeezenet.network.folding import folded_weights
 from keras_squeezenet.network.layers import BatchNormalization, Fire
@@ -27,10 +27,8 @@ NETWORK = Architecture(
 )
 
 
-def test_with_it_a_network_is_not_compressed_nor_taken_for_its_weights(tmp_path):
+def test_with_it_a_network_is_not_taken_for_its_weights(tmp_path):
     model = built(batch_normalization=True)
-    with pytest.raises(NotASqueezeNetError, match=r"folded_weights\. Received: .* with it"):
-        save_compressed(model, tmp_path / "model.sqz")
     model.save(tmp_path / "model.keras")
     with pytest.raises(WeightFileError, match="folded away first"):
         SqueezeNet(weights=str(tmp_path / "model.keras"), architecture=NETWORK)
@@ -86,6 +84,14 @@ def test_the_plain_network_computes_the_same(normalized, images):
     expected = normalized.predict_on_batch(images)
     assert np.ptp(expected, axis=0).min() > 1e-3, "the images must differ"
     np.testing.assert_allclose(plain.predict_on_batch(images), expected, atol=1e-5)
+
+
+def test_the_network_with_it_comes_back_from_a_sqz_file(normalized, images, tmp_path):
+    save_compressed(normalized, tmp_path / "model.sqz")
+    np.testing.assert_array_equal(
+        load_compressed(tmp_path / "model.sqz").predict_on_batch(images),
+        normalized.predict_on_batch(images),
+    )
 
 
 def test_it_does_so_without_top_too(images):
