@@ -74,6 +74,10 @@ def test_ubuntu_runs_what_ci_runs(jobs):
     assert packages <= set(" ".join(steps).split())
 
 
+def test_the_oldest_versions_are_tested_too(jobs):
+    assert jobs["lowest"]["steps"][-1] == {"run": "make test-lowest"}
+
+
 def test_macos_runs_the_quick_tests_without_horovod(jobs):
     assert jobs["macos"]["runs-on"].startswith("macos")
     assert jobs["macos"]["steps"][-1] == {"run": "make test HOROVOD="}
