@@ -41,7 +41,7 @@ $(LOWEST)/.installed: setup.cfg setup.py pyproject.toml
 	rm -f $(LOWEST)/requirements.txt  # else its pins are preferred
 	$(LOWEST)/bin/uv pip compile --quiet --resolution lowest-direct --extra all --extra test \
 	  --python $(LOWEST)/bin/python --output-file $(LOWEST)/requirements.txt setup.cfg
-	$(LOWEST)/bin/uv pip sync --quiet --python $(LOWEST)/bin/python $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/uv pip sync --quiet --compile-bytecode --python $(LOWEST)/bin/python $(LOWEST)/requirements.txt
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --editable .
 	@touch $@
 

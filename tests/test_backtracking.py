@@ -146,6 +146,11 @@ def tune(folder, recipe, digits, accuracies, end_after=math.inf, seen=None, resu
 
 
 class TestBacktracking:
+    @pytest.mark.parametrize(
+        "recipe",
+        [pytest.param("float32", marks=pytest.mark.slow), "mixed_float16"],
+        indirect=True,
+    )
     def test_it_goes_back_to_the_best_epochs_average_and_on_from_there(
         self, recipe, digits, tmp_path
     ):
@@ -172,7 +177,11 @@ class TestBacktracking:
 
     @pytest.mark.parametrize(
         ("lost", "how"),
-        [("*", "removed"), ("epoch-0001.keras", "removed"), ("epoch-0001.keras", "damaged")],
+        [
+            pytest.param("*", "removed", marks=pytest.mark.slow),
+            pytest.param("epoch-0001.keras", "removed", marks=pytest.mark.slow),
+            ("epoch-0001.keras", "damaged"),
+        ],
     )
     def test_without_the_best_epochs_weights_it_goes_on(self, digits, tmp_path, caplog, lost, how):
         """Those of the last epoch, which are kept in its place at the end, are no better ones."""
@@ -187,16 +196,12 @@ class TestBacktracking:
         assert "Training does not go back to the best epoch" in caplog.text
 
 
+@pytest.mark.slow
 class TestInterruptedFineTuning:
     """Left at any moment and resumed, it ends as if nothing had been: rates, averages, rows."""
 
     ACCURACIES = (0.6, 0.5, 0.7, 0.4, 0.71, 0.72)  # goes back in epochs 2 and 4
 
-    @pytest.mark.parametrize(
-        "recipe",
-        ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)],
-        indirect=True,
-    )
     def test_left_anywhere_it_goes_on_as_if_nothing_had_been(
         self, recipe, digits, tmp_path, monkeypatch
     ):

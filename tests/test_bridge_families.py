@@ -14,8 +14,8 @@ from tests.twins import RNG, outputs_differ_by, pictures, same_numbers, train_st
 sys.path.append(str(Path(__file__).parents[1] / "studies"))
 study = importlib.import_module("families_coverage")
 
-# Their twins take more than some seconds.
-LARGE = {"ConvNeXt", "DenseNet", "Inception", "InceptionResNet", "NASNet", "ResNetV2"}
+# The others take more than some seconds together.
+QUICK = {"MobileNet", "MobileNetV3"}  # between them: gates, hard_silu, depthwise kernels
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def the_same_numbers():
 
 @pytest.mark.parametrize(
     "family",
-    [pytest.param(f, marks=pytest.mark.slow if f in LARGE else ()) for f in study.FAMILIES],
+    [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in study.FAMILIES],
 )
 def test_a_family_has_a_twin_of_equal_outputs_and_gets_its_weights_back(family):
     model = study.FAMILIES[family].model(classifier_activation=None)

@@ -499,6 +499,7 @@ class TestPrune:
         assert measured["after"] == pytest.approx(accuracy(pruned.predict_on_batch))
         assert json.loads(out.with_name("class_names.json").read_text()) == list(DIGITS)
 
+    @pytest.mark.slow
     def test_a_structure_leaves_two_of_four(self, model_path, tmp_path):
         out = tmp_path / "pruned.keras"
         options = ("--structure", "2:4", "--epochs", 1, "--batch-size", 359)

@@ -41,7 +41,7 @@ def test_every_command_and_option_is_in_the_reference():
         assert parts[name].startswith(f"Usage: keras-squeezenet {name} ")
         for parameter in command.params:
             for option in parameter.opts:
-                assert option in parts[name]
+                assert option.lower() in parts[name].lower()  # some of typer's versions shout
 
 
 def test_every_key_of_a_recipe_is_in_the_reference():

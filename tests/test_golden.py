@@ -55,8 +55,8 @@ def rows(folder):
         return list(csv.DictReader(lines))
 
 
-@pytest.mark.parametrize("name", RUNS)
-class TestRuns:
+@pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "rich"])
+class TestInterruptedRuns:
     def test_an_interrupted_run_goes_on_and_ends_as_it_did(self, name, tmp_path):
         run, ended = tmp_path / "run", GOLDEN / "runs" / name
         shutil.copytree(GOLDEN / "runs" / f"{name}-interrupted", run)
@@ -75,6 +75,9 @@ class TestRuns:
             assert float(row["loss"]) == pytest.approx(float(before["loss"]), rel=0.02)
         assert (run / "model.keras").exists()
 
+
+@pytest.mark.parametrize("name", RUNS)
+class TestRuns:
     def test_a_finished_run_is_measured_as_it_was(self, name, tmp_path):
         shutil.copytree(GOLDEN / "runs" / name, tmp_path / "run")
         result = CliRunner().invoke(

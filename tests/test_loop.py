@@ -122,7 +122,10 @@ class TestAnEpochInParts:
         assert set(indices.numpy()) < set(order[:-4])
         assert len(split.broken) == 4
 
-    @pytest.mark.parametrize("broken", [range(0, COUNT, 9), range(4, COUNT - 1)])
+    @pytest.mark.parametrize(
+        "broken",
+        [pytest.param(range(0, COUNT, 9), marks=pytest.mark.slow), range(4, COUNT - 1)],
+    )
     def test_wherever_it_is_left_it_goes_on_as_if_undisturbed_though_pictures_are_broken(
         self, tmp_path, broken
     ):
@@ -327,7 +330,12 @@ class TestLoop:
     # An epoch of six steps ends within a group of four.
     @pytest.mark.parametrize(
         ("accumulation_steps", "looks", "optimizer", "batch_normalization"),
-        [(1, 1, "sgd", False), (2, 1, "adam", False), (4, 0, "adam", False), (2, 1, "adam", True)],
+        [
+            (1, 1, "sgd", False),
+            pytest.param(2, 1, "adam", False, marks=pytest.mark.slow),
+            pytest.param(4, 0, "adam", False, marks=pytest.mark.slow),
+            (2, 1, "adam", True),
+        ],
     )
     def test_left_in_an_epoch_it_goes_on_as_if_nothing_had_been(
         self,
@@ -371,7 +379,9 @@ class TestLoop:
         for row, other in zip(rows, expected_rows, strict=True):
             assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
-    @pytest.mark.parametrize("batch_normalization", [False, True])
+    @pytest.mark.parametrize(
+        "batch_normalization", [pytest.param(False, marks=pytest.mark.slow), True]
+    )
     def test_killed_after_any_epoch_it_ends_with_the_same_bits(
         self, pictures, tmp_path, batch_normalization
     ):

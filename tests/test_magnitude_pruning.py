@@ -284,7 +284,7 @@ def test_a_squeezenets_names_are_its_architectures():
     assert list(shapes.items()) == list(expected.items())
 
 
-@pytest.mark.parametrize("structure", [None, "2:4"])
+@pytest.mark.parametrize("structure", [None, pytest.param("2:4", marks=pytest.mark.slow)])
 def test_every_kind_of_kernel_is_pruned_and_nothing_else(structure):
     images = RNG.normal(size=(BATCH, 8, 8, 4)).astype("float32")
     pruning = MagnitudePruning(structure=structure)

@@ -334,6 +334,7 @@ def test_zeros_stay_zeros_in_the_file(pruned, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_without_preserving_zeros_are_lost(pruned):
     result = quantize_aware(pruned, training_batches(), retraining=RUN)
     assert max(s.density for s in result.layers if s.name != "conv1") > 0.6

@@ -16,7 +16,7 @@ def printed(program):
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("first", ["keras", "tensorflow"])
+@pytest.mark.parametrize("first", ["keras", pytest.param("tensorflow", marks=pytest.mark.slow)])
 def test_keras_does_not_import_them_and_others_do(first):
     program = f"""
 import sys

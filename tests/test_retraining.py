@@ -240,6 +240,7 @@ def two_ranks(tmp_path_factory):
     return [np.load(folder / f"rank{rank}.npz") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 class TestTwoRanks:
     pytestmark = needs_horovod
 

@@ -129,6 +129,7 @@ def check_normalized(folder):
 
 
 class TestAlone:
+    @pytest.mark.slow
     def test_batch_normalization_is_in_training_alone(self, recipe, tmp_path):
         done = train("--recipe", recipe, "--output", tmp_path / "run", *NORMALIZED)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -264,6 +265,7 @@ class TestAlone:
         with pytest.raises(RunError, match="classes that it began with"):
             Run(alone, recipe, list("012345678x"), resume=True)
 
+    @pytest.mark.slow
     def test_a_resumed_run_ends_where_an_unbroken_one_does(self, alone, recipe, tmp_path):
         folder = tmp_path / "run"
         first = train("--recipe", recipe, "--output", folder, "--set", "training.epochs=1")

@@ -128,10 +128,10 @@ def keys_of(section, schema, sections):
 
 
 BOUNDS = {
-    "minimum": "at least {}",
-    "exclusiveMinimum": "above {}",
-    "maximum": "at most {}",
-    "exclusiveMaximum": "below {}",
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
 }
 KINDS = {
     "array": "a list",
@@ -151,7 +151,8 @@ def taken(schema, sections):
     if "enum" in schema or "const" in schema:
         values = schema.get("enum", [schema.get("const")])
         return ", ".join(f"`{json.dumps(value)}`" for value in values)
-    bounds = [text.format(schema[name]) for name, text in BOUNDS.items() if name in schema]
+    # Some versions of pydantic write 0.0 where others write 0.
+    bounds = [f"{text} {schema[name]:.12g}" for name, text in BOUNDS.items() if name in schema]
     return " ".join([KINDS[schema["type"]], " and ".join(bounds)]).strip()
 
 
