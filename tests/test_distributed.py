@@ -115,6 +115,7 @@ class TestTwoRanks:
         assert str(two_ranks[0]["together"]) == "RankError: rank 1: ValueError: no such folder"
         assert str(two_ranks[1]["together"]) == "ValueError: no such folder"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("maker", "precision", "accumulation_steps"), overflowing.CASES)
     def test_an_overflow_on_one_rank_leaves_the_ranks_equal(
         self, overflows, maker, precision, accumulation_steps
@@ -174,11 +175,10 @@ class TestWhoeverJoinsTheRanks:
     @pytest.mark.parametrize(
         "order",
         [
-            "start",
             "init",
             *(
                 pytest.param(order, marks=pytest.mark.slow)
-                for order in ("init-start", "model-init", "start-init", "init-model-start")
+                for order in ("start", "init-start", "model-init", "start-init", "init-model-start")
             ),
         ],
     )

@@ -48,6 +48,7 @@ def rows_of(path):
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.slow
 def test_a_row_says_what_ran_and_why_not(families, monkeypatch, tmp_path):
     table = tmp_path / "coverage.csv"
     few = {name: study.SCHEMES[name] for name in ("prune", "PCQAT")}

@@ -348,6 +348,7 @@ class TestTwoRanks:
     def test_the_run_says_how_many_ranks_it_had(self, two_ranks):
         assert metrics(two_ranks)["training"]["ranks"] == 2
 
+    @pytest.mark.slow
     def test_bad_data_ends_all_ranks_with_one_clear_line(self, recipe, tmp_path):
         done = horovodrun(
             TRAIN, "--recipe", recipe, "--output", tmp_path / "run", "--set", "data.source=/nowhere"
@@ -376,6 +377,7 @@ class TestTwoRanks:
         assert re.search(where, said.pop())
         assert not list((tmp_path / "run").rglob("*.keras"))
 
+    @pytest.mark.slow
     def test_a_run_is_resumed_on_another_number_of_ranks(self, alone, recipe, tmp_path):
         folder = tmp_path / "run"
         shutil.copytree(alone, folder)
@@ -516,6 +518,7 @@ class TestFineTuning:
         assert saved.input_shape == (None, 40, 40, 3)
         assert all(layer.trainable for layer in saved.layers)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("ranks", RANKS)
     def test_a_rate_at_which_it_forgets_is_lowered_on_all_ranks(
         self, recipe, tuning, tmp_path, ranks
