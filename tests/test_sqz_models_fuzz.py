@@ -172,7 +172,7 @@ def test_more_weights_than_a_small_file_may_hold_are_refused_before_they_take_me
 
 
 def test_a_file_may_hold_more_weights_the_more_bytes_it_has():
-    most = model_coding._most_weights
+    most = model_coding.most_weights
     assert most(200) == most(2**18) == 2**24
     assert most(1_000_000) == 64_000_000
     assert most(2**27) == 2**28
