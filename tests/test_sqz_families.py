@@ -23,7 +23,8 @@ def with_few_values(model):
     """The model with random weights: kernels of seven values, so that the file is small."""
     rng = np.random.default_rng(0)
     for weight in model.weights:
-        taken = weight.shape[:2] if weight.name == "depthwise_kernel" else weight.shape[:-1]
+        # Depthwise kernels, whose multiplier is 1, take one channel each.
+        taken = weight.shape[:2] if weight.shape[-1:] == (1,) else weight.shape[:-1]
         size = (2 / np.prod(taken)) ** 0.5
         if is_kernel(weight.name):
             weight.assign(rng.integers(-3, 4, weight.shape, np.int8) * np.float32(size / 2))
