@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_squeezenet import load_compressed, save_compressed, sqz
+from keras_squeezenet.compression.layer_classes import CLASSES
 from keras_squeezenet.network.graph import graph_of
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.network.models import SqueezeNet
@@ -159,6 +160,15 @@ def every_merge():
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(joined), name="merges")
 
 
+def of_applications():
+    """Keras's own layers of ConvNeXt and InceptionResNetV2."""
+    inputs = image()
+    x = layers.Conv2D(4, 3, padding="same")(inputs)
+    scaled = CLASSES["StochasticDepth"](0.1)(CLASSES["LayerScale"](0.5, 4)(x))
+    x = CLASSES["CustomScaleLayer"](0.17)([x, scaled])
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="of_applications")
+
+
 def of_ours():
     return chain(
         ImagePreprocessing("torch"),
@@ -206,6 +216,7 @@ MODELS = {
     "every shape": every_shape,
     "every merge": every_merge,
     "layers of ours": of_ours,
+    "layers of applications": of_applications,
     "a head on a SqueezeNet": with_head,
     "shared and nested": shared_and_nested,
 }

@@ -243,6 +243,27 @@ def test_arithmetic_between_layers_comes_back_as_layers_of_the_same_bits(tmp_pat
             network_of(keras.Model(inputs, refused))
 
 
+def test_calls_of_keras_ops_come_back_as_layers_of_the_same_bits(tmp_path):
+    ops = keras.ops
+    inputs = image()
+    x = layers.Conv2D(8, 3, name="conv")(inputs)
+    functions = ("hard_sigmoid", "hard_silu", "hard_tanh", "log_sigmoid", "relu", "relu6", "selu")
+    functions += ("sigmoid", "silu", "softplus", "softsign", "tanh", "tanh_shrink")
+    x = ops.concatenate([getattr(ops, name)(x) for name in functions], axis=-1)
+    means = ops.reshape(ops.mean(x, axis=(1, 2), keepdims=True), (-1, 8 * len(functions)))
+    x = ops.concatenate([means, ops.max(x, axis=[-2, 1])], axis=1)
+    model = with_weights(keras.Model(inputs, layers.Dense(5)(x)))
+    save_compressed(model, tmp_path / "model.sqz")
+    loaded = load_compressed(tmp_path / "model.sqz")
+    assert_same_bits(model, loaded)
+    kinds = [type(layer).__name__ for layer in loaded.layers]
+    assert kinds.count("Activation") == len(functions)
+    assert {"GlobalAveragePooling2D", "GlobalMaxPooling2D", "Reshape", "Concatenate"} < set(kinds)
+    for refused in (ops.mean(inputs, axis=1), ops.reshape(inputs, (16, -1)), ops.sqrt(inputs)):
+        with pytest.raises(UnsupportedModelError, match=r"operation of keras\.ops"):
+            network_of(keras.Model(inputs, refused))
+
+
 class Doubled(layers.Conv2D):
     """Not Keras's, though it is a convolution."""
 
@@ -253,7 +274,7 @@ def twice(x):
 
 def of_operations():
     inputs = image()
-    return keras.Model(inputs, layers.Flatten()(keras.ops.tanh(inputs)))
+    return keras.Model(inputs, layers.Flatten()(keras.ops.sin(inputs)))
 
 
 def of_dict_inputs():
@@ -269,7 +290,7 @@ def called_in_training():
 REFUSED = {
     "a lambda": (lambda: chain(layers.Lambda(twice, name="l")), r"layer l \(Lambda\)"),
     "a subclass": (lambda: chain(Doubled(3, 3, name="d")), r"layer d \(Doubled\)"),
-    "an operation": (of_operations, r"operation of keras\.ops tanh\w* \(Tanh\)"),
+    "an operation": (of_operations, r"operation of keras\.ops sin\w* \(Sin\)"),
     "augmentation": (lambda: chain(layers.RandomFlip(name="f")), r"layer f \(RandomFlip\)"),
     "a function": (
         lambda: chain(layers.Activation(twice, name="a")),
