@@ -1,6 +1,7 @@
 """Small models of all kinds of layers for the tests of .sqz files of version 2."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_squeezenet import load_compressed, save_compressed, sqz
+from keras_squeezenet.compression.layer_classes import CLASSES
 from keras_squeezenet.network.graph import graph_of
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.network.models import SqueezeNet
@@ -158,6 +160,15 @@ def every_merge():
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(joined), name="merges")
 
 
+def of_applications():
+    """Keras's own layers of ConvNeXt and InceptionResNetV2."""
+    inputs = image()
+    x = layers.Conv2D(4, 3, padding="same")(inputs)
+    scaled = CLASSES["StochasticDepth"](0.1)(CLASSES["LayerScale"](0.5, 4)(x))
+    x = CLASSES["CustomScaleLayer"](0.17)([x, scaled])
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="of_applications")
+
+
 def of_ours():
     return chain(
         ImagePreprocessing("torch"),
@@ -205,6 +216,7 @@ MODELS = {
     "every shape": every_shape,
     "every merge": every_merge,
     "layers of ours": of_ours,
+    "layers of applications": of_applications,
     "a head on a SqueezeNet": with_head,
     "shared and nested": shared_and_nested,
 }
@@ -258,6 +270,64 @@ def counted(scale=0.125, period=23, **changes):
     )
 
 
+def with_head_of(classes, model):
+    """The counted model with a head of other classes, of values of its own."""
+    nodes = [*model.graph.nodes[:-1]]
+    arguments = {"units": classes, "activation": "softmax", "channels": 70}
+    nodes.append(node("Dense", "head", arguments, (6,)))
+    graph = Graph(tuple(nodes), model.graph.inputs, model.graph.outputs)
+    arrays = dict(model.arrays)
+    for name, shape in graph.array_shapes().items():
+        if name.startswith("head/") and model.values(name).shape != shape:
+            levels = np.arange(np.prod(shape), dtype=np.int64).reshape(shape) * 7 % 11 - 5
+            arrays[name] = stored(levels.astype(np.float32) / 4)
+    names = tuple("abcdefghi"[:classes])
+    return replace(model, graph=graph, arrays=arrays, class_names=names)
+
+
+def updated():
+    """The counted model, trained on a little."""
+    return with_some_arrays(
+        {
+            "conv/kernel": lambda values, places: np.where(places % 29, values, 0.3),
+            "norm/moving_mean": lambda values, _: values * 1.0625 + 0.01,
+            "block/point/kernel": lambda values, places: np.where(
+                places % 31, values, values.max()
+            ),
+        }
+    )
+
+
+def rescaled():
+    """The counted model, all values of two arrays changed."""
+    return with_some_arrays(
+        {
+            "block/depthwise/depthwise_kernel": lambda values, _: values * 1.25,
+            "block/point/kernel": lambda values, _: values + values**3,
+        }
+    )
+
+
+def with_some_arrays(changes):
+    """The counted model with `change(values, places)` of some arrays, by their names."""
+    model = counted()
+    arrays = dict(model.arrays)
+    for name, change in changes.items():
+        values = model.values(name)
+        arrays[name] = stored(change(values, np.arange(values.size).reshape(values.shape)))
+    return replace(model, arrays=arrays)
+
+
+def another_model():
+    """A model that has nothing in common with the counted one."""
+    nodes = (
+        node("Input", "in", {"shape": (None, 2)}),
+        node("Dense", "dense", {"units": 2, "channels": 2}, (0,)),
+    )
+    arrays = {"dense/kernel": np.eye(2, dtype=np.float32), "dense/bias": np.ones(2, np.float32)}
+    return CompressedModel("another", Graph(nodes, 0, 1), arrays)
+
+
 def images_for(model):
     rng = np.random.default_rng(1)
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
@@ -273,12 +343,22 @@ COUNTED = {
     for mode in ("faithful", "best")
     for kind, make in (("grid", counted), ("float32", lambda: counted(np.pi, period=999)))
 }
+# Of updates: the model before, that of grid-best.sqz, and the one after.
+UPDATES = {
+    "grid-best-to-updated": (counted, updated),
+    "grid-best-to-other-head": (counted, lambda: with_head_of(7, rescaled())),
+    "grid-best-to-float32-best": (counted, lambda: counted(np.pi, period=999)),
+    "grid-best-to-another-model": (counted, another_model),
+}
 
 
 def write_golden(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name, (make, mode) in COUNTED.items():
         (folder / f"{name}.sqz").write_bytes(sqz.encode(make(), mode))
+    for name, (old, new) in UPDATES.items():
+        update = sqz.diff(sqz.encode(old()), sqz.encode(new()))
+        (folder / f"{name}.3.sqzdelta").write_bytes(update)
     outputs = {}
     for name, make in MODELS.items():
         keras.utils.clear_session()

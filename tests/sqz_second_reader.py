@@ -6,7 +6,7 @@ It shares no code with the package. `weights_in` gives every weight of every ker
 import math
 import zlib
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -34,19 +34,24 @@ def weights_in(data, shapes):
     }
 
 
-def read_frame(data):
+def read_frame(data, version=1):
     """The mode and its sections."""
-    assert data[:5] == b"\x89SQZ\x01"
+    assert data[:5] == b"\x89SQZ" + bytes([version])
     assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
-    mode, at, sizes, sections = data[5], 6, [], []
-    for _ in range((7, 6)[mode]):
+    mode = data[5]
+    return mode, read_sections(data[6:-4], (7, 6)[mode] + version - 1)
+
+
+def read_sections(data, count):
+    sizes, sections, at = [], [], 0
+    for _ in range(count):
         size, at = varint(data, at)
         sizes.append(size)
     for size in sizes:
         sections.append(data[at : at + size])
         at += size
-    assert at == len(data) - 4
-    return mode, sections
+    assert at == len(data)
+    return sections
 
 
 def varint(data, at):
@@ -92,10 +97,10 @@ def huffman_symbols(data, lengths, count):
     return symbols
 
 
-def integers(data, at, count):
-    """A run of integers, and where it ends."""
+def run(data, at, count, width_of):
+    """A run of numbers: their classes, their low bits as text, and where it ends."""
     if not count:
-        return [], at
+        return [], [], at
     first, at = varint(data, at)
     more, at = varint(data, at)
     size = -(-5 * (more + 1) // 8)
@@ -103,13 +108,18 @@ def integers(data, at, count):
     lengths = [0] * first + [int(bits[5 * i : 5 * i + 5], 2) for i in range(more + 1)]
     words, at = block(data, at + size)
     classes = huffman_symbols(words, lengths, count)
-    size = -(-sum(max(c - 1, 0) for c in classes) // 8)
-    bits, place, numbers = bits_of(data[at : at + size]), 0, []
-    for length in classes:
-        end = place + max(length - 1, 0)
-        numbers.append(int("1" + bits[place:end], 2) if length else 0)
-        place = end
-    return numbers, at + size
+    ends = list(accumulate(map(width_of, classes), initial=0))
+    size = -(-ends[-1] // 8)
+    bits = bits_of(data[at : at + size])
+    return classes, [bits[a:b] for a, b in pairwise(ends)], at + size
+
+
+def integers(data, at, count):
+    """A run of integers, and where it ends."""
+    classes, bits, at = run(data, at, count, lambda length: max(length - 1, 0))
+    return [
+        int("1" + low, 2) if length else 0 for length, low in zip(classes, bits, strict=True)
+    ], at
 
 
 def read_codebooks(section, count):
@@ -267,7 +277,6 @@ class Kernel:
         self.groups = [range(group, self.filters, groups) for group in range(groups)]
         self.compared = groups == 8 and self.filters <= 2048 and self.channels <= 2**16
         self.likeness = None
-        self.coded = 0
         self.sizes = {"all": 0, "weights": 0}
         self.by_filter, self.rows_of_filter = [0] * self.filters, [0] * self.filters
         self.by_channel, self.filters_of_channel = [0] * self.channels, [0] * self.channels
@@ -278,11 +287,7 @@ class Kernel:
 
     def read(self, coder, before):
         """The counts afterwards: `[contexts][symbols -12 … 12]`."""
-        h = self.highest
-        if before is None:
-            self.counts = [[0.0] * (2 * h + 1) for _ in range(112)]
-        else:
-            self.counts = [inherited(row[12 - h : 13 + h]) for row in before]
+        self.counts = Counts(self.highest, before)
         for place in range(self.places):
             start = 0
             while start < self.channels:
@@ -293,7 +298,7 @@ class Kernel:
                 start = end
                 if self.compared and start < self.channels:
                     self.compare(start)
-        return [[0.0] * (12 - h) + row + [0.0] * (12 - h) for row in self.counts]
+        return self.counts.widened()
 
     def read_block(self, coder, place, channels, group):
         columns = self.groups[group]
@@ -305,7 +310,7 @@ class Kernel:
             + bisect_right(ACTIVITIES, min(self.activity(place, *weight, mean), 255))
             for weight, prediction in zip(weights, predictions, strict=True)
         ]
-        symbols = self.read_symbols(coder, contexts)
+        symbols = self.counts.read_symbols(coder, contexts)
         for (channel, column), prediction, symbol in zip(
             weights, predictions, symbols, strict=True
         ):
@@ -359,6 +364,22 @@ class Kernel:
                 size = int(np.rint(max(abs(cosine) - chance, float32(0)) * float32(256)))
                 self.likeness[one][other] = -size if cosine < 0 else size
 
+
+class Counts:
+    """How often each symbol has come in each context: `[contexts][symbols -highest … highest]`."""
+
+    def __init__(self, highest, before=None):
+        self.highest, self.coded = highest, 0
+        if before is None:
+            self.counts = [[0.0] * (2 * highest + 1) for _ in range(112)]
+        else:
+            self.counts = [inherited(row[12 - highest : 13 + highest]) for row in before]
+
+    def widened(self):
+        """The counts of the symbols -12 … 12."""
+        margin = [0.0] * (12 - self.highest)
+        return [margin + row + margin for row in self.counts]
+
     def read_symbols(self, coder, contexts):
         symbols = [0] * len(contexts)
         start = 0
@@ -403,15 +424,20 @@ def read_members(coder, class_of, classes):
     for value in range(min(classes), max(classes) + 1):
         members = [code for code, of in enumerate(class_of) if of == value]
         chosen = [i for i, of in enumerate(classes) if of == value]
-        counts, due = [0.5] * len(members), 64
-        begins = division(counts) if len(members) > 1 else None
-        for number, i in enumerate(chosen):
-            if len(members) == 1:
-                codes[i] = members[0]
-                continue
-            if number == due:
-                begins, due = division(counts), 2 * due
-            symbol = coder.symbol(begins)
+        for i, symbol in zip(chosen, by_frequency(coder, len(members), len(chosen)), strict=True):
             codes[i] = members[symbol]
-            counts[symbol] += 1
     return codes
+
+
+def by_frequency(coder, size, count):
+    """Symbols below a size that depend on nothing but how often they have come."""
+    if size < 2:
+        return [0] * count
+    counts, due, symbols = [0.5] * size, 64, []
+    begins = division(counts)
+    for number in range(count):
+        if number == due:
+            begins, due = division(counts), 2 * due
+        symbols.append(coder.symbol(begins))
+        counts[symbols[-1]] += 1
+    return symbols

@@ -14,11 +14,12 @@ from tests.sqz_second_reader import (
     bits_of,
     block,
     float32,
-    huffman_symbols,
     integers,
     read_best,
     read_codebooks,
     read_faithful,
+    read_frame,
+    run,
     signed,
     varint,
 )
@@ -29,16 +30,7 @@ PARTS = ("squeeze1x1", "expand1x1", "expand3x3", "bypass1x1")
 
 def model_in(data):
     """A dict: "name", "graph", "resize", "class names", and "arrays", lists of floats by name."""
-    assert data[:5] == b"\x89SQZ\x02"
-    assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
-    mode, at, sizes, sections = data[5], 6, [], []
-    for _ in range((8, 7)[mode]):
-        size, at = varint(data, at)
-        sizes.append(size)
-    for size in sizes:
-        sections.append(data[at : at + size])
-        at += size
-    assert at == len(data) - 4
+    mode, sections = read_frame(data, 2)
     name, graph, resize = json.loads(inflated(sections[0], dictionary()))
     shapes = dict(arrays_of(graph, ""))
     forms = bits_of(sections[2])
@@ -114,23 +106,12 @@ def numbers(section, shapes):
 
 def floats(section, at, count, kind, mantissa):
     """A run of floats, and where it ends: classes are sign and exponent, then the mantissas."""
-    if not count:
-        return [], at
-    first, at = varint(section, at)
-    more, at = varint(section, at)
-    size = -(-5 * (more + 1) // 8)
-    bits = bits_of(section[at : at + size])
-    lengths = [0] * first + [int(bits[5 * i : 5 * i + 5], 2) for i in range(more + 1)]
-    words, at = block(section, at + size)
-    classes = huffman_symbols(words, lengths, count)
-    size = -(-mantissa * count // 8)
-    bits = bits_of(section[at : at + size])
+    classes, bits, at = run(section, at, count, lambda _: mantissa)
     values = []
-    for i, above in enumerate(classes):
-        pattern = above << mantissa | int(bits[mantissa * i : mantissa * (i + 1)], 2)
-        data = pattern.to_bytes(np.dtype(kind).itemsize, "little")
+    for above, low in zip(classes, bits, strict=True):
+        data = (above << mantissa | int(low, 2)).to_bytes(np.dtype(kind).itemsize, "little")
         values.append(float(np.frombuffer(data, kind)[0]))
-    return values, at + size
+    return values, at
 
 
 def arrays_of(graph, path):
@@ -181,6 +162,8 @@ def arrays_of_layer(kind, given):
     elif kind == "Normalization":
         yield "mean", shape
         yield "variance", shape
+    elif kind == "LayerScale":
+        yield "gamma", [given["projection_dim"]]
     elif kind == "PReLU":
         yield "alpha", shape
     elif kind == "Fire":

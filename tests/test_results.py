@@ -135,3 +135,12 @@ def test_the_tables_of_compression_are_those_that_were_measured():
     assert len(shared) == 8
     for line in shared:
         assert line in docs
+
+
+def test_the_page_on_compression_gives_the_sizes_of_updates():
+    page = (PROJECT / "docs/compression.md").read_text(encoding="utf-8")
+    rows = results("updates.csv")
+    assert len(rows) == 8
+    for row in rows:
+        sizes = f"{int(row['file']):,} | {int(row['update']):,}"
+        assert f"| {row['network']} | {row['changed']} | {sizes} |" in page

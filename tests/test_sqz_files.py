@@ -68,8 +68,8 @@ def test_an_update_that_gives_a_network_is_applied(tmp_path):
 def test_an_update_of_another_version_is_refused_by_its_number(tmp_path):
     old, update = (tmp_path / name for name in ("old.sqz", "update.sqzdelta"))
     old.write_bytes(sqz.encode(counted()))
-    update.write_bytes(update_to(old.read_bytes(), b"", version=3))
-    with pytest.raises(SqzError, match=r"must be of version 1 or 2\. Received: version 3"):
+    update.write_bytes(update_to(old.read_bytes(), b"", version=4))
+    with pytest.raises(SqzError, match=r"must be of version 1 or 2 or 3\. Received: version 4"):
         apply_update(old, update, tmp_path / "new.sqz")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -116,12 +117,34 @@ def test_by_default_it_loses_half_a_point_at_most(model, model_path, tmp_path):
     assert measured["times_smaller"] > 5
 
 
-def test_no_base_and_no_updates_yet(model_path, packed, tmp_path):
+def test_an_update_to_the_model_with_a_head_trained_on(packed, tmp_path):
+    """What `--base`, `diff` and `patch` are for."""
     _, path = packed
-    line = refused("compress", model_path, tmp_path / "out.sqz", "--base", path)
-    assert "--base takes a .sqz file of a SqueezeNet, version 1" in line
-    line = refused("diff", path, path, tmp_path / "out.sqzdelta")
-    assert line.startswith("updates are made between SqueezeNets, .sqz files of version 1")
+    trained = load_compressed(path)
+    head = trained.layers[-1]
+    rng = np.random.default_rng(0)
+    head.kernel.assign(rng.normal(size=head.kernel.shape) * np.std(head.kernel))
+    trained.save(tmp_path / "trained.keras")
+    new, update, given = (tmp_path / name for name in ("new.sqz", "up.sqzdelta", "given.sqz"))
+    measured_by("compress", tmp_path / "trained.keras", new, "--base", path)
+    measured = measured_by("diff", path, new, update)
+    # The head's codes are all new, by themselves; the rest is as it was.
+    codes = head.kernel.shape[0] * 10 * 5 / 8
+    assert measured["bytes"] < codes + 300 < measured["new_bytes"] - 300
+    measured_by("patch", path, update, given)
+    assert given.read_bytes() == new.read_bytes()
+    assert np.unique(load_compressed(given).layers[-1].kernel).size <= 2**5
+    for layer, other in zip(trained.layers[:-1], load_compressed(given).layers[:-1], strict=True):
+        for weight, same in zip(layer.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(same, weight)
+    line = refused("patch", new, update, given)
+    assert "the update is for the network with SHA-256" in line
+
+
+def test_a_base_of_another_kind_is_refused(model_path, tmp_path):
+    squeezenet = Path(__file__).parent / "golden" / "grid-best.sqz"
+    line = refused("compress", model_path, tmp_path / "out.sqz", "--base", squeezenet)
+    assert "`model` must be one that `SqueezeNet` built" in line
 
 
 def test_density_keeps_the_largest_weights(model):

@@ -15,10 +15,18 @@ import pytest
 from keras_squeezenet import sqz
 from keras_squeezenet.compression.graph_building import model_of_graph
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.sqz import SqzError, container, graph_text, model_coding
+from keras_squeezenet.sqz import (
+    SqzError,
+    container,
+    graph_text,
+    model_coding,
+    model_delta,
+    numbers,
+)
 from keras_squeezenet.sqz.graph import MAX_DEPTH, MAX_NODES, Graph, Node
 from keras_squeezenet.sqz.model import CompressedModel, stored
-from tests.sqz_models import counted, node
+from keras_squeezenet.sqz.reading import Reader
+from tests.sqz_models import UPDATES, counted, node, with_head_of
 from tests.test_sqz_fuzz import HOSTILE_JSON, TENTHS, mended, peak_of
 from tests.test_weight_files_fuzz import IN_PLACE, RESIZING, mutate, random_changes
 
@@ -34,14 +42,21 @@ def files():
     }
 
 
-def is_sound(data):
+def read_or_refused(read, *data):
+    """What a function makes of bytes; None where it refuses them in one line."""
     try:
-        model, complaint = sqz.decode(data), ""
+        result, complaint = read(*data), ""
     except SqzError as error:
-        model, complaint = None, str(error)
-    if model is None:
+        result, complaint = None, str(error)
+    if result is None:
         assert len(complaint.splitlines()) == 1, repr(complaint)
         assert len(complaint) < 1000
+    return result
+
+
+def is_sound(data):
+    model = read_or_refused(sqz.decode, data)
+    if model is None:
         return False
     # What was read is checked as any model is; and it can be written again.
     assert sqz.decode(sqz.encode(model)).name == model.name
@@ -172,7 +187,7 @@ def test_more_weights_than_a_small_file_may_hold_are_refused_before_they_take_me
 
 
 def test_a_file_may_hold_more_weights_the_more_bytes_it_has():
-    most = model_coding._most_weights
+    most = model_coding.most_weights
     assert most(200) == most(2**18) == 2**24
     assert most(1_000_000) == 64_000_000
     assert most(2**27) == 2**28
@@ -230,3 +245,103 @@ def test_a_graph_of_graphs_that_grow_is_refused_without_taking_memory():
         graph = Graph(tuple(nodes), 0, 60)
     with pytest.raises(InputError, match=r"as often as it is called. Received: 5693613559321"):
         sqz.encode(CompressedModel("growing", graph, {}))
+
+
+# Updates
+
+
+def updates():
+    """Bodies of updates that are changes of the counted model, by their names."""
+    old = sqz.encode(counted())
+    made = {name: sqz.diff(old, sqz.encode(new())) for name, (_, new) in UPDATES.items()}
+    return {name: data[75:-4] for name, data in made.items() if data[10] == 1}
+
+
+def is_sound_body(body):
+    """Whether an update's body gives a file; what stands around it is held by two digests."""
+    reader = Reader(body, ".sqz update")
+    new = read_or_refused(model_delta.rewritten, counted(), reader)
+    return new is not None and sqz.decode(new) is not None
+
+
+@pytest.mark.parametrize("tenths", TENTHS)
+@pytest.mark.parametrize("name", updates())
+def test_mutated_updates_are_refused_or_give_a_sound_model(name, tenths):
+    body, rng = updates()[name], random.Random(f"{name} {tenths}")
+    outcomes = {
+        is_sound_body(mutate(body, random_changes(rng, [0, 8, 20, 60], IN_PLACE + RESIZING)))
+        for _ in range(tenths * MUTATIONS // 10)
+    }
+    assert False in outcomes
+    assert is_sound_body(body)
+
+
+def test_mutated_updates_give_the_same_model_or_none():
+    old, new = sqz.encode(counted()), sqz.encode(with_head_of(7, counted()))
+    delta, rng = sqz.diff(old, new), random.Random(0)
+    for number in range(100):
+        changed = mutate(delta, random_changes(rng, [10, 80, 100], IN_PLACE + RESIZING))
+        given = read_or_refused(sqz.patch, old, mended(changed) if number % 2 else changed)
+        if given is not None:
+            assert sqz.digest(sqz.decode(given)) == sqz.digest(sqz.decode(new))
+
+
+@pytest.mark.parametrize("name", updates())
+def test_updates_cut_short_are_refused(name):
+    body = updates()[name]
+    assert not any(is_sound_body(body[:length]) for length in range(len(body)))
+
+
+def sections_of(name):
+    return Reader(updates()[name], "update").sections(model_delta.SECTIONS)
+
+
+def with_sections(name, **changes):
+    sections = {key: bytes(data) for key, data in sections_of(name).items()} | changes
+    return container.joined([sections[key] for key in model_delta.SECTIONS])
+
+
+@pytest.mark.parametrize("tenths", TENTHS)
+def test_mutated_headers_of_updates_are_refused_or_sound(tenths):
+    """What deflate would hide from changes of the update's bytes."""
+    name = "grid-best-to-other-head"
+    inflater = zlib.decompressobj(-15, graph_text.DICTIONARY)
+    header, rng = inflater.decompress(sections_of(name)["header"]), random.Random(tenths)
+    tokens = [match.span() for match in re.finditer(rb'"[^"]*"|[\d.e-]+|null|true|false', header)]
+    values = (*HOSTILE_JSON, "7", "8", "64", "[0,1]", "[0,8192]", '[["Identity","i"]]')
+    changed = [
+        header[:start] + value.encode() + header[end:] for start, end in tokens for value in values
+    ]
+    changed += [
+        mutate(header, random_changes(rng, [0, 10, 60], IN_PLACE + RESIZING)) for _ in range(1000)
+    ]
+    for each in changed[:: 10 if tenths == 1 else 1]:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=graph_text.DICTIONARY)
+        is_sound_body(with_sections(name, header=deflate.compress(each) + deflate.flush()))
+    assert is_sound_body(with_sections(name))
+
+
+@pytest.mark.parametrize("way", range(model_delta.MOVED.stop + 1))
+def test_every_way_of_every_array_is_refused_or_sound(way):
+    ways = [0] * len(counted().arrays)
+    for place in range(len(ways)):
+        changed = [*ways[:place], way, *ways[place + 1 :]]
+        body = with_sections(
+            "grid-best-to-updated", ways=numbers.encode_integers(np.array(changed))
+        )
+        is_sound_body(body)
+
+
+def test_an_update_brings_no_more_weights_than_its_bytes_may():
+    nodes = [[0, 7], ["Dense", "wide", {"units": 2**24, "channels": 70}, None]]
+    header = container.deflate_json(["m", [False, nodes, [0], 7], None], graph_text.DICTIONARY)
+    ways = [0] * 9 + [model_delta.NUMBERS, model_delta.NUMBERS]
+    body = with_sections(
+        "grid-best-to-other-head", header=header, ways=numbers.encode_integers(np.array(ways))
+    )
+
+    def apply():
+        with pytest.raises(SqzError, match=r"Received: 1174405120 up to wide/kernel"):
+            model_delta.rewritten(counted(), Reader(body, "update"))
+
+    assert peak_of(apply) < 1_000_000

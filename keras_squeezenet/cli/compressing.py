@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from keras_squeezenet.compression.samples import HeldOut, Samples
     from keras_squeezenet.inference.classifiers import Classifier
-    from keras_squeezenet.sqz.network import CompressedNetwork
     from keras_squeezenet.sqz.versions import Compressed
 
 KILOBYTE = 1000
@@ -115,13 +114,10 @@ def compress(
     option says otherwise.
     """
     from keras_squeezenet.sqz.files import read_network
-    from keras_squeezenet.sqz.model import CompressedModel
 
     path = keras_model_path(model)
     check_output(out, (".sqz",), path, *([base] if base else []))
     base_network = read_network(base) if base else None
-    if isinstance(base_network, CompressedModel):
-        raise InputError(f"--base takes a .sqz file of a SqueezeNet, version 1. Received: {base}")
     aim = _Aim(mode, bits, density, target_size, max_drop, base_network)
     framing = parse_resize(resize) or resize_of(path)
     data = (path, calibration, resize, max_broken_share)
@@ -168,7 +164,7 @@ class _Aim:
     density: float | None
     target_size: float | None
     max_drop: float | None
-    base: CompressedNetwork | None
+    base: Compressed | None
 
     def __post_init__(self) -> None:
         asked = self._asked

@@ -97,6 +97,11 @@ class _Build:
         if node.graph is not None:
             return self.model(node.graph, node.name, f"{path}{node.name}/")
         assert node.kind is not None
+        if node.kind not in CLASSES:
+            raise SqzError(
+                f"no model can be made of the file: {described(node)} is of a class that this "
+                f"version of Keras, {keras.__version__}, does not have"
+            )
         arguments = {name: node.arguments[name] for name in KINDS[node.kind].arguments}
         if node.kind == "Normalization" and not node.arguments["adapted"]:
             for name in node.arrays:

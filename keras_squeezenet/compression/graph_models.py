@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_squeezenet.compression.base_values import in_values_of
 from keras_squeezenet.compression.graph_reading import graph_and_arrays
 from keras_squeezenet.compression.without_training.codebooks import share_values
 from keras_squeezenet.errors import InputError
@@ -18,6 +19,7 @@ def compressed_model_of(
     model: keras.Model,
     *,
     bits: int | dict[str, int] | None = None,
+    base: CompressedModel | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
 ) -> CompressedModel:
@@ -35,10 +37,11 @@ def compressed_model_of(
     names = None if class_names is None else tuple(class_names)
     if names is not None:
         check_class_names(names, _classes_of(model))
+    held = {name: _stored(name, array) for name, array in arrays.items()}
     return CompressedModel(
         name=model.name,
         graph=graph,
-        arrays={name: _stored(name, array) for name, array in arrays.items()},
+        arrays=held if base is None else in_values_of(base, arrays),
         class_names=names,
         resize=resize,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from keras_squeezenet.network.graph import class_beside
 from keras_squeezenet.network.layers import (
     BatchNormalization,
     CeilMaxPooling2D,
@@ -21,8 +22,18 @@ _NAMES = (
     *("Maximum", "Minimum", "Concatenate", "Dropout", "SpatialDropout2D", "GaussianNoise"),
     *("Identity", "Flatten", "Reshape", "Permute"),
 )
+# Keras's own, of networks of keras.applications; a version of Keras may have other ones.
+_OF_APPLICATIONS = {
+    name: class_beside(constructor, name)
+    for name, constructor in (
+        ("LayerScale", keras.applications.ConvNeXtTiny),
+        ("StochasticDepth", keras.applications.ConvNeXtTiny),
+        ("CustomScaleLayer", keras.applications.InceptionResNetV2),
+    )
+}
 CLASSES: dict[str, type[keras.layers.Layer]] = {
     **{name: getattr(layers, name) for name in _NAMES},
+    **{name: found for name, found in _OF_APPLICATIONS.items() if found is not None},
     "Fire": Fire,
     "CeilMaxPooling2D": CeilMaxPooling2D,
     "ImagePreprocessing": ImagePreprocessing,

@@ -13,7 +13,12 @@ from keras_squeezenet.compression.graph_building import assign as assign_arrays
 from keras_squeezenet.compression.graph_building import model_of_graph
 from keras_squeezenet.compression.graph_models import bits_of, compressed_model_of
 from keras_squeezenet.compression.graph_reading import graph_and_arrays
-from keras_squeezenet.compression.without_training.codebooks import nearest_values, share_values
+from keras_squeezenet.compression.without_training.codebooks import (
+    MAX_CHANGE_BY_BASE,
+    nearest_values,
+    relative_change,
+    share_values,
+)
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import (
     FIRST_FIRE,
@@ -32,10 +37,6 @@ from keras_squeezenet.sqz.model import CompressedModel
 from keras_squeezenet.sqz.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
 from keras_squeezenet.sqz.versions import Compressed
 
-# Of a kernel's norm, that taking the values of a base may change. Codebooks of 4 bits change 0.10
-# to 0.17 of the published 1.1's; a network that was trained on from its base starts on the values.
-MAX_CHANGE_BY_BASE = 0.25
-
 
 class NotASqueezeNetError(InputError):
     """A model that the constructor `SqueezeNet` does not build; the text names the difference."""
@@ -47,7 +48,7 @@ def save_compressed(
     *,
     mode: str = "best",
     bits: int | dict[str, int] | None = None,
-    base: CompressedNetwork | None = None,
+    base: Compressed | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
 ) -> int:
@@ -68,10 +69,13 @@ def save_compressed(
             integer, or a dict by the names of the kernels: for a SqueezeNet with its own top those
             of `Architecture.kernel_shapes`, else "layer/kernel", "model/layer/depthwise_kernel".
             None takes the weights as they are.
-        base: a `CompressedNetwork` that the model, a SqueezeNet with its own top, was trained on
-            from: its weights and biases take the nearest of its values, so that only those that
-            moved far differ, and the update between the two files (`sqz.diff`) is small. Pruned
-            weights stay pruned.
+        base: what the model was trained on from, as `sqz.files.read_network` gives it: weights take
+            the nearest of its values, so that only those that moved far differ, and the update
+            between the two files (`sqz.diff`) is small. Pruned weights stay pruned. Of a SqueezeNet
+            with its own top all weights and biases do, and the base is one of the same layers. Any
+            other model may have another head, or other layers: a kernel whose norm that would
+            change by more than 25% gets as many values of its own as the base's has, and numbers
+            that moved, such as statistics of normalization, are rounded to 11 significant bits.
         class_names: names of the classes in the order of the outputs, to be kept in the file.
         resize: how pictures are framed for the model: their short side in pixels before the centre
             crop, or "stretch"; kept in the file.
@@ -81,7 +85,7 @@ def save_compressed(
 
     Raises:
         UnsupportedModelError: no .sqz file holds the model; the text names the layer.
-        NotASqueezeNetError: with `base`, the model is of another kind.
+        NotASqueezeNetError: `base` is a SqueezeNet with its own top, and the model is none.
         InputError: a kernel of a SqueezeNet has more than 65,536 distinct values, or an argument
             is none of these.
         OSError: the file cannot be written.
@@ -121,7 +125,7 @@ def network_of(
     model: keras.Model,
     *,
     bits: int | dict[str, int] | None = None,
-    base: CompressedNetwork | None = None,
+    base: Compressed | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
 ) -> Compressed:
@@ -136,9 +140,16 @@ def network_of(
     try:
         settings = settings_of(model)
     except NotASqueezeNetError:
-        if base is not None:
+        if isinstance(base, CompressedNetwork):
             raise
-        return compressed_model_of(model, bits=bits, class_names=class_names, resize=resize)
+        return compressed_model_of(
+            model, bits=bits, base=base, class_names=class_names, resize=resize
+        )
+    if isinstance(base, CompressedModel):
+        raise InputError(
+            "`base` must be a SqueezeNet with its own top, as the model is. "
+            f"Received: {base.name}, a model of another kind"
+        )
     if isinstance(bits, dict) and (unknown := set(bits) - set(_shapes(settings))):
         raise InputError(f"`bits` must name kernels of the model. Received: {min(unknown)}")
     kernels, biases = {}, {}
@@ -285,7 +296,7 @@ def settings_of(model: keras.Model) -> dict[str, Any]:
 
 
 def _check_change(name: str, kernel: np.ndarray, values: np.ndarray) -> None:
-    change = np.linalg.norm(kernel - values) / max(np.linalg.norm(kernel), np.finfo(float).tiny)
+    change = relative_change(kernel, values)
     if not change <= MAX_CHANGE_BY_BASE:
         raise InputError(
             "`base` must be a network that the model was trained on from: its values may change "

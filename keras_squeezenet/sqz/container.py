@@ -21,7 +21,7 @@ UPDATE_MAGIC = b"\x89SQZDELTA"
 VERSION = 1
 MODEL_VERSION = 2  # of files of any model; our own SqueezeNets stay in version 1
 UPDATE_VERSION = 2
-UPDATE_VERSIONS = (1, UPDATE_VERSION)  # that are read
+MODEL_UPDATE_VERSION = 3  # of updates that have to do with files of any model
 MODES = ("faithful", "best")
 CHECKSUM_BYTES = 4
 
@@ -113,6 +113,11 @@ def version_of(data: Bytes) -> int | None:
     return start[-1] if start[:-1] == MAGIC else None
 
 
+def mode_of(data: Bytes) -> str:
+    """The mode of the bytes of a .sqz file, which were read before."""
+    return MODES[data[len(MAGIC) + 1]]
+
+
 def joined(sections: Sequence[bytes]) -> bytes:
     """The lengths of all sections, then the sections."""
     return b"".join([*(varint(len(section)) for section in sections), *sections])
@@ -138,10 +143,6 @@ def checked(data: Bytes, magic: bytes, kind: str, versions: Sequence[int]) -> tu
     reader = Reader(body, kind)
     reader.take(len(magic))
     version = reader.take(1)[0]
-    if magic == MAGIC and version == MODEL_VERSION not in versions:
-        raise SqzError(
-            "updates are made between SqueezeNets, .sqz files of version 1. Received: version 2"
-        )
     if version not in versions:
         raise SqzError(
             f"the {kind} must be of version {' or '.join(map(str, versions))}. "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,12 +53,22 @@ DICTIONARY = (
 )
 
 
-def encode_header(name: str, graph: Graph, resize: int | str | None) -> bytes:
-    return container.deflate_json([name, listed(graph), resize], DICTIONARY)
+def encode_header(
+    name: str, graph: Graph, resize: int | str | None, old: Graph | None = None
+) -> bytes:
+    """A header; in an update from an `old` graph its nodes are named, not written again."""
+    fields = listed(graph)
+    if old is not None:
+        fields[1] = _without_old_nodes(fields[1], listed(old)[1])
+    return container.deflate_json([name, fields, resize], DICTIONARY)
 
 
-def decode_header(data: Bytes) -> tuple[str, Graph, Any]:
+def decode_header(data: Bytes, old: Graph | None = None) -> tuple[str, Graph, Any]:
     """The model's name, its graph, and how pictures are framed, the last unchecked.
+
+    Args:
+        data: a header, as `encode_header` makes it.
+        old: the graph from which an update leads to this one.
 
     Raises:
         InputError: the bytes are no header.
@@ -66,7 +77,53 @@ def decode_header(data: Bytes) -> tuple[str, Graph, Any]:
     fields = container.json_list(text, "header")
     if len(fields) != 3:
         raise SqzError(f"the header must have 3 fields. Received: {len(fields)}")
-    return fields[0], _graph_of(fields[1], 1), fields[2]
+    graph = fields[1]
+    if old is not None and isinstance(graph, list) and len(graph) == 4:
+        graph = [graph[0], _with_old_nodes(graph[1], listed(old)[1]), *graph[2:]]
+    return fields[0], _graph_of(graph, 1), fields[2]
+
+
+def _without_old_nodes(nodes: list[Any], old: list[Any]) -> list[Any]:
+    """Nodes with `[first, count]` in place of those of an old graph, which keep their order."""
+    places: dict[str, list[int]] = {}
+    for place, node in enumerate(old):
+        places.setdefault(json.dumps(node), []).append(place)
+    result: list[Any] = []
+    run: list[int] | None = None
+    end = 0
+    for node in nodes:
+        later = [place for place in places.get(json.dumps(node), ()) if place >= end]
+        if not later:
+            result.append(node)
+            run = None
+            continue
+        if run is None or later[0] != end:
+            run = [later[0], 0]
+            result.append(run)
+        run[1] += 1
+        end = later[0] + 1
+    return result
+
+
+def _with_old_nodes(items: Any, old: list[Any]) -> Any:
+    """The inverse of `_without_old_nodes`. No old node comes twice: what is read stays as small."""
+    if not isinstance(items, list):
+        return items
+    nodes: list[Any] = []
+    end = 0
+    for item in items:
+        if not (isinstance(item, list) and len(item) == 2 and all(map(is_int, item))):
+            nodes.append(item)
+            continue
+        first, count = item
+        if not end <= first < first + count <= len(old):
+            raise SqzError(
+                f"nodes of the old graph must be from {end} to {len(old)}. "
+                f"Received: {count} from {first}"
+            )
+        end = first + count
+        nodes += old[first:end]
+    return nodes
 
 
 def listed(graph: Graph) -> list[Any]:

@@ -343,6 +343,13 @@ KINDS: dict[str, Kind] = {
         CHANNELS,
         _channels,
     ),
+    # Of keras.applications: ConvNeXt, and InceptionResNetV2.
+    "LayerScale": Kind(
+        {"init_values": ANY_NUMBER.or_else(1e-6), "projection_dim": COUNT},
+        lambda arguments: {"gamma": (arguments["projection_dim"],)},
+    ),
+    "StochasticDepth": Kind({"drop_path_rate": RATE}),
+    "CustomScaleLayer": Kind({"scale": ANY_NUMBER}, inputs=(2, 2)),
     "CeilMaxPooling2D": Kind(
         {"pool_size": SIDE.or_else(3), "strides": SIDE.or_else(2), "data_format": FORMAT}
     ),

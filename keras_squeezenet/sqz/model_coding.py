@@ -44,7 +44,7 @@ def encode(model: CompressedModel, mode: str = "best") -> bytes:
     check_mode(mode)
     check_limits(model.graph, MAX_WEIGHTS)
     shared = {name: a for name, a in model.arrays.items() if isinstance(a, SharedValues)}
-    layers = [_coded(name, array) for name, array in shared.items()]
+    layers = [coded(name, array) for name, array in shared.items()]
     sections = {
         "header": graph_text.encode_header(model.name, model.graph, model.resize),
         "class names": container.encode_class_names(model.class_names),
@@ -58,7 +58,7 @@ def encode(model: CompressedModel, mode: str = "best") -> bytes:
     data = container.write_file(
         mode, [sections[name] for name in SECTIONS[mode]], container.MODEL_VERSION
     )
-    check_limits(model.graph, _most_weights(len(data)))
+    check_limits(model.graph, most_weights(len(data)))
     return data
 
 
@@ -72,22 +72,21 @@ def decode(data: Bytes) -> CompressedModel:
     try:
         # What is not finite is refused where it would become a value.
         with np.errstate(over="ignore", invalid="ignore"):
-            return _of_sections(mode, sections, _most_weights(len(data)))
+            return _of_sections(mode, sections, most_weights(len(data)))
     except SqzError:
         raise
     except InputError as error:
         raise SqzError(f"the file holds no model: {one_line(error, 300)}") from error
 
 
-def _most_weights(file_bytes: int) -> int:
+def most_weights(file_bytes: int) -> int:
+    """How many weights a file, or an update, of so many bytes may bring."""
     return min(max(LEAST_MOST_WEIGHTS, WEIGHTS_PER_BYTE * file_bytes), MAX_WEIGHTS)
 
 
-def _of_sections(
-    mode: str, sections: Mapping[str, memoryview], most_weights: int
-) -> CompressedModel:
+def _of_sections(mode: str, sections: Mapping[str, memoryview], limit: int) -> CompressedModel:
     name, graph, resize = graph_text.decode_header(sections["header"])
-    check_limits(graph, most_weights)
+    check_limits(graph, limit)
     shapes = graph.array_shapes()
     are_shared = unpack_bits(sections["forms"], [1] * len(shapes)).astype(bool)
     shared = [each for each, is_shared in zip(shapes, are_shared, strict=True) if is_shared]
@@ -124,7 +123,8 @@ def _codes(
     return []
 
 
-def _coded(name: str, array: SharedValues) -> Layer:
+def coded(name: str, array: SharedValues) -> Layer:
+    """An array as the kernel as which the coders take it."""
     alphabet, codes = alphabet_and_codes(array)
     return alphabet, codes.reshape(kernel_shape(name, codes.shape))
 

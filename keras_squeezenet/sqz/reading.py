@@ -61,6 +61,10 @@ class Reader:
         """Bytes after their number."""
         return self.take(self.varint(len(self._data)))
 
+    @property
+    def left(self) -> int:
+        return len(self._data)
+
     def rest(self) -> memoryview:
         return self.take(len(self._data))
 

@@ -34,7 +34,7 @@ def decode(data: Bytes) -> Compressed:
     Raises:
         SqzError: the bytes are not such a file.
     """
-    return model_coding.decode(data) if _is_of_a_model(data) else coding.decode(data)
+    return model_coding.decode(data) if is_of_a_model(data) else coding.decode(data)
 
 
 def bytes_spent(data: Bytes) -> dict[str, int]:
@@ -43,7 +43,7 @@ def bytes_spent(data: Bytes) -> dict[str, int]:
     Raises:
         SqzError: the bytes are not a .sqz file.
     """
-    if _is_of_a_model(data):
+    if is_of_a_model(data):
         _, sections = container.read_file(data, model_coding.SECTIONS, container.MODEL_VERSION)
     else:
         _, sections = container.read_file(data, coding.SECTIONS)
@@ -52,5 +52,6 @@ def bytes_spent(data: Bytes) -> dict[str, int]:
     return spent
 
 
-def _is_of_a_model(data: Bytes) -> bool:
+def is_of_a_model(data: Bytes) -> bool:
+    """Whether the bytes say that they are a .sqz file of version 2."""
     return container.version_of(data) == container.MODEL_VERSION
