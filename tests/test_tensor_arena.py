@@ -13,6 +13,7 @@ from keras_squeezenet.litert.tensor_arena import Buffer, aligned, estimate_arena
 from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.layers import Fire
 from keras_squeezenet.network.models import SqueezeNet
+from keras_squeezenet.network.profile import profile_model
 
 
 def write_int8(model, path, **options):
@@ -141,3 +142,20 @@ class TestEstimate:
         path.write_bytes(b"PK\x03\x04 no flatbuffer")
         with pytest.raises(InputError, match=r"model\.tflite: expected a LiteRT model"):
             estimate_arena(path)
+
+
+@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+def test_the_activations_of_a_file_are_the_profiles_peak(bypass, tmp_path):
+    """Another program's plan of another program's file."""
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(12, 3, use_bias=False, name="conv")(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = Fire(4, 6, 6, bypass)(x)
+    x = keras.layers.Dropout(0.5)(Fire(4, 6, 6, bypass)(x))
+    outputs = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, outputs)
+    path = tmp_path / "model.tflite"
+    images = np.zeros((1, 16, 16, 3), "float32")
+    export_litert(model, path, check_images=images, batch_size=1)
+    peak = profile_model(model).peak_activation_bytes_in_place
+    assert estimate_arena(path).activations == aligned(peak)

@@ -106,12 +106,18 @@ def _is_name(name: str) -> bool:
     return is_name(name)
 
 
-def accuracy_of(name: str) -> MeasuredAccuracy | None:
-    """What was measured of exactly this network, with its source; None where nothing was."""
+def accuracy_of(name: str, *, as_published: bool) -> MeasuredAccuracy | None:
+    """What was measured of exactly this network, with its source; None where nothing was.
+
+    Args:
+        name: see `ANY_NETWORK`.
+        as_published: whether a network by name has the size and the classes it was designed for.
+    """
     from keras_squeezenet.network.names import listed_as
     from keras_squeezenet.training import network_comparison
 
     if _is_name(name):
         listed = listed_as(name)
-        return network_comparison.accuracy_of_listed(listed) if listed else None
+        published = listed if as_published else None
+        return network_comparison.accuracy_of_listed(published) if published else None
     return network_comparison.accuracy_of_run(network_path(name))

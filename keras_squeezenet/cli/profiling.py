@@ -132,7 +132,8 @@ def compare_networks(
     from keras_squeezenet.network.profile import profile_model
     from keras_squeezenet.training.network_comparison import ComparedNetwork, flat
 
-    accuracies = [accuracy_of(name) for name in models]
+    as_published = not shapes and classes is None
+    accuracies = [accuracy_of(name, as_published=as_published) for name in models]
     timing = latency and _can_time()
     profiles, kept = [], []
     for name in models:
