@@ -285,6 +285,18 @@ def test_what_another_layer_reads_later_is_not_overwritten():
     assert rows["relu"].live_bytes_in_place == 2 * 4 * 16 * 2
 
 
+def test_padding_before_a_convolution_takes_no_memory_in_place():
+    image = keras.Input((4, 4, 2))
+    x = layers.ZeroPadding2D(name="pad")(image)
+    convolved = layers.Conv2D(2, 3, name="conv")(x)
+    rows = profile_model(keras.Model(image, convolved)).layers
+    assert [row.live_bytes for row in rows] == [4 * 2 * (16 + 36), 4 * 2 * (36 + 16)]
+    assert [row.live_bytes_in_place for row in rows] == [4 * 2 * 16, 4 * 2 * (16 + 16)]
+    # A pooling reads what is padded.
+    rows = profile_model(keras.Model(image, [convolved, layers.MaxPooling2D()(x)])).layers
+    assert rows[0].live_bytes_in_place == 4 * 2 * (16 + 36)
+
+
 def test_weights_are_told_at_four_widths():
     profile = profile_model(keras.Sequential([keras.Input((3,)), layers.Dense(2, name="dense")]))
     assert [profile.weight_bytes_at(bits) for bits in (32, 16, 8, 6)] == [32, 16, 8, 6]

@@ -53,10 +53,9 @@ class TestProfile:
         out, _ = run("profile", folder / "small.keras")
         (line,) = [line for line in out.splitlines() if line.startswith("│ conv ")]
         cells = [cell.strip() for cell in line.strip("│").split("│")]
-        assert cells[:4] == ["conv", "6×6×4", "112", "91.8\u00a0%"]
-        assert cells[4:6] == ["3,888", "99.8\u00a0%"]
-        sizes = [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in cells[6:]]
-        assert sizes == ["576 B", "1.34 kB", "448 B", "224 B", "112 B", "84 B"]
+        assert cells[:4] == ["conv", "6×6×4", "112", "91.8 %"]
+        assert cells[4:6] == ["3,888", "99.8 %"]
+        assert cells[6:] == ["576 B", "1.34 kB", "448 B", "224 B", "112 B", "84 B"]
         assert "122 parameters" in out
         assert "3,896 multiply-adds" in out
 
@@ -167,12 +166,14 @@ class TestCompareNetworks:
     def test_what_fits_on_a_chip(self, folder):
         """488 bytes of weights; 1,344 bytes of activations in float32, at most."""
         for memory, weights, everything in (
-            ("488B", [True] * 4, [False] * 4),
+            ("488B", [True] * 4, [False, False, True, True]),
             ("487B", [False, True, True, True], [False, False, True, True]),
             ("1832B", [True] * 4, [True] * 4),
             ("1831B", [True] * 4, [False, True, True, True]),
             ("91B", [False] * 4, [False] * 4),
             ("92B", [False, False, False, True], [False] * 4),
+            ("428B", [False, True, True, True], [False, False, False, True]),
+            ("427B", [False, True, True, True], [False] * 4),
         ):
             (row,) = compared(folder / "small.keras", "--fits", memory)
             assert [fit["bits"] for fit in row["fits"]] == [32, 16, 8, 6]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,11 @@ _EFFECTS_OF_ACTIVATIONS: dict[Callable, Effect] = {
     keras.activations.linear: "views",
     keras.activations.softmax: "writes",
     keras.activations.log_softmax: "writes",
+}
+_PADDINGS = ("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D")
+_PADDING_THEMSELVES = {
+    *("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
+    *("SeparableConv1D", "SeparableConv2D"),
 }
 _OVERWRITING_OPERATIONS = {
     *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Sigmoid", "Tanh"),
@@ -93,13 +98,27 @@ def costs_of(model: keras.Model, inputs: Sequence[keras.KerasTensor]) -> ModelCo
         walk.add_rest("", model)
     else:
         outputs = walk.inside(model, "", inputs[0] if len(inputs) == 1 else list(inputs))
-    return ModelCosts(tuple(walk.rows), tuple(inputs), tuple(tensors_in(outputs)))
+    return ModelCosts(_with_padding_folded(walk.rows), tuple(inputs), tuple(tensors_in(outputs)))
 
 
 def tensors_in(structure: Any) -> list[keras.KerasTensor]:
     """The symbolic tensors in nested arguments or outputs, each once."""
     found = [item for item in keras.tree.flatten(structure) if isinstance(item, keras.KerasTensor)]
     return list({id(tensor): tensor for tensor in found}.values())
+
+
+def _with_padding_folded(rows: Sequence[LayerCosts]) -> tuple[LayerCosts, ...]:
+    """Where only convolutions read what was padded, they pad themselves in inference."""
+    readers: dict[int, set[str]] = {}
+    for row in rows:
+        for tensor in row.inputs:
+            readers.setdefault(id(tensor), set()).add(row.kind)
+    return tuple(
+        replace(row, effect="views")
+        if row.kind in _PADDINGS and readers.get(id(row.outputs[0]), {""}) <= _PADDING_THEMSELVES
+        else row
+        for row in rows
+    )
 
 
 class _Walk:

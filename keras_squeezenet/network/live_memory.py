@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 # What a step does where memory is saved: it writes its output into memory of its own; over its
-# input, value by value, if nothing reads that later; or it leaves its input as it is.
+# input, value by value, if nothing reads that later; or its input takes the place of its output.
 Effect = Literal["writes", "overwrites", "views"]
 
 

@@ -116,7 +116,7 @@ class ModelProfile:
         """The most that is alive at once where rows work in place, as in runtimes for inference.
 
         Batch normalization and activations but softmax write over their input, if nothing reads it
-        later; Dropout, Flatten and Reshape take no memory.
+        later; Dropout, Flatten and Reshape take no memory, nor does padding for a convolution.
         """
         return max((layer.live_bytes_in_place for layer in self.layers), default=0)
 
