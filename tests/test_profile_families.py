@@ -5,6 +5,11 @@ import pytest
 
 from keras_squeezenet.network.by_name import network_by_name
 from keras_squeezenet.network.profile import profile_model
+from keras_squeezenet.numerals import byte_size, scaled
+from keras_squeezenet.printing import thousands
+from tests.pages import PROJECT
+
+PAGE = (PROJECT / "docs/how_to/compare_networks.md").read_text(encoding="utf-8")
 
 # Parameters: keras.io/api/applications, in millions. Multiply-adds, in millions: the papers; of
 # Xception, Inception and NASNet tables 2 and 3 of Zoph et al., arXiv 1707.07012; of DenseNet and
@@ -56,3 +61,10 @@ def test_a_family_costs_what_was_published(name):
     if millions is not None:
         assert profile.multiply_adds / 1e6 == pytest.approx(millions, abs=tolerance)
     assert 0 < profile.peak_activation_bytes_in_place <= profile.peak_activation_bytes
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| application:{name} |")]
+    in_place = byte_size(profile.peak_activation_bytes_in_place)
+    shown = (thousands(profile.parameters), scaled(profile.multiply_adds, ("", "k", "M", "G")))
+    cells = line.replace("\N{NO-BREAK SPACE}", " ").split(" | ")
+    assert (*cells[1:3], cells[5]) == tuple(
+        cell.replace("\N{NO-BREAK SPACE}", " ") for cell in (*shown, in_place)
+    )

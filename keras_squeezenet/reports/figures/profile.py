@@ -79,7 +79,7 @@ def layer_costs(profile: ModelProfile, path: str | Path) -> Figure:
             VALIDATION,
         ),
         _Panel(
-            f"Memory in use, at most {byte_size(profile.peak_activation_bytes)}",
+            f"Memory, at most {byte_size(profile.peak_activation_bytes)}",
             [row.live_bytes for row in rows],
             MARK,
             is_bytes=True,
@@ -98,7 +98,7 @@ def _with_names(profile: ModelProfile, panels: Sequence[_Panel]) -> Figure:
     names = [fitted(row.name, font, 2.2) for row in rows]
     left = 0.3 + max(width_of(name, font) for name in names)
     height = step * len(rows)
-    figure = new_figure(10, height + 1.45)
+    figure = new_figure(10, height + 1.3)
     gap = 0.72
     width = (10 - left - gap * len(panels)) / len(panels)
     for number, panel in enumerate(panels):
@@ -169,9 +169,8 @@ def _name_largest(axes: Axes, rows: Sequence[LayerProfile], panel: _Panel) -> No
 
 
 def _explain(figure: Figure, profile: ModelProfile) -> None:
+    font = 8.5
     shapes = ", ".join("×".join(map(str, shape)) for shape in profile.input_shapes)
-    text = (
-        f"{fitted(profile.name, 8.5, 3)}, input {shapes}. Memory for one image, float32: all "
-        "tensors that are in use (green), the layer's output (light blue)"
-    )
-    figure.text(0.03, 0.14 / figure.get_figheight(), text, fontsize=8.5, color=MUTED)
+    memory = ". Memory of one image, float32: all tensors in use (green), the layer's output (blue)"
+    network = fitted(f"{profile.name}, input {shapes}", font, 9.4 - width_of(rest, font))
+    figure.text(0.03, 0.14 / figure.get_figheight(), network + rest, fontsize=font, color=MUTED)
