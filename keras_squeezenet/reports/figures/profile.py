@@ -171,6 +171,6 @@ def _name_largest(axes: Axes, rows: Sequence[LayerProfile], panel: _Panel) -> No
 def _explain(figure: Figure, profile: ModelProfile) -> None:
     font = 8.5
     shapes = ", ".join("×".join(map(str, shape)) for shape in profile.input_shapes)
-    memory = ". Memory of one image, float32: all tensors in use (green), the layer's output (blue)"
+    rest = ". Memory of one image, float32: all tensors in use (green), the layer's output (blue)"
     network = fitted(f"{profile.name}, input {shapes}", font, 9.4 - width_of(rest, font))
     figure.text(0.03, 0.14 / figure.get_figheight(), network + rest, fontsize=font, color=MUTED)
