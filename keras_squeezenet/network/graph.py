@@ -6,7 +6,7 @@ else, a function for each need: a version of Keras that changes it breaks this f
 """
 
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -98,7 +98,9 @@ def follow(graph: keras.Model, inputs: Any, call: Callable) -> Any:
 
 
 @contextmanager
-def graph_inside(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Iterator[keras.Model]:
+def graph_inside(
+    layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[keras.Model]:
     """The graph of what a layer's `call` does, as long as the block runs.
 
     `call` is run with symbolic tensors, as in a functional model: its layers and its operations of
@@ -112,16 +114,17 @@ def graph_inside(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Iterat
     Raises:
         Exception: `call` does something else with its inputs than Keras's layers and operations.
     """
-    outer = [each for each in keras.tree.flatten((args, kwargs)) if _is_symbolic(each)]
+    given = (list(args), dict(kwargs))
+    outer = [each for each in keras.tree.flatten(given) if _is_symbolic(each)]
     inner = {id(each): keras.Input(batch_shape=each.shape, dtype=each.dtype) for each in outer}
-    args, kwargs = keras.tree.map_structure(lambda each: inner.get(id(each), each), (args, kwargs))
+    positional, named = keras.tree.map_structure(lambda each: inner.get(id(each), each), given)
     if layer._call_has_training_arg:
-        kwargs["training"] = False
+        named["training"] = False
     parts = list(layer._flatten_layers(include_self=False))
     nodes = [(part._inbound_nodes, len(part._inbound_nodes)) for part in parts]
     nodes += [(part._outbound_nodes, len(part._outbound_nodes)) for part in parts]
     try:
-        yield keras.Model(list(inner.values()), layer.call(*args, **kwargs))
+        yield keras.Model(list(inner.values()), layer.call(*positional, **named))
     finally:
         for known, count in nodes:
             del known[count:]

@@ -97,7 +97,8 @@ def costs_of(model: keras.Model, inputs: Sequence[keras.KerasTensor]) -> ModelCo
         outputs = walk.through(graph_of(model), inputs, "")
         walk.add_rest("", model)
     else:
-        outputs = walk.inside(model, "", inputs[0] if len(inputs) == 1 else list(inputs))
+        taken = inputs[0] if len(inputs) == 1 else list(inputs)
+        outputs = walk.inside(model, "", (taken,), {})
     return ModelCosts(_with_padding_folded(walk.rows), tuple(inputs), tuple(tensors_in(outputs)))
 
 
@@ -131,10 +132,10 @@ class _Walk:
     def through(self, graph: keras.Model, inputs: Any, prefix: str) -> Any:
         return follow(graph, inputs, partial(self._visit, prefix=prefix))
 
-    def inside(self, layer: keras.Layer, name: str, *args: Any, **kwargs: Any) -> Any:
+    def inside(self, layer: keras.Layer, name: str, args: Any, kwargs: Any) -> Any:
         """Through what a layer's `call` does; see `graph_inside` for what is raised."""
         prefix = f"{name}/" if name else ""
-        with graph_inside(layer, *args, **kwargs) as graph:
+        with graph_inside(layer, args, kwargs) as graph:
             outputs = self.through(graph, tensors_in((args, kwargs)), prefix)
         self.add_rest(name, layer)
         return outputs
@@ -159,7 +160,7 @@ class _Walk:
         if _is_composite(operation):
             before = len(self.rows), set(self._counted)
             try:
-                return self.inside(operation, name, *args, **kwargs)
+                return self.inside(operation, name, args, kwargs)
             except Exception:  # a user's code raises anything for tensors without values
                 self.rows, self._counted = self.rows[: before[0]], before[1]
         return self._add(name, operation, args, kwargs)
@@ -258,7 +259,7 @@ def _of_users_layer(operation: keras.Layer, args: Any, kwargs: Any) -> int | Non
     """What the operations in its `call` take; None where that cannot be followed."""
     walk = _Walk()
     try:
-        walk.inside(operation, "", *args, **kwargs)
+        walk.inside(operation, "", args, kwargs)
     except Exception:  # see `_Walk._visit`
         return None
     return _sum_or_none(row.multiply_adds for row in walk.rows)
