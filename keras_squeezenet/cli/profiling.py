@@ -51,7 +51,7 @@ class Bypass(StrEnum):
 
 
 def profile(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=ANY_NETWORK)],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=ANY_NETWORK)],
     input_shape: InputShapes = None,
     classes: Classes = None,
     csv: CsvFile = None,
@@ -98,7 +98,7 @@ def profile(
 
 
 def compare_networks(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=ANY_NETWORK)],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=ANY_NETWORK)],
     fits: Annotated[
         str | None,
         typer.Option(
