@@ -31,6 +31,8 @@ _MODULE_OF = {
     "folded_weights": "network.folding",
     "decode_predictions": "network.imagenet",
     "preprocess_input": "network.imagenet",
+    "LayerProfile": "network.profile",
+    "ModelProfile": "network.profile",
     "profile_model": "network.profile",
     "Augmentation": "data.augmentation",
     "load_dataset": "data.dataset",

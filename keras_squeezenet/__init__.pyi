@@ -51,6 +51,8 @@ from keras_squeezenet.network.layers import ImagePreprocessing as ImagePreproces
 from keras_squeezenet.network.models import SqueezeNet as SqueezeNet
 from keras_squeezenet.network.models import SqueezeNet1_0 as SqueezeNet1_0
 from keras_squeezenet.network.models import SqueezeNet1_1 as SqueezeNet1_1
+from keras_squeezenet.network.profile import LayerProfile as LayerProfile
+from keras_squeezenet.network.profile import ModelProfile as ModelProfile
 from keras_squeezenet.network.profile import profile_model as profile_model
 from keras_squeezenet.sqz.model import CompressedModel as CompressedModel
 from keras_squeezenet.sqz.network import CompressedNetwork as CompressedNetwork

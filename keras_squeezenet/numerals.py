@@ -1,6 +1,14 @@
-"""Numbers as people read them: three digits and a unit."""
+"""Numbers as people read and write them: digits and a unit."""
 
+import re
 from collections.abc import Sequence
+
+from keras_squeezenet.errors import InputError
+
+_UNITS = {
+    **{name: 1000**power for power, name in enumerate(("", "kB", "MB", "GB", "TB"))},
+    **{name: 1024**power for power, name in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))},
+}
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -10,6 +18,21 @@ def percent(share: float, decimals: int = 1) -> str:
 def byte_size(size: float) -> str:
     """Three digits and a decimal unit: 675763 is 676 kB."""
     return scaled(size, ("B", "kB", "MB", "GB", "TB"))
+
+
+def parse_bytes(text: str) -> int:
+    """The bytes of a size such as "10MB", "8.5 MiB" or "500000", rounded down.
+
+    Raises:
+        InputError: it is no such size, or less than a byte.
+    """
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]*)", text.strip(), re.ASCII)
+    units = {name.lower(): size for name, size in _UNITS.items()}
+    size = units.get(found[2].lower()) if found else None
+    number = int(float(found[1]) * size) if found and size else 0
+    if number < 1:
+        raise InputError(f"Expected a size such as 10MB, 512kB or 8.5MiB. Received: {text}")
+    return number
 
 
 def scaled(number: float, units: Sequence[str]) -> str:

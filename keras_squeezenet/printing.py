@@ -59,9 +59,20 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    total: Sequence[str] | None = None,
+    *,
+    width: int | None = None,
 ) -> None:
-    """A rich table; the first column is text, the others are numbers."""
+    """A rich table; the first column is text, the others are numbers.
+
+    Args:
+        columns: what stands above them.
+        rows: a text for each column.
+        total: the same, below the rows.
+        width: characters of a line; None: the terminal's.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -76,7 +87,17 @@ def print_table(
     for row in rows:
         table.add_row(*map(printable, row))
     # A class named "[red]" is no markup.
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    Console(markup=False, emoji=False, highlight=False, width=width).print(table)
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; the first column is text, the others are numbers."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
+
+
+def _markdown_cell(text: str) -> str:
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def thousands(number: int) -> str:

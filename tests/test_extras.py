@@ -309,7 +309,8 @@ def ends(*commands, **options):
 def test_the_commands_of_the_core_do_their_work(tmp_path):
     network, unpacked = GOLDEN / "grid-best.sqz", tmp_path / "a.keras"
     done = ends(
-        ("summary", network),
+        ("profile", network),
+        ("compare-networks", network, "--fits", "10MB"),
         ("classify", PHOTO, "--model", network),
         ("decompress", network, unpacked),
         ("compress", unpacked, tmp_path / "b.sqz"),

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
+from keras_squeezenet.network.profile import LayerProfile, ModelProfile
 from keras_squeezenet.reports import figures
 from tests.evaluation_samples import class_names, evaluate, history, random_evaluation
 
@@ -390,3 +391,49 @@ def test_bytes_are_rounded_to_three_digits_of_a_decimal_unit(size, text, tmp_pat
     figure = figures.file_sizes([("model", size, None)], tmp_path / "f.png")
 
     assert text.replace(" ", "\u00a0") in [drawn for drawn, _ in boxes_of_text(figure)]
+
+
+def profile_of(rows, name="network", layer="block1_conv"):
+    """Costs of so many layers, every third without parameters, as of poolings."""
+    layers = [
+        LayerProfile(
+            name=f"{layer}_{number}",
+            kind="Conv2D",
+            output_shape=(8, 8, 4),
+            parameters=number * 1000 * (number % 3 > 0),
+            trainable_parameters=0,
+            multiply_adds=None if number == 1 else (rows - number) * 10**6,
+            input_bytes=0,
+            activation_bytes=4 * 8 * 8 * 4,
+            live_bytes=4 * 8 * 8 * (4 + number),
+            live_bytes_in_place=4 * 8 * 8 * 4,
+        )
+        for number in range(rows)
+    ]
+    return ModelProfile(name, ((224, 224, 3),), tuple(layers))
+
+
+@pytest.mark.parametrize("rows", [1, 20, 64, 65, 200, 1000])
+@pytest.mark.parametrize("layer", ["a", "a_layer_with_quite_a_long_name_" * 3, "$5_层"])
+def test_costs_of_layers_are_whole_inside_the_picture(rows, layer, tmp_path):
+    path = tmp_path / "layers.png"
+    profile = profile_of(rows, name=layer * 2, layer=layer)
+    figure = figures.layer_costs(profile, path)
+    width, height = size_of_png(path)
+    assert (width, 0 < height <= 2900) == (2000, True)
+    assert_nothing_is_cut_off(figure, path)
+    texts = [text for text, _ in boxes_of_text(figure)]
+    if rows <= 64 and layer == "a":
+        assert {row.name for row in profile.layers} <= set(texts)
+
+
+def test_of_many_layers_the_largest_are_named(tmp_path):
+    figure = figures.layer_costs(profile_of(200, layer="a"), tmp_path / "layers.png")
+    texts = [text for text, _ in boxes_of_text(figure)]
+    assert "a_199 199\u00a0k" in texts  # parameters
+    assert "a_0 200\u00a0M" in texts  # multiply-adds
+
+
+def test_costs_of_no_layer_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected at least one layer"):
+        figures.layer_costs(ModelProfile("empty", ((1,),), ()), tmp_path / "layers.png")

@@ -1,13 +1,21 @@
 import json
+import math
 
 import keras
 import pytest
 
+from keras_squeezenet.network.baselines import AlexNet
 from keras_squeezenet.network.layers import Fire
 from keras_squeezenet.network.models import SqueezeNet
 from keras_squeezenet.network.profile import profile_model
 
 layers = keras.layers
+
+
+class Doubled(layers.Conv2D):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
 
 # Filters of the squeeze and of each expand of fire2 … fire9 (Table 1).
 SQUEEZE = (16, 16, 32, 32, 48, 48, 64, 64)
@@ -110,6 +118,89 @@ def test_mobilenet_v2_costs_the_published_300_million_multiply_adds():
     assert profile.parameters == 3_538_984
 
 
+@pytest.fixture(scope="module")
+def vgg16():
+    """Of zeros: 138 million random numbers take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        zeros = keras.initializers.Zeros()
+        random = keras.initializers.GlorotUniform
+        patch.setattr(random, "__call__", lambda self, shape, dtype=None: zeros(shape, dtype))
+        return profile_model(keras.applications.VGG16(weights=None))
+
+
+# (memory, weights without biases, biases) of each layer: the table of Stanford's CS231n,
+# cs231n.github.io/convolutional-networks, "VGGNet in detail". The input is the first.
+VGG16 = (
+    (224 * 224 * 3, 0, 0),
+    (224 * 224 * 64, 3 * 3 * 3 * 64, 64),
+    (224 * 224 * 64, 3 * 3 * 64 * 64, 64),
+    (112 * 112 * 64, 0, 0),
+    (112 * 112 * 128, 3 * 3 * 64 * 128, 128),
+    (112 * 112 * 128, 3 * 3 * 128 * 128, 128),
+    (56 * 56 * 128, 0, 0),
+    (56 * 56 * 256, 3 * 3 * 128 * 256, 256),
+    (56 * 56 * 256, 3 * 3 * 256 * 256, 256),
+    (56 * 56 * 256, 3 * 3 * 256 * 256, 256),
+    (28 * 28 * 256, 0, 0),
+    (28 * 28 * 512, 3 * 3 * 256 * 512, 512),
+    (28 * 28 * 512, 3 * 3 * 512 * 512, 512),
+    (28 * 28 * 512, 3 * 3 * 512 * 512, 512),
+    (14 * 14 * 512, 0, 0),
+    (14 * 14 * 512, 3 * 3 * 512 * 512, 512),
+    (14 * 14 * 512, 3 * 3 * 512 * 512, 512),
+    (14 * 14 * 512, 3 * 3 * 512 * 512, 512),
+    (7 * 7 * 512, 0, 0),
+    (4096, 7 * 7 * 512 * 4096, 4096),
+    (4096, 4096 * 4096, 4096),
+    (1000, 4096 * 1000, 1000),
+)
+
+
+def test_vgg16_is_the_published_table_layer_by_layer(vgg16):
+    # Keras has a layer Flatten, which the table does not list: it is another shape of pool5.
+    rows = [row for row in vgg16.layers if row.kind != "Flatten"]
+    assert vgg16.input_shapes == ((224, 224, 3),)
+    found = [(math.prod(vgg16.input_shapes[0]), 0)]
+    found += [(row.activation_bytes // 4, row.parameters) for row in rows]
+    assert found == [(memory, weights + biases) for memory, weights, biases in VGG16]
+
+
+def test_vgg16_has_the_published_totals(vgg16):
+    assert vgg16.parameters == 138_357_544
+    flattened = 7 * 7 * 512
+    # The input, all convolutions, poolings and fully connected layers, each once.
+    assert sum(memory for memory, _, _ in VGG16) == 15_237_608
+    assert vgg16.activation_bytes // 4 + 224 * 224 * 3 - flattened == 15_237_608
+    assert vgg16.multiply_adds == pytest.approx(15.5e9, abs=0.05e9)
+
+
+def test_the_largest_maps_of_vgg16_are_alive_together(vgg16):
+    """conv1_2 reads one map of 224×224×64 and writes another."""
+    assert vgg16.peak_activation_bytes == 2 * 4 * 224 * 224 * 64
+
+
+def test_alexnet_has_the_papers_60_million_parameters_in_240_megabytes():
+    profile = profile_model(AlexNet())
+    assert profile.parameters == pytest.approx(61e6, abs=0.1e6)
+    # Of 2**20 bytes and of 10**6 bytes; the SqueezeNet paper's Table 2 says 240MB.
+    assert (profile.weight_bytes / 2**20, profile.weight_bytes / 1e6) == pytest.approx(
+        (232.6, 243.9), abs=0.05
+    )
+
+
+def test_squeezenet_has_the_papers_4_8_megabytes():
+    profile = profile_model(SqueezeNet(weights=None, version="1.0"))
+    assert profile.weight_bytes / 2**20 == pytest.approx(4.8, abs=0.05)
+    # Table 2: 6 bits a weight, before pruning.
+    assert profile.weight_bytes_at(6) == 1_248_424 * 6 // 8
+
+
+def test_mobilenet_costs_the_published_569_million_multiply_adds():
+    profile = profile_model(keras.applications.MobileNet(weights=None))
+    assert profile.multiply_adds == pytest.approx(569e6, abs=0.5e6)
+    assert profile.parameters == pytest.approx(4.2e6, abs=0.06e6)
+
+
 # (layer, multiply-adds on 10×8 pixels of 6 channels)
 COUNTED_BY_HAND = {
     "convolution": (layers.Conv2D(5, (3, 2)), 8 * 7 * 5 * 3 * 2 * 6),
@@ -121,6 +212,9 @@ COUNTED_BY_HAND = {
         layers.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2),
         5 * 4 * (12 * 9 + 12 * 5),
     ),
+    "transposed": (layers.Conv2DTranspose(5, 3, strides=2), 10 * 8 * 9 * 6 * 5),
+    "einsum": (layers.EinsumDense("abcd,de->abce", (None, 8, 7)), 10 * 8 * 6 * 7),
+    "convolution by class of one's own": (Doubled(5, 3), 8 * 6 * 5 * 9 * 6),
     "dense on every pixel": (layers.Dense(7), 10 * 8 * 6 * 7),
     "batch normalization": (layers.BatchNormalization(), 0),
     "pooling": (layers.MaxPooling2D(), 0),
@@ -162,7 +256,60 @@ def test_memory_of_a_small_network_counted_by_hand():
         "add": (4 * 16 * 4, 4 * 16 * 2),
     }
     assert profile.activation_bytes == 4 * 16 * (8 + 2 + 2)
-    assert profile.peak_activation_bytes == 4 * 16 * 10
+    # The input waits for the addition.
+    live = {row.name: row.live_bytes for row in profile.layers}
+    assert live == {"wide": 4 * 16 * 10, "narrow": 4 * 16 * 12, "add": 4 * 16 * 6}
+    assert profile.peak_activation_bytes == 4 * 16 * 12
+
+
+def test_layers_that_see_one_value_at_a_time_work_in_place():
+    image = keras.Input((4, 4, 2))
+    x = layers.Conv2D(8, 1, name="conv")(image)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.ReLU(name="relu")(x)
+    x = layers.Dropout(0.5, name="drop")(x)
+    x = layers.Flatten(name="flatten")(x)
+    outputs = layers.Activation("softmax", name="softmax")(x)
+    profile = profile_model(keras.Model(image, outputs))
+    wide = 4 * 16 * 8
+    assert [row.live_bytes for row in profile.layers] == [wide * 5 // 4, *[2 * wide] * 5]
+    in_place = [row.live_bytes_in_place for row in profile.layers]
+    assert in_place == [wide * 5 // 4, *[wide] * 4, 2 * wide]
+
+
+def test_what_another_layer_reads_later_is_not_overwritten():
+    image = keras.Input((4, 4, 2))
+    x = layers.Conv2D(2, 1, name="conv")(image)
+    outputs = layers.Add()([x, layers.ReLU(name="relu")(x)])
+    rows = {row.name: row for row in profile_model(keras.Model(image, outputs)).layers}
+    assert rows["relu"].live_bytes_in_place == 2 * 4 * 16 * 2
+
+
+def test_padding_before_a_convolution_takes_no_memory_in_place():
+    image = keras.Input((4, 4, 2))
+    x = layers.ZeroPadding2D(name="pad")(image)
+    convolved = layers.Conv2D(2, 3, name="conv")(x)
+    rows = profile_model(keras.Model(image, convolved)).layers
+    assert [row.live_bytes for row in rows] == [4 * 2 * (16 + 36), 4 * 2 * (36 + 16)]
+    assert [row.live_bytes_in_place for row in rows] == [4 * 2 * 16, 4 * 2 * (16 + 16)]
+    # A pooling reads what is padded.
+    rows = profile_model(keras.Model(image, [convolved, layers.MaxPooling2D()(x)])).layers
+    assert rows[0].live_bytes_in_place == 4 * 2 * (16 + 36)
+
+
+def test_weights_are_told_at_four_widths():
+    profile = profile_model(keras.Sequential([keras.Input((3,)), layers.Dense(2, name="dense")]))
+    assert [profile.weight_bytes_at(bits) for bits in (32, 16, 8, 6)] == [32, 16, 8, 6]
+    assert profile.layers[0].weight_bytes(6) == 6
+    assert profile.to_dict()["weight_bytes_at"] == {"32": 32, "16": 16, "8": 8, "6": 6}
+
+
+def test_statistics_of_a_batch_normalization_are_not_trainable():
+    model = keras.Sequential([keras.Input((4, 4, 3)), layers.BatchNormalization()])
+    profile = profile_model(model)
+    assert (profile.parameters, profile.trainable_parameters) == (12, 6)
+    model.trainable = False
+    assert profile_model(model).trainable_parameters == 0
 
 
 def test_a_model_in_a_model_is_expanded():
@@ -214,6 +361,12 @@ def test_a_profile_is_plain_json():
         "multiply_adds": 111 * 111 * 27 * 64,
         "input_bytes": 4 * 224 * 224 * 3,
         "activation_bytes": 4 * 111 * 111 * 64,
+        "trainable_parameters": 27 * 64 + 64,
+        "live_bytes": 4 * (224 * 224 * 3 + 111 * 111 * 64),
+        "live_bytes_in_place": 4 * (224 * 224 * 3 + 111 * 111 * 64),
+        "parameter_share": (27 * 64 + 64) / profile.parameters,
+        "multiply_add_share": 111 * 111 * 27 * 64 / profile.multiply_adds,
+        "weight_bytes_at": {"32": 7168, "16": 3584, "8": 1792, "6": 1344},
     }
 
 

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from keras_squeezenet import export_litert
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.litert import tensor_arena
 from keras_squeezenet.litert.tensor_arena import Buffer, aligned, estimate_arena, plan_greedily
 from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.layers import Fire
 from keras_squeezenet.network.models import SqueezeNet
+from keras_squeezenet.network.profile import profile_model
 
 
 def write_int8(model, path, **options):
@@ -141,3 +143,28 @@ class TestEstimate:
         path.write_bytes(b"PK\x03\x04 no flatbuffer")
         with pytest.raises(InputError, match=r"model\.tflite: expected a LiteRT model"):
             estimate_arena(path)
+
+
+def most_alive(buffers):
+    """Bytes that are alive at once: what a plan without holes takes."""
+    buffers = list(buffers)
+    moments = {buffer.first for buffer in buffers}
+    return max(sum(b.size for b in buffers if b.first <= now <= b.last) for now in moments)
+
+
+@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+def test_what_is_alive_in_a_file_is_the_profiles_peak(bypass, tmp_path, monkeypatch):
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(12, 3, use_bias=False, name="conv")(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = Fire(4, 6, 6, bypass)(x)
+    x = keras.layers.Dropout(0.5)(Fire(4, 6, 6, bypass)(x))
+    outputs = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, outputs)
+    path = tmp_path / "model.tflite"
+    images = np.zeros((1, 16, 16, 3), "float32")
+    export_litert(model, path, check_images=images, batch_size=1)
+    planned = estimate_arena(path).activations
+    monkeypatch.setattr(tensor_arena, "plan_greedily", most_alive)
+    peak = profile_model(model).peak_activation_bytes_in_place
+    assert estimate_arena(path).activations == aligned(peak) <= planned

@@ -16,7 +16,8 @@ from keras_squeezenet.cli.ending import one_line_for_bad_input
 from keras_squeezenet.cli.exporting import export
 from keras_squeezenet.cli.folders import compare, report
 from keras_squeezenet.cli.horovod import horovod
-from keras_squeezenet.cli.models import classify, evaluate, summary
+from keras_squeezenet.cli.models import classify, evaluate
+from keras_squeezenet.cli.profiling import compare_networks, profile, summary
 from keras_squeezenet.cli.retraining import cluster, prune, quantize
 from keras_squeezenet.cli.sqz_files import decompress, diff, patch
 from keras_squeezenet.cli.training import optimize, train
@@ -30,13 +31,14 @@ app = typer.Typer(
 )
 for command in (
     # By its module: `models` is a module of this folder.
-    *(catalogue.models, summary, classify, evaluate, export),
+    *(catalogue.models, profile, compare_networks, classify, evaluate, export),
     *(train, optimize, horovod),
     *(prune, cluster, quantize),
     *(compress, decompress, diff, patch),
     *(report, compare),
 ):
     app.command()(command)
+app.command(hidden=True)(summary)
 
 
 def main() -> None:

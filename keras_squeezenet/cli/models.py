@@ -1,6 +1,5 @@
-"""The commands about one model: summary, classify, evaluate."""
+"""The commands that ask a model about images: classify, evaluate."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,67 +19,10 @@ from keras_squeezenet.cli.options import (
     track,
     trained_on,
 )
-from keras_squeezenet.cli.tables import (
-    print_evaluation,
-    print_predictions,
-    print_profile,
-)
+from keras_squeezenet.cli.tables import print_evaluation, print_predictions
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.extras import require
 from keras_squeezenet.printing import print_json, printable
-
-
-class Version(StrEnum):
-    v1_0 = "1.0"
-    v1_1 = "1.1"
-
-
-class Bypass(StrEnum):
-    none = "none"
-    simple = "simple"
-    complex = "complex"
-
-
-def summary(
-    model: Annotated[
-        Path | None, typer.Argument(help="A .keras or .sqz file; default: a new SqueezeNet.")
-    ] = None,
-    version: Annotated[Version, typer.Option(help="Of a new SqueezeNet.")] = Version.v1_1,
-    bypass: Annotated[Bypass, typer.Option(help="Of a new SqueezeNet.")] = Bypass.none,
-    input_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the image in pixels.")
-    ] = None,
-    classes: Annotated[int, typer.Option(min=1, help="Of a new SqueezeNet.")] = 1000,
-    as_json: AsJson = False,
-) -> None:
-    """The table of layers: output size, parameters, multiply-adds and activation bytes."""
-    from keras_squeezenet.inference.classifiers import open_classifier
-
-    # A file that cannot be read is refused before Keras is imported.
-    network = None if model is None else open_classifier(model).model
-    from keras_squeezenet.network.models import SqueezeNet
-    from keras_squeezenet.network.profile import profile_model
-
-    if model is None:
-        shape = (input_size, input_size, 3) if input_size else None
-        with bad_input():
-            network = SqueezeNet(
-                weights=None,
-                version=version.value,
-                bypass=None if bypass is Bypass.none else bypass.value,  # type: ignore[arg-type]  # mypy: a str
-                input_shape=shape,
-                classes=classes,
-            )
-        profile = profile_model(network)
-    else:
-        if network is None:
-            raise InputError(f"summary takes a .keras or .sqz file. Received: {model}")
-        with bad_input():
-            profile = profile_model(network, (input_size, input_size, 3) if input_size else None)
-    if as_json:
-        print_json(profile.to_dict())
-    else:
-        print_profile(profile)
 
 
 def classify(

@@ -15,29 +15,6 @@ if TYPE_CHECKING:
     from keras_squeezenet.litert.c_array import CArray
     from keras_squeezenet.litert.comparison import ExportResult
     from keras_squeezenet.network.catalogue import ListedModel, PublishedWeights
-    from keras_squeezenet.network.profile import ModelProfile
-
-
-def print_profile(profile: ModelProfile) -> None:
-    columns = ("layer", "output", "parameters", "multiply-adds", "activation bytes")
-    rows = [
-        (
-            layer.name,
-            "×".join(map(str, layer.output_shape)),
-            thousands(layer.parameters),
-            thousands(layer.multiply_adds),
-            thousands(layer.activation_bytes),
-        )
-        for layer in profile.layers
-    ]
-    total = (
-        "total",
-        "",
-        thousands(profile.parameters),
-        thousands(profile.multiply_adds),
-        thousands(profile.activation_bytes),
-    )
-    print_table(columns, rows, total)
 
 
 def print_models(models: Sequence[ListedModel]) -> None:

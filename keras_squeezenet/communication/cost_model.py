@@ -11,7 +11,7 @@ grouped all-reduce does not overlap with computing in this package. The all-redu
 - parameter server: N payloads into one machine and N out of it (FireCaffe);
 
 and the copies that the processor makes meanwhile. Gloo's all-reduce, which is measured, is a ring.
-NumPy and SciPy only.
+NumPy only, and SciPy for a fit.
 """
 
 import math
@@ -23,9 +23,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_squeezenet.extras import from_extra
-
-with from_extra("report"):
-    from scipy.optimize import least_squares
 
 FLOAT32_BYTES = 4
 
@@ -212,6 +209,9 @@ def fit(cases: Sequence[Case], seconds: Sequence[float], message: float) -> Cost
             "Expected a positive time for each of at least one case. "
             f"Received: {len(cases)} cases and {len(seconds)} times"
         )
+    with from_extra("report"):
+        from scipy.optimize import least_squares
+
     networks = list(dict.fromkeys(case.network for case in cases))
     least = {
         name: min(time for case, time in zip(cases, seconds, strict=True) if case.network == name)

@@ -23,6 +23,7 @@ from keras_squeezenet.litert.model import LiteRTModel
 from keras_squeezenet.network.architecture import PRESETS
 from keras_squeezenet.sqz import SqzError
 from keras_squeezenet.sqz.files import read_network
+from keras_squeezenet.sqz.model import CompressedModel
 from keras_squeezenet.sqz.network import CompressedNetwork
 
 if TYPE_CHECKING:
@@ -132,6 +133,25 @@ def open_classifier(path: str | Path) -> Classifier:
         ) from error
 
 
+def read_model(path: str | Path) -> keras.Model:
+    """The Keras model in a .keras or .sqz file, whatever it takes and gives.
+
+    Raises:
+        ModelFileError: one line: the file is missing, broken, or holds no Keras model.
+    """
+    path = check_model_path(path)
+    if path.suffix == ".tflite":
+        raise ModelFileError(f"Expected a .keras or .sqz file. Received: {path}")
+    try:
+        return _load_keras(path) if path.suffix == ".keras" else _load_sqz(path)[1]
+    except ModelFileError:
+        raise
+    except Exception as error:  # as in `open_classifier`
+        raise ModelFileError(
+            f"The model file cannot be read: {path}: {one_line(error, 300)}"
+        ) from error
+
+
 def open_published(version: str) -> Classifier:
     """The published ImageNet network, "1.0" or "1.1", at the size that it was designed for.
 
@@ -208,12 +228,16 @@ def classify(
             yield tuple(Prediction(int(i), names[i], float(probabilities[i])) for i in best)
 
 
-def _open_keras(path: Path) -> Classifier:
+def _load_keras(path: Path) -> keras.Model:
     import keras
 
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"Expected an archive that Keras saved. Received: {path}")
-    model = keras.saving.load_model(path, compile=False)
+    return keras.saving.load_model(path, compile=False)
+
+
+def _open_keras(path: Path) -> Classifier:
+    model = _load_keras(path)
     image_size, classes = _sizes(path, model.input_shape, model.output_shape)
     if not _prepares_images(model):
         _warn_of_pixels(path)
@@ -231,7 +255,7 @@ def _prepares_images(model: keras.Model) -> bool:
     return any(isinstance(layer, prepares) for layer in every_layer(model))
 
 
-def _open_sqz(path: Path) -> Classifier:
+def _load_sqz(path: Path) -> tuple[CompressedNetwork | CompressedModel, keras.Model]:
     try:
         network = read_network(path)
     except SqzError as error:
@@ -239,7 +263,11 @@ def _open_sqz(path: Path) -> Classifier:
     # Only of a file that holds a network.
     from keras_squeezenet.compression.saving import model_of
 
-    model = model_of(network)
+    return network, model_of(network)
+
+
+def _open_sqz(path: Path) -> Classifier:
+    network, model = _load_sqz(path)
     if isinstance(network, CompressedNetwork):
         image_size, classes = network.input_size, network.classes
     else:

@@ -6,7 +6,8 @@ else, a function for each need: a version of Keras that changes it breaks this f
 """
 
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -61,14 +62,22 @@ def graph_of(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model is of another kind, or a Sequential that does not know its input.
     """
-    # A Sequential keeps its functional twin here, None until its input is known.
-    graph = getattr(model, "_functional", model)
-    if not hasattr(graph, "_run_through_graph"):
+    if not has_graph(model):
         raise ValueError(
             "`model` must be a functional or Sequential keras.Model whose inputs are known: start "
             f"a Sequential with keras.Input. Received: model={model!r} of type {type(model)}"
         )
-    return graph
+    return _graph_or_model(model)
+
+
+def has_graph(model: Any) -> bool:
+    """Whether something is a functional model, or a Sequential whose input is known."""
+    return hasattr(_graph_or_model(model), "_run_through_graph")
+
+
+def _graph_or_model(model: Any) -> Any:
+    # A Sequential keeps its functional twin here, None until its input is known.
+    return getattr(model, "_functional", model)
 
 
 def follow(graph: keras.Model, inputs: Any, call: Callable) -> Any:
@@ -86,6 +95,43 @@ def follow(graph: keras.Model, inputs: Any, call: Callable) -> Any:
         The outputs of the graph, in the structure of the model's.
     """
     return graph._run_through_graph(inputs, operation_fn=lambda operation: partial(call, operation))
+
+
+@contextmanager
+def graph_inside(
+    layer: keras.layers.Layer, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[keras.Model]:
+    """The graph of what a layer's `call` does, as long as the block runs.
+
+    `call` is run with symbolic tensors, as in a functional model: its layers and its operations of
+    `keras.ops` make the graph. Layers inside are left as they were.
+
+    Args:
+        layer: one that is built.
+        args, kwargs: what it is called with. Symbolic tensors among them become the graph's inputs,
+            in their order, each once.
+
+    Raises:
+        Exception: `call` does something else with its inputs than Keras's layers and operations.
+    """
+    given = (list(args), dict(kwargs))
+    outer = [each for each in keras.tree.flatten(given) if _is_symbolic(each)]
+    inner = {id(each): keras.Input(batch_shape=each.shape, dtype=each.dtype) for each in outer}
+    positional, named = keras.tree.map_structure(lambda each: inner.get(id(each), each), given)
+    if layer._call_has_training_arg:
+        named["training"] = False
+    parts = list(layer._flatten_layers(include_self=False))
+    nodes = [(part._inbound_nodes, len(part._inbound_nodes)) for part in parts]
+    nodes += [(part._outbound_nodes, len(part._outbound_nodes)) for part in parts]
+    try:
+        yield keras.Model(list(inner.values()), layer.call(*positional, **named))
+    finally:
+        for known, count in nodes:
+            del known[count:]
+
+
+def _is_symbolic(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
 
 
 def maker_of(tensor: keras.KerasTensor) -> keras.Operation:

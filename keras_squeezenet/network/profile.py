@@ -4,19 +4,21 @@ Everything is read off symbolic shapes; no image goes through the model and no m
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import keras
-from keras import layers
 
 from keras_squeezenet.network.data_formats import Shape
-from keras_squeezenet.network.graph import follow, graph_of
-from keras_squeezenet.network.layers import Fire
+from keras_squeezenet.network.graph import graph_of, has_graph
+from keras_squeezenet.network.layer_costs import LayerCosts, ModelCosts, costs_of
+from keras_squeezenet.network.live_memory import Step, live_bytes
 
 FLOAT32_BYTES = 4
+# Of a weight: as trained; two as LiteRT files have; the index of Deep Compression's codebooks, as
+# the SqueezeNet paper ends with (Table 2).
+WIDTHS = (32, 16, 8, 6)
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,47 @@ class LayerProfile:
         kind: the layer's class.
         output_shape: without batch; a tuple of shapes where a layer has several outputs.
         parameters: the layer's own, trainable or not; 0 where a shared layer comes again.
-        multiply_adds: see `profile_model`.
+        trainable_parameters: of these.
+        multiply_adds: see `profile_model`; None where it is not known.
         input_bytes: the layer's inputs for one image as float32.
         activation_bytes: the layer's output for one image as float32.
+        live_bytes: all tensors that are alive while the layer runs; see `ModelProfile`.
+        live_bytes_in_place: the same where layers work in place.
     """
 
     name: str
     kind: str
     output_shape: tuple
     parameters: int
-    multiply_adds: int
+    trainable_parameters: int
+    multiply_adds: int | None
     input_bytes: int
     activation_bytes: int
+    live_bytes: int
+    live_bytes_in_place: int
+
+    def weight_bytes(self, bits: int) -> int:
+        """Bytes of the row's parameters with so many bits each, rounded up."""
+        return _bytes_at(self.parameters, bits)
 
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """The rows of a model in the order of execution. See `profile_model`."""
+    """The rows of a model in the order in which Keras runs them. See `profile_model`.
+
+    Memory is that of the tensors between the rows, for one image. A tensor takes it from the row
+    that makes it to the last one that reads it, so that the input of a bypass counts in all rows
+    between; the model's inputs from the start, its outputs to the end. What a row needs inside,
+    such as a SeparableConv2D between its two convolutions, does not count.
+
+    Attributes:
+        name: the model's.
+        input_shapes: of its inputs, without batch.
+        layers: a `LayerProfile` for each row.
+    """
 
     name: str
+    input_shapes: tuple[Shape, ...]
     layers: tuple[LayerProfile, ...]
 
     @property
@@ -54,13 +78,28 @@ class ModelProfile:
         return sum(layer.parameters for layer in self.layers)
 
     @property
+    def trainable_parameters(self) -> int:
+        """Those that have a gradient; the statistics of a batch normalization have none."""
+        return sum(layer.trainable_parameters for layer in self.layers)
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of all parameters as float32."""
         return FLOAT32_BYTES * self.parameters
 
+    def weight_bytes_at(self, bits: int) -> int:
+        """Bytes of all parameters with so many bits each, without a codebook, rounded up."""
+        return _bytes_at(self.parameters, bits)
+
     @property
     def multiply_adds(self) -> int:
-        return sum(layer.multiply_adds for layer in self.layers)
+        """Of all rows of which they are known."""
+        return sum(layer.multiply_adds or 0 for layer in self.layers)
+
+    @property
+    def not_counted(self) -> tuple[str, ...]:
+        """Names of the rows whose multiply-adds are not known."""
+        return tuple(layer.name for layer in self.layers if layer.multiply_adds is None)
 
     @property
     def activation_bytes(self) -> int:
@@ -69,30 +108,44 @@ class ModelProfile:
 
     @property
     def peak_activation_bytes(self) -> int:
-        """The largest sum of inputs and output of one row: what inference needs at least.
+        """The most that is alive at once where every row writes into memory of its own."""
+        return max((layer.live_bytes for layer in self.layers), default=0)
 
-        Rows run one after the other and none works in place. A tensor that waits for a later
-        row, as the input of a bypass does, counts in the rows that read it only.
+    @property
+    def peak_activation_bytes_in_place(self) -> int:
+        """The most that is alive at once where rows work in place, as in runtimes for inference.
+
+        Batch normalization and activations but softmax write over their input, if nothing reads it
+        later; Dropout, Flatten and Reshape take no memory, nor does padding for a convolution.
         """
-        return max((layer.input_bytes + layer.activation_bytes for layer in self.layers), default=0)
+        return max((layer.live_bytes_in_place for layer in self.layers), default=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Totals and rows as plain numbers, strings, lists and dicts."""
         return {
             "name": self.name,
+            "input_shapes": _as_lists(self.input_shapes),
             "parameters": self.parameters,
+            "trainable_parameters": self.trainable_parameters,
             "weight_bytes": self.weight_bytes,
+            "weight_bytes_at": {str(bits): self.weight_bytes_at(bits) for bits in WIDTHS},
             "multiply_adds": self.multiply_adds,
+            "not_counted": list(self.not_counted),
             "activation_bytes": self.activation_bytes,
             "peak_activation_bytes": self.peak_activation_bytes,
-            "layers": [
-                {**asdict(layer), "output_shape": _as_lists(layer.output_shape)}
-                for layer in self.layers
-            ],
+            "peak_activation_bytes_in_place": self.peak_activation_bytes_in_place,
+            "layers": [self._row(layer) for layer in self.layers],
         }
 
-
-AddRow = Callable[[LayerProfile], None]
+    def _row(self, layer: LayerProfile) -> dict[str, Any]:
+        counted = layer.multiply_adds
+        return {
+            **asdict(layer),
+            "output_shape": _as_lists(layer.output_shape),
+            "parameter_share": _share(layer.parameters, self.parameters),
+            "multiply_add_share": None if counted is None else _share(counted, self.multiply_adds),
+            "weight_bytes_at": {str(bits): layer.weight_bytes(bits) for bits in WIDTHS},
+        }
 
 
 def profile_model(
@@ -100,17 +153,20 @@ def profile_model(
 ) -> ModelProfile:
     """Counts a model without running it.
 
-    Multiply-adds are those of Conv2D, DepthwiseConv2D, SeparableConv2D and Dense, one per weight
-    and output position, also where the weight meets padding. Every other layer counts 0: biases,
-    activations, pooling, normalisation, additions. One multiply-add is 1; the authors'
-    "1.72 GFLOPS/image" of SqueezeNet 1.0 counts it as 2, and conv10 with the padding of their
-    Caffe network.
+    Multiply-adds are those of convolutions of any kind, Dense and EinsumDense, attention, recurrent
+    layers and matrix products of `keras.ops`: one per weight and output position, also where the
+    weight meets padding. Biases, activations, pooling, normalization and additions count 0. What
+    cannot be counted is named in `not_counted`. One multiply-add is 1; the authors' "1.72
+    GFLOPS/image" of SqueezeNet 1.0 counts it as 2, and conv10 with the padding of their Caffe
+    network.
 
     A model within the model is expanded into its layers. So is a `Fire`: fire2/squeeze1x1,
-    fire2/expand1x1, …, then fire2 for what joins them (concatenation and bypass addition).
+    fire2/expand1x1, …, then fire2 for what joins them (concatenation and bypass addition); and so
+    are attention, and layers of your own that hold layers.
 
     Args:
-        model: a functional or Sequential `keras.Model` whose inputs are known.
+        model: a functional or Sequential `keras.Model` whose inputs are known; or one of another
+            kind that is built, with `input_shape`.
         input_shape: of one image, without batch, where the model leaves sizes open; one such
             shape per input for a model of several.
 
@@ -127,10 +183,54 @@ def profile_model(
     >>> profile.parameters, profile.multiply_adds, profile.layers[0].name
     (1235496, 349151936, 'conv1')
     """
+    if not has_graph(model) and getattr(model, "built", False) and input_shape is not None:
+        return _profile(model.name, _costs_inside(model, input_shape))
     graph = graph_of(model)
-    rows: list[LayerProfile] = []
-    _walk(graph, _symbolic_inputs(graph, input_shape), "", rows.append, set())
-    return ModelProfile(model.name, tuple(rows))
+    return _profile(model.name, costs_of(model, _symbolic_inputs(graph, input_shape)))
+
+
+def _profile(name: str, costs: ModelCosts) -> ModelProfile:
+    tensors = {id(tensor): tensor for tensor in costs.inputs}
+    for layer in costs.layers:
+        tensors |= {id(tensor): tensor for tensor in (*layer.inputs, *layer.outputs)}
+    sizes = {key: _float32_bytes([tensor]) for key, tensor in tensors.items()}
+    steps = [
+        Step(tuple(map(id, layer.inputs)), tuple(map(id, layer.outputs)), layer.effect)
+        for layer in costs.layers
+    ]
+    ends = list(map(id, costs.inputs)), list(map(id, costs.outputs))
+    live = live_bytes(steps, sizes, *ends, in_place=False)
+    live_in_place = live_bytes(steps, sizes, *ends, in_place=True)
+    rows = map(_row, costs.layers, live, live_in_place)
+    return ModelProfile(name, tuple(map(_of_one, costs.inputs)), tuple(rows))
+
+
+def _row(layer: LayerCosts, live: int, live_in_place: int) -> LayerProfile:
+    shapes = tuple(_of_one(tensor) for tensor in layer.outputs)
+    return LayerProfile(
+        name=layer.name,
+        kind=layer.kind,
+        output_shape=shapes[0] if len(shapes) == 1 else shapes,
+        parameters=layer.parameters,
+        trainable_parameters=layer.trainable_parameters,
+        multiply_adds=layer.multiply_adds,
+        input_bytes=_float32_bytes(layer.inputs),
+        activation_bytes=_float32_bytes(layer.outputs),
+        live_bytes=live,
+        live_bytes_in_place=live_in_place,
+    )
+
+
+def _costs_inside(model: keras.Model, input_shape: Shape | Sequence[Shape]) -> ModelCosts:
+    several = all(isinstance(shape, tuple | list) for shape in input_shape)
+    shapes: Any = input_shape if several else [input_shape]
+    try:
+        return costs_of(model, [keras.KerasTensor((1, *shape)) for shape in shapes])
+    except Exception as error:  # a user's code raises anything for tensors without values
+        raise ValueError(
+            "`model` must be a functional or Sequential keras.Model, or one whose `call` is made "
+            f"of Keras's layers and operations. Received: model={model!r}, which ends in: {error}"
+        ) from error
 
 
 def _symbolic_inputs(
@@ -153,8 +253,9 @@ def _symbolic_inputs(
             f"`input_shape` must give the sizes that {_one_or_all(own_shapes)}, the model's own, "
             f"leaves open. Received: input_shape={input_shape}"
         )
+    # One image: of an open batch not every operation would know the size of what it makes.
     return [
-        keras.KerasTensor((tensor.shape[0], *shape), dtype=tensor.dtype)
+        keras.KerasTensor((1, *shape), dtype=tensor.dtype)
         for tensor, shape in zip(inputs, shapes, strict=True)
     ]
 
@@ -171,124 +272,22 @@ def _one_or_all(shapes: Sequence[Shape]) -> Shape | Sequence[Shape]:
     return shapes[0] if len(shapes) == 1 else shapes
 
 
-def _walk(
-    graph: keras.Model,
-    inputs: Sequence[keras.KerasTensor],
-    prefix: str,
-    add_row: AddRow,
-    counted: set[int],
-) -> Any:
-    """Follows symbolic tensors through a graph, adds a row per layer, returns the outputs."""
-
-    visit = partial(_visit, prefix=prefix, add_row=add_row, counted=counted)
-    # Unlike calling the layers, this leaves the model as it was.
-    return follow(graph, inputs, visit)
-
-
-def _visit(
-    operation: keras.Operation,
-    *args: Any,
-    prefix: str,
-    add_row: AddRow,
-    counted: set[int],
-    **kwargs: Any,
-) -> Any:
-    inputs = _tensors((args, kwargs))
-    name = prefix + operation.name
-    if isinstance(operation, keras.Model):
-        return _walk(graph_of(operation), inputs, f"{name}/", add_row, counted)
-    if isinstance(operation, Fire):
-        return _visit_fire(operation, inputs[0], name, add_row, counted)
-    outputs = operation.compute_output_spec(*args, **kwargs)
-    parameters = _count_once(operation, counted)
-    add_row(_row(name, operation, inputs, _tensors(outputs), parameters))
-    return outputs
-
-
-def _visit_fire(
-    fire: Fire, image: keras.KerasTensor, name: str, add_row: AddRow, counted: set[int]
-) -> keras.KerasTensor:
-    def convolve(convolution: layers.Conv2D, image: keras.KerasTensor) -> keras.KerasTensor:
-        visit = partial(_visit, prefix=f"{name}/", add_row=add_row, counted=counted)
-        outputs = visit(convolution, image)
-        if not fire.batch_normalization:
-            return outputs
-        return visit(fire.normalizations[convolution.name], outputs)
-
-    squeezed = convolve(fire.squeeze1x1, image)
-    expands = (fire.expand1x1, fire.expand3x3)
-    joined = [convolve(expand, squeezed) for expand in expands if expand is not None]
-    if fire.bypass == "complex":
-        joined.append(convolve(fire.bypass1x1, image))
-    elif fire.bypass == "simple":
-        joined.append(image)
-    output = fire.compute_output_spec(image)
-    add_row(_row(name, fire, joined, [output], parameters=0))
-    return output
-
-
-def _row(
-    name: str,
-    operation: keras.Operation,
-    inputs: Sequence[keras.KerasTensor],
-    outputs: Sequence[keras.KerasTensor],
-    parameters: int,
-) -> LayerProfile:
-    for tensor in outputs:
-        if None in tensor.shape[1:]:
-            raise ValueError(
-                f"The output of layer {name} must have known sizes to be counted; more of "
-                f"`input_shape` may settle them. Received: output shape {tensor.shape}"
-            )
-    shapes = tuple(tuple(tensor.shape[1:]) for tensor in outputs)
-    return LayerProfile(
-        name=name,
-        kind=type(operation).__name__,
-        output_shape=shapes[0] if len(shapes) == 1 else shapes,
-        parameters=parameters,
-        multiply_adds=_multiply_adds(operation, inputs, outputs),
-        input_bytes=_float32_bytes(inputs),
-        activation_bytes=_float32_bytes(outputs),
-    )
-
-
-def _multiply_adds(
-    operation: keras.Operation,
-    inputs: Sequence[keras.KerasTensor],
-    outputs: Sequence[keras.KerasTensor],
-) -> int:
-    if isinstance(operation, layers.Dense):
-        return math.prod(outputs[0].shape[1:]) * inputs[0].shape[-1]
-    if not isinstance(operation, layers.Conv2D | layers.DepthwiseConv2D | layers.SeparableConv2D):
-        return 0
-    window = math.prod(operation.kernel_size)
-    output_values = math.prod(outputs[0].shape[1:])
-    if isinstance(operation, layers.DepthwiseConv2D):
-        return output_values * window
-    channels = inputs[0].shape[-1 if operation.data_format == "channels_last" else 1]
-    if isinstance(operation, layers.Conv2D):
-        return output_values * window * (channels // operation.groups)
-    depthwise_channels = channels * operation.depth_multiplier
-    positions = output_values // operation.filters
-    return positions * window * depthwise_channels + output_values * depthwise_channels
-
-
-def _count_once(operation: keras.Operation, counted: set[int]) -> int:
-    """The operation's parameters; 0 for a shared layer that was counted already."""
-    if not isinstance(operation, keras.Layer) or id(operation) in counted:
-        return 0
-    counted.add(id(operation))
-    return operation.count_params()
-
-
-def _tensors(structure: Any) -> list[keras.KerasTensor]:
-    """The symbolic tensors in nested arguments or outputs, each once."""
-    found = [item for item in keras.tree.flatten(structure) if keras.utils.is_keras_tensor(item)]
-    return list({id(tensor): tensor for tensor in found}.values())
+def _of_one(tensor: keras.KerasTensor) -> Shape:
+    """A shape without the batch of one."""
+    shape = tuple(tensor.shape)
+    return shape[1:] if shape and shape[0] == 1 else shape
 
 
 def _float32_bytes(tensors: Iterable[keras.KerasTensor]) -> int:
-    return FLOAT32_BYTES * sum(math.prod(tensor.shape[1:]) for tensor in tensors)
+    return FLOAT32_BYTES * sum(math.prod(tensor.shape) for tensor in tensors)
+
+
+def _bytes_at(parameters: int, bits: int) -> int:
+    return -(-parameters * bits // 8)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
 
 
 def _as_lists(shape: tuple) -> list:

@@ -25,6 +25,7 @@ from keras_squeezenet.reports.figures.grad_cam import (
     Explanation,
     explanations,
 )
+from keras_squeezenet.reports.figures.profile import layer_costs
 from keras_squeezenet.reports.figures.training import learning_curves
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "density_and_bits",
     "explanations",
     "file_sizes",
+    "layer_costs",
     "learning_curves",
     "mistake_caption",
     "most_confused",
