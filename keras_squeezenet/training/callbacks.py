@@ -19,7 +19,7 @@ from keras_squeezenet.data import DataError
 from keras_squeezenet.data.dataset import Dataset
 from keras_squeezenet.distributed.callbacks import Logs
 from keras_squeezenet.extras import from_extra
-from keras_squeezenet.training.averaging import kept_weights
+from keras_squeezenet.training.averaging import keep_weights
 from keras_squeezenet.training.diagnosis import Diagnosis, Observer
 from keras_squeezenet.training.state import Row
 
@@ -33,7 +33,7 @@ class ShardedValidation(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy`: each rank evaluates its shard, every example counts once.
 
     Args:
-        twin: a compiled model for the `kept_weights` of the one in training, perhaps of another
+        twin: a compiled model that `keep_weights` gives those of the one in training, perhaps of another
             precision and image size: what is kept is measured as it will be used.
         batches: this rank's finite `tf.data.Dataset` of images and labels; it may be empty.
         empty: whether it is.
@@ -63,7 +63,7 @@ class ShardedValidation(keras.callbacks.Callback):
         sums, count = [0.0] * len(self.METRICS), 0.0
         counted = _AfterBatch(self.after_batch)
         if not self.empty:
-            self.twin.set_weights(kept_weights(self.model))
+            keep_weights(self.model, self.twin)
             with warnings.catch_warnings():
                 # Broken pictures are left out on the way, so the batches have no known number.
                 warnings.filterwarnings("ignore", message="Your input ran out of data")
