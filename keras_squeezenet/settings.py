@@ -96,6 +96,8 @@ def _first_problem(error: ValidationError, kind: type[Section]) -> str:
     if problem["type"] == "missing":
         return f"the key {key} is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "model_type":
+        message = "a section with keys and values is expected"
     received = problem["input"]
     if isinstance(received, dict):  # a rule between keys: the message names them
         return f"{key}: {message}" if key else message

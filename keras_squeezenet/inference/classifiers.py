@@ -213,7 +213,15 @@ def _open_keras(path: Path) -> Classifier:
 
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"Expected an archive that Keras saved. Received: {path}")
-    model = keras.saving.load_model(path, compile=False)
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except TypeError as error:
+        if "Could not locate" not in str(error):
+            raise
+        raise ModelFileError(
+            "A layer's class is neither Keras's nor of this package. If it is in a module of "
+            f"yours: keras-squeezenet --import MODULE …. Received: {path}: {one_line(error, 80)}"
+        ) from error
     image_size, classes = _sizes(path, model.input_shape, model.output_shape)
     if not _prepares_images(model):
         _warn_of_pixels(path)

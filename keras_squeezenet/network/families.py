@@ -125,12 +125,14 @@ def build_family(
         A `keras.Model` whose output `(batch, classes)` are probabilities.
     """
     image = keras.Input(input_shape)
-    return constructor(
+    network = constructor(
         weights=weights,
         input_tensor=ImagePreprocessing(preprocessing, name="preprocessing")(image),
         classes=classes,
         **(arguments or {}),
     )
+    # Of one input, where constructors of this kind take a list with one.
+    return keras.Model(image, network.outputs[0], name=network.name)
 
 
 def build_application(
@@ -173,9 +175,7 @@ def build_application(
     if weights == "imagenet":
         network = _new_top(_published_features(constructor, given), classes, constructor, arguments)
     else:
-        network = constructor(
-            weights=weights, classes=classes, classifier_activation=None, **given
-        )
+        network = constructor(weights=weights, classes=classes, classifier_activation=None, **given)
     if normalization_momentum is not None:
         for layer in every_layer(network):
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -187,7 +187,7 @@ def with_softmax(network: keras.Model) -> keras.Model:
     """A network of logits, and a softmax in float32 after them: the same layers."""
     # A softmax in half precision loses small probabilities.
     softmax = keras.layers.Activation("softmax", dtype="float32", name="probabilities")
-    return keras.Model(network.inputs, softmax(network.outputs[0]), name=network.name)
+    return keras.Model(network.inputs[0], softmax(network.outputs[0]), name=network.name)
 
 
 def _known(found: Mapping[str, Constructor], name: str, key: str) -> Constructor:
@@ -269,4 +269,4 @@ def _new_top(
                 arguments.get(name, signature[name].default), name="top_dropout"
             )(x)
     x = keras.layers.Dense(classes, name="predictions")(x)
-    return keras.Model(features.inputs, x, name=features.name)
+    return keras.Model(features.inputs[0], x, name=features.name)

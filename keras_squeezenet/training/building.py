@@ -22,6 +22,7 @@ from keras_squeezenet.training.model_section import (
     FunctionSection,
     ModelSection,
     SqueezeNetSection,
+    TrustedFunctionSection,
 )
 from keras_squeezenet.training.recipe import Recipe
 
@@ -58,7 +59,7 @@ def check_network(section: ModelSection) -> None:
         elif isinstance(section, ApplicationSection):
             families.check_arguments(families.application(section.application), section.arguments)
         elif isinstance(section, FunctionSection):
-            own_code.find_function(section)
+            own_code.find_function(_trusted(section))
 
 
 def build_model(section: ModelSection, image_size: int, classes: int) -> keras.Model:
@@ -81,7 +82,7 @@ def build_model(section: ModelSection, image_size: int, classes: int) -> keras.M
         if isinstance(section, SqueezeNetSection):
             return _squeezenet(section, input_shape, classes)
         if isinstance(section, FunctionSection):
-            return own_code.build_own(section, input_shape, classes)
+            return own_code.build_own(_trusted(section), input_shape, classes)
         if isinstance(section, FamilySection):
             return families.build_family(
                 families.family(section.family),
@@ -126,6 +127,15 @@ def build_twins(recipe: Recipe, dataset: Dataset) -> tuple[keras.Model, keras.Mo
             f"data.image_size, {dataset.image_size}. Received: data.train_image_size={size}"
         ) from error
     return model, twin
+
+
+def _trusted(section: FunctionSection) -> TrustedFunctionSection:
+    if isinstance(section, TrustedFunctionSection):
+        return section
+    raise RecipeError(
+        "model.function is taken from --set or from a recipe that is given on the command line, "
+        f"and from no file that came with a model. Received: {section.function}"
+    )
 
 
 def _squeezenet(section: SqueezeNetSection, input_shape: Shape, classes: int) -> keras.Model:

@@ -33,8 +33,9 @@ class ShardedValidation(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy`: each rank evaluates its shard, every example counts once.
 
     Args:
-        twin: a compiled model that `keep_weights` gives those of the one in training, perhaps of another
-            precision and image size: what is kept is measured as it will be used.
+        twin: a compiled model, which `keep_weights` gives the weights of the one in training;
+            perhaps of another precision and image size: what is kept is measured as it will be
+            used.
         batches: this rank's finite `tf.data.Dataset` of images and labels; it may be empty.
         empty: whether it is.
         after_batch: called after each batch, and at the end for those that others have more, so

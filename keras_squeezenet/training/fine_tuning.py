@@ -45,7 +45,7 @@ MOST_IMAGES = 20_000
 
 BATCH = 32
 
-# Layers after the last one with weights through which its output stays a linear function of features.
+# Layers behind the last one with weights that leave its output a linear function of features.
 LINEAR = (
     keras.layers.Dropout,
     keras.layers.Flatten,

@@ -16,7 +16,6 @@ with from_extra("train"):
         ConfigDict,
         Discriminator,
         Field,
-        PrivateAttr,
         Tag,
         field_validator,
         model_validator,
@@ -164,27 +163,22 @@ class FunctionSection(_OtherSection):
     function: Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$")]
     preprocessing: Mode | None = None
 
-    # Whether a person named the function: a section that came with a file is never called.
-    _is_trusted: bool = PrivateAttr(default=False)
-
     @property
     def weights(self) -> None:
         """None: what the function loads is its own matter."""
         return None
 
-    @property
-    def is_trusted(self) -> bool:
-        """Whether the function may be imported and called."""
-        return self._is_trusted
-
-    def trusted(self) -> Self:
-        """The same section, whose function may be imported and called."""
-        section = self.model_copy()
-        section._is_trusted = True
-        return section
-
     def check_fine_tuning(self) -> None:
         """As that of `SqueezeNetSection`; the function may have loaded what it likes."""
+
+
+class TrustedFunctionSection(FunctionSection):
+    """A `FunctionSection` whose function a person named: it alone is ever imported and called."""
+
+    @classmethod
+    def of(cls, section: FunctionSection) -> Self:
+        """The same section, trusted."""
+        return cls(**section.model_dump())
 
 
 KINDS = {"family": FamilySection, "application": ApplicationSection, "function": FunctionSection}
@@ -193,7 +187,7 @@ KINDS = {"family": FamilySection, "application": ApplicationSection, "function":
 def _kind_of(values: object) -> str:
     """The name of the class that a section is checked by."""
     if isinstance(values, Section):
-        return type(values).__name__
+        return "FunctionSection" if isinstance(values, FunctionSection) else type(values).__name__
     keys = values if isinstance(values, dict) else {}
     return next((kind.__name__ for key, kind in KINDS.items() if key in keys), "SqueezeNetSection")
 

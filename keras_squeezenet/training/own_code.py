@@ -1,6 +1,6 @@
 """A network of the user's own code: `module:function`, called and checked.
 
-Code is imported of a section that a person named alone; see `FunctionSection.trusted`.
+Code is imported of a `TrustedFunctionSection` alone, whose function a person named.
 """
 
 import contextlib
@@ -19,27 +19,22 @@ import numpy as np
 from keras_squeezenet.errors import one_line
 from keras_squeezenet.network.data_formats import Shape
 from keras_squeezenet.network.families import with_softmax
-from keras_squeezenet.network.graph import follow, graph_of, maker_of
+from keras_squeezenet.network.graph import every_layer, follow, graph_of, maker_of
 from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import Mode
 from keras_squeezenet.settings import RecipeError
-from keras_squeezenet.training.model_section import FunctionSection
+from keras_squeezenet.training.model_section import TrustedFunctionSection
 
 # Room for the rounding of a softmax, in whichever precision it was computed.
 SLACK = 1e-2
 
 
-def find_function(section: FunctionSection) -> Callable[..., Any]:
+def find_function(section: TrustedFunctionSection) -> Callable[..., Any]:
     """Import a section's function, and see that it takes what it will be given.
 
     Raises:
-        RecipeError: no person named it; or it cannot be imported, or takes other arguments.
+        RecipeError: it cannot be imported, or takes other arguments.
     """
-    if not section.is_trusted:
-        raise RecipeError(
-            "model.function is taken from --set or from a recipe that is given on the command "
-            f"line, and from no file that came with a model. Received: {section.function}"
-        )
     module_name, _, name = section.function.partition(":")
     with _working_directory(), _told(section.function, "importing"):
         module = importlib.import_module(module_name)
@@ -63,11 +58,11 @@ def find_function(section: FunctionSection) -> Callable[..., Any]:
     return function
 
 
-def build_own(section: FunctionSection, input_shape: Shape, classes: int) -> keras.Model:
+def build_own(section: TrustedFunctionSection, input_shape: Shape, classes: int) -> keras.Model:
     """The network of a section's function; it takes RGB 0…255 and gives probabilities.
 
     Args:
-        section: a `FunctionSection` that a person named.
+        section: a `TrustedFunctionSection`.
         input_shape: `(height, width, 3)`.
         classes: number of classes.
 
@@ -89,12 +84,16 @@ def build_own(section: FunctionSection, input_shape: Shape, classes: int) -> ker
             section, f"{network.name}, a {type(network).__name__} without known inputs"
         ) from None
     _check_shapes(section, graph, input_shape, classes)
+    # Flat and of one input, not of a list with one, whatever came: what a Sequential runs through
+    # has another name.
+    graph = keras.Model(graph.inputs[0], graph.outputs[0], name=network.name)
+    _check_layers(section, graph)
     if section.preprocessing is not None:
         graph = _prepared(graph, input_shape, section.preprocessing)
     return graph if _gives_probabilities(section, graph, input_shape) else with_softmax(graph)
 
 
-def _not_as_expected(section: FunctionSection, received: str) -> RecipeError:
+def _not_as_expected(section: TrustedFunctionSection, received: str) -> RecipeError:
     return RecipeError(
         f"model.function: {section.function} must return a functional or Sequential keras.Model "
         f"with one image input and one output of a score per class. Received: {received}"
@@ -102,7 +101,7 @@ def _not_as_expected(section: FunctionSection, received: str) -> RecipeError:
 
 
 def _check_shapes(
-    section: FunctionSection, graph: keras.Model, input_shape: Shape, classes: int
+    section: TrustedFunctionSection, graph: keras.Model, input_shape: Shape, classes: int
 ) -> None:
     taken = [tuple(tensor.shape) for tensor in graph.inputs]
     given = [tuple(tensor.shape) for tensor in graph.outputs]
@@ -114,6 +113,24 @@ def _check_shapes(
         shapes = f"{', '.join(map(str, taken))} to {', '.join(map(str, given))}"
         expected = f"{(None, *input_shape)} to {(None, classes)}"
         raise _not_as_expected(section, f"{graph.name}, {shapes}; expected {expected}")
+
+
+def _check_layers(section: TrustedFunctionSection, graph: keras.Model) -> None:
+    """See that the layers can be read back from the files of the run."""
+    for layer in every_layer(graph):
+        kind = type(layer)
+        if isinstance(layer, keras.layers.Lambda):
+            raise _not_as_expected(
+                section, f"{layer.name}, a Lambda, whose code Keras reads from no file"
+            )
+        keras_s_own = kind.__module__.partition(".")[0] == "keras"
+        name = keras.saving.get_registered_name(kind)
+        if not keras_s_own and keras.saving.get_registered_object(name) is not kind:
+            raise _not_as_expected(
+                section,
+                f"{layer.name}, a {kind.__name__}, whose class is not decorated with "
+                "keras.saving.register_keras_serializable",
+            )
 
 
 def _prepared(graph: keras.Model, input_shape: Shape, mode: Mode) -> keras.Model:
@@ -135,13 +152,15 @@ def _prepared(graph: keras.Model, input_shape: Shape, mode: Mode) -> keras.Model
     return network
 
 
-def _gives_probabilities(section: FunctionSection, graph: keras.Model, input_shape: Shape) -> bool:
+def _gives_probabilities(
+    section: TrustedFunctionSection, graph: keras.Model, input_shape: Shape
+) -> bool:
     """Whether the scores are probabilities already, as numbers show; else they are logits.
 
     Raises:
         RecipeError: the last layer has an activation that makes them neither.
     """
-    images = np.random.default_rng(0).uniform(0, 255, (2, *input_shape)).astype("float32")
+    images = np.random.default_rng(0).uniform(0, 255, (2, *map(int, input_shape))).astype("float32")
     scores = keras.ops.convert_to_numpy(graph(images, training=False)).astype("float32")
     if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=SLACK):
         return True

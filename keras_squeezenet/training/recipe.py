@@ -20,6 +20,7 @@ from keras_squeezenet.training.model_section import (
     FunctionSection,
     ModelSection,
     SqueezeNetSection,
+    TrustedFunctionSection,
 )
 
 with from_extra("train"):
@@ -235,7 +236,7 @@ def load_recipe(
             "A recipe that lies beside a model or in a run's folder names no code to run. If you "
             f"know the code: --set model.function={recipe.model.function}. Received: {path}"
         )
-    return recipe.model_copy(update={"model": recipe.model.trusted()})
+    return recipe.model_copy(update={"model": TrustedFunctionSection.of(recipe.model)})
 
 
 def is_of_a_model(path: str | Path) -> bool:
