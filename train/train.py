@@ -49,6 +49,7 @@ from keras_squeezenet.training.callbacks import (
 from keras_squeezenet.training.folder_callbacks import Checkpoint, FolderWatch
 from keras_squeezenet.training.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.training.loop import Loop
+from keras_squeezenet.training.model_section import SqueezeNetSection
 from keras_squeezenet.training.recipe import load_recipe
 from keras_squeezenet.training.stages import compile_for_validation, stages_of
 
@@ -87,7 +88,11 @@ def main(asked: command.TrainingRequest) -> dict[str, Any] | None:
         some = dataset.train.train_batches(min(64, dataset.train.count), seed=recipe.seed)
         images, labels = next(iter(some))
         watch = LossWatch(
-            len(class_names), recipe.optimizer.warmup_epochs, images=images, labels=labels
+            len(class_names),
+            recipe.optimizer.warmup_epochs,
+            images=images,
+            labels=labels,
+            squeezenet=isinstance(recipe.model, SqueezeNetSection),
         )
 
     last_layer = None

@@ -24,18 +24,27 @@ def in_full_precision(model: keras.Model) -> keras.Model:
     return twin
 
 
-def for_inference(model: keras.Model, *, copy: bool) -> keras.Model:
-    """`model` in float32, its preprocessing in a convolution.
+def for_inference(model: keras.Model, *, copy: bool, reverses_channels: bool = True) -> keras.Model:
+    """`model` in float32, its preprocessing folded into the convolution that takes it.
 
-    It is folded into the one that takes it; where that is not exact, and the preprocessing reverses
-    channels, it becomes a 1×1 convolution of its own. With a REVERSE_V2 of the channels in the
-    graph, TensorFlow 2.21 writes int8 files of which half of the decisions are wrong: the
-    calibration gives its input and its output different scales, and the operation copies the codes.
+    Args:
+        model: as it was trained.
+        copy: whether it is copied also where nothing has to change.
+        reverses_channels: whether preprocessing that cannot be folded may reverse channels.
+            Otherwise it becomes a 1×1 convolution. With a REVERSE_V2 of the channels in the graph,
+            TensorFlow 2.21 writes int8 files of which half of the decisions are wrong: the
+            calibration gives its input and its output different scales, and the operation copies
+            the codes.
 
-    A copy where anything has to change, and with `copy` always.
+    Returns:
+        A copy, or `model` itself.
     """
     convolution_after = _foldable(model)
-    reversing = [layer for layer in _reversing(model) if layer not in convolution_after]
+    reversing = (
+        []
+        if reverses_channels
+        else [layer for layer in _reversing(model) if layer not in convolution_after]
+    )
     if not (copy or convolution_after or reversing or _is_half_precision(model)):
         return model
     clones = {}

@@ -227,6 +227,8 @@ class LossWatch(keras.callbacks.Callback):
         images: of the training set, of many classes, as the model takes them; 64 are enough. A
             look at them costs about as much as a step. The model must be functional.
         labels: the classes of these images; None if they are of every class.
+        squeezenet: whether the network is one of a recipe's settings of a SqueezeNet, so that some
+            of them are advice.
 
     Attributes:
         warnings: what was said.
@@ -243,9 +245,11 @@ class LossWatch(keras.callbacks.Callback):
         patience: int = 3,
         images: np.ndarray | None = None,
         labels: np.ndarray | None = None,
+        squeezenet: bool = True,
     ) -> None:
         super().__init__()
         self.classes = classes
+        self.squeezenet = squeezenet
         self.chance = math.log(classes)
         self.warmup_epochs = warmup_epochs
         self.patience = patience
@@ -286,19 +290,28 @@ class LossWatch(keras.callbacks.Callback):
             return
         if found:
             self.causes = [finding.cause for finding in found]
-            advice = dict.fromkeys(text for finding in found for text in finding.advice)
+            advice = list(dict.fromkeys(text for finding in found for text in finding.advice))
+            if not self.squeezenet:
+                advice = self._without_settings(advice)
             self._warn(
                 f"Training is stuck: {'; '.join(finding.seen for finding in found)}. The loss is "
                 f"{loss:.3f}, and equal probabilities for all classes give {self.chance:.3f}. "
                 f"Try: {', '.join(advice)}."
             )
         elif self.stuck_looks >= self.patience:
+            of_the_model = "model.kernel_initializer=he_normal, model.last_activation=null, "
             self._warn(
                 f"Training is stuck: the loss stays at {loss:.3f}, and equal probabilities for "
                 f"all classes give {self.chance:.3f}. Try, in this order: a longer "
                 "optimizer.warmup_epochs, a lower optimizer.learning_rate, "
-                "model.kernel_initializer=he_normal, model.last_activation=null, another seed."
+                f"{of_the_model * self.squeezenet}another seed."
             )
+
+    @staticmethod
+    def _without_settings(advice: Iterable[str]) -> list[str]:
+        """Advice for a network whose recipe has no settings of a SqueezeNet."""
+        others = [text for text in advice if not text.startswith("model.")]
+        return others or ["other initial values, batch normalization"]
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -160,7 +160,11 @@ def _gives_probabilities(
     Raises:
         RecipeError: the last layer has an activation that makes them neither.
     """
-    images = np.random.default_rng(0).uniform(0, 255, (2, *map(int, input_shape))).astype("float32")
+    images = (
+        np.random.default_rng(0)
+        .uniform(0, 255, (2, *(side or 1 for side in input_shape)))
+        .astype("float32")
+    )
     scores = keras.ops.convert_to_numpy(graph(images, training=False)).astype("float32")
     if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=SLACK):
         return True
