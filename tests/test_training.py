@@ -223,7 +223,13 @@ class TestBuildModel:
             build_model(section, image_size=32, classes=4)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenette", "imagenet", "application"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cifar10", "imagenette", "imagenet", "application"),
+        *("imagenette_alexnet", "imagenette_mobilenetv2"),
+    ],
+)
 def test_long_recipes_load_a_small_folder_of_their_form(name, tmp_path):
     rng = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 2)):
