@@ -11,7 +11,6 @@ from keras_squeezenet.extras import from_extra
 with from_extra("train"):
     import yaml
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
-    from pydantic.fields import FieldInfo
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -97,6 +96,8 @@ def _first_problem(error: ValidationError, kind: type[Section]) -> str:
     if problem["type"] == "missing":
         return f"the key {key} is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "model_type":
+        message = "a section with keys and values is expected"
     received = problem["input"]
     if isinstance(received, dict):  # a rule between keys: the message names them
         return f"{key}: {message}" if key else message
@@ -105,24 +106,49 @@ def _first_problem(error: ValidationError, kind: type[Section]) -> str:
 
 def _key_parts(location: Location, section: type[Section]) -> Iterator[str]:
     """The part of pydantic's location that a reader of the YAML knows: sections and keys."""
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         yield str(part)
-        field = section.model_fields.get(str(part))
-        inner = field and _section_of(field)
+        inner = _section_within(section, part, parts)
         if inner is None:
             return
         section = inner
 
 
-def _section_of(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, be it optional or not."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+def _section_within(
+    section: type[Section], key: str | int, rest: Iterator[str | int]
+) -> type[Section] | None:
+    """The section that a key of a section holds; of several kinds the one that comes next."""
+    field = section.model_fields.get(str(key))
+    kinds = sections_of(field.annotation) if field else []
+    if len(kinds) < 2:
+        return next(iter(kinds), None)
+    name = next(rest, None)  # pydantic names the kind by its tag, here the name of the class
+    return next((kind for kind in kinds if kind.__name__ == name), None)
+
+
+def sections_of(annotation: Any) -> list[type[Section]]:
+    """The kinds of sections that a field holds, be it optional or not."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in sections_of(part)]
 
 
 def _similar(location: Location, section: type[Section]) -> str:
-    for part in location[:-1]:
-        section = _section_of(section.model_fields[str(part)]) or section
+    parts = iter(location[:-1])
+    others: list[str] = []
+    for part in parts:
+        kinds = sections_of(section.model_fields[str(part)].annotation)
+        section = _section_within(section, part, parts) or section
+        # The keys that would have made it a section of another kind.
+        others = [
+            name
+            for kind in kinds
+            for name, field in kind.model_fields.items()
+            if field.is_required() and name not in section.model_fields
+        ]
     names = list(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"
+    close = difflib.get_close_matches(str(location[-1]), [*names, *others], n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known here: {', '.join(names)}" + (f"; or {', '.join(others)}" if others else "")

@@ -170,6 +170,9 @@ def run_block(block, folder):
         (folder / f"{name}.yaml").write_text(block.text, encoding="utf-8")
         return ""
     if block.language == "python":
+        module = re.match(r"# (\w+\.py)\n", block.text)
+        if module:  # a file of the reader's, by its first line
+            (folder / module[1]).write_text(block.text, encoding="utf-8")
         return run_python(block, folder)
     script = "\n".join(shortened(command, folder) for command in block.commands)
     return run(["bash", "-euo", "pipefail", "-c", script], folder)

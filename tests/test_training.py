@@ -26,8 +26,9 @@ from keras_squeezenet.training.callbacks import (
 from keras_squeezenet.training.diagnosis import Diagnosis, Observer
 from keras_squeezenet.training.folder_callbacks import Checkpoint
 from keras_squeezenet.training.losses import SmoothedCrossentropy
+from keras_squeezenet.training.model_section import SqueezeNetSection
 from keras_squeezenet.training.optimizers import build_optimizer
-from keras_squeezenet.training.recipe import ModelSection, Recipe, load_recipe
+from keras_squeezenet.training.recipe import Recipe, load_recipe
 from keras_squeezenet.training.runs import Run
 from keras_squeezenet.training.schedules import WarmUp
 from keras_squeezenet.training.stages import TrainingStage, compile_model, restore_state, stages_of
@@ -66,7 +67,7 @@ LEARNS = {**SMALL, "last_activation": None}
 
 def small_network(classes):
     """A network of four layers that ends in a ReLU, as the authors' does."""
-    return build_model(ModelSection(dropout_rate=0.0, **SMALL), image_size=32, classes=classes)
+    return build_model(SqueezeNetSection(dropout_rate=0.0, **SMALL), image_size=32, classes=classes)
 
 
 def striped_images():
@@ -190,7 +191,7 @@ class TestLoss:
 
 class TestBuildModel:
     def test_batch_normalization_is_in_the_network_that_trains_and_not_in_what_is_kept(self):
-        section = ModelSection(metaparameters=TINY, batch_normalization=True)
+        section = SqueezeNetSection(metaparameters=TINY, batch_normalization=True)
         model = build_model(section, 32, 4)
         kept = build_model(section.kept, 32, 4)
         assert model.non_trainable_weights
@@ -222,7 +223,13 @@ class TestBuildModel:
             build_model(section, image_size=32, classes=4)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenette", "imagenet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cifar10", "imagenette", "imagenet", "application"),
+        *("imagenette_alexnet", "imagenette_mobilenetv2"),
+    ],
+)
 def test_long_recipes_load_a_small_folder_of_their_form(name, tmp_path):
     rng = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 2)):
@@ -259,7 +266,7 @@ class TestStages:
         """One epoch of four for the last layer, from the weights of a network of 5 classes."""
         section = {"metaparameters": TINY, "kernel_initializer": "he_normal"}
         keras.utils.set_random_seed(1)  # of eight filters, one may be dead from the beginning
-        base = build_model(ModelSection(**section, last_activation=None), 32, 5)
+        base = build_model(SqueezeNetSection(**section, last_activation=None), 32, 5)
         base.save(tmp_path / "base.keras")
         return Recipe.model_validate(
             {
@@ -413,7 +420,7 @@ class TestLossWatch:
     )
     def test_the_cause_is_named_after_the_first_epoch(self, model, optimizer, causes, caplog):
         keras.utils.set_random_seed(0)
-        section = ModelSection(dropout_rate=0.0, **model)
+        section = SqueezeNetSection(dropout_rate=0.0, **model)
         network = build_model(section, image_size=32, classes=4)
         if optimizer == "bias of -100":
             network.get_layer("conv4").bias.assign([-100.0, 0.0, 0.0, 0.0])

@@ -36,9 +36,9 @@ from keras_squeezenet.distributed.termination import TerminationRequest
 from keras_squeezenet.inference import evaluation
 from keras_squeezenet.printing import printable
 from keras_squeezenet.training import fine_tuning, results, runs
-from keras_squeezenet.training.averaging import kept_weights
+from keras_squeezenet.training.averaging import keep_weights
 from keras_squeezenet.training.backtracking import Backtracking
-from keras_squeezenet.training.building import build_model, load_data
+from keras_squeezenet.training.building import build_model, build_twins, check_network, load_data
 from keras_squeezenet.training.callbacks import (
     BrokenPictures,
     History,
@@ -49,6 +49,7 @@ from keras_squeezenet.training.callbacks import (
 from keras_squeezenet.training.folder_callbacks import Checkpoint, FolderWatch
 from keras_squeezenet.training.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.training.loop import Loop
+from keras_squeezenet.training.model_section import SqueezeNetSection
 from keras_squeezenet.training.recipe import load_recipe
 from keras_squeezenet.training.stages import compile_for_validation, stages_of
 
@@ -61,6 +62,7 @@ RECIPES = Path(__file__).parent / "recipes"
 def main(asked: command.TrainingRequest) -> dict[str, Any] | None:
     """Do what a `TrainingRequest` asks; what was measured, as the run's metrics.json has it."""
     recipe = load_recipe(asked.recipe, asked.settings, RECIPES)
+    check_network(recipe.model)
 
     # Ranks: the same recipe, different data, different random numbers.
     distributed.start(elastic=asked.elastic)
@@ -79,16 +81,18 @@ def main(asked: command.TrainingRequest) -> dict[str, Any] | None:
     # validated like what is kept, in float32 at the image size of evaluation, with batch
     # normalization folded away.
     class_names = dataset.class_names
-    keras.config.set_dtype_policy(recipe.training.precision)
-    model = build_model(recipe.model, dataset.train.framing.image_size, len(class_names))
-    keras.config.set_dtype_policy("float32")
-    twin = build_model(recipe.model.kept, dataset.image_size, len(class_names))
+    with distributed.together():
+        model, twin = build_twins(recipe, dataset)
     compile_for_validation(twin, recipe)
     with distributed.together(), dataset.clear_errors():
         some = dataset.train.train_batches(min(64, dataset.train.count), seed=recipe.seed)
         images, labels = next(iter(some))
         watch = LossWatch(
-            len(class_names), recipe.optimizer.warmup_epochs, images=images, labels=labels
+            len(class_names),
+            recipe.optimizer.warmup_epochs,
+            images=images,
+            labels=labels,
+            squeezenet=isinstance(recipe.model, SqueezeNetSection),
         )
 
     last_layer = None
@@ -202,7 +206,7 @@ def keep_result(
     with dataset.clear_errors():
         look_out.step()
         equal_ranks = distributed.equal_ranks(model)
-        result.set_weights(kept_weights(model))
+        keep_weights(model, result)
         if recipe.keeps_best:
             run.restore_best(result)
         distributed.broadcast_weights(result)

@@ -11,10 +11,10 @@ import io
 import json
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import get_args
 from unittest import mock
 
 import keras_squeezenet
+from keras_squeezenet.settings import sections_of
 
 # What a reader looks for, in the order of the rooms; see docs/explanation/rooms.md.
 TITLES = {
@@ -98,27 +98,20 @@ def recipe_keys():
     sections = schema["$defs"]
     lines = ["## At the top", "", *keys_of(Recipe, schema, sections)]
     for name, field in Recipe.model_fields.items():
-        section = section_of(field.annotation)
-        if section is not None:
-            described = inspect.getdoc(section)
-            lines += [f"## {name}", "", described, ""]
-            lines += keys_of(section, sections[section.__name__], sections)
+        kinds = sections_of(field.annotation)
+        for kind in kinds:
+            # The key that makes it a section of this kind, where there are several.
+            own = [key for key, of_it in kind.model_fields.items() if of_it.is_required()]
+            title = f"{name} with {own[0]}" if len(kinds) > 1 and own else name
+            lines += [f"## {title}", "", inspect.getdoc(kind), ""]
+            lines += keys_of(kind, sections[kind.__name__], sections)
     return "\n".join(lines)
-
-
-def section_of(annotation):
-    from keras_squeezenet.settings import Section
-
-    for kind in (annotation, *get_args(annotation)):
-        if inspect.isclass(kind) and issubclass(kind, Section):
-            return kind
-    return None
 
 
 def keys_of(section, schema, sections):
     lines = ["| key | takes | default |", "|---|---|---|"]
     for name, field in section.model_fields.items():
-        if section_of(field.annotation) is not None:
+        if sections_of(field.annotation):
             takes, default = "a section, below", ""
         else:
             takes = taken(schema["properties"][name], sections)

@@ -17,6 +17,7 @@ from keras_squeezenet.cli.exporting import export
 from keras_squeezenet.cli.folders import compare, report
 from keras_squeezenet.cli.horovod import horovod
 from keras_squeezenet.cli.models import classify, evaluate
+from keras_squeezenet.cli.own_code import import_modules
 from keras_squeezenet.cli.profiling import compare_networks, profile, summary
 from keras_squeezenet.cli.retraining import cluster, prune, quantize
 from keras_squeezenet.cli.sqz_files import decompress, diff, patch
@@ -29,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.callback()(import_modules)
 for command in (
     # By its module: `models` is a module of this folder.
     *(catalogue.models, profile, compare_networks, classify, evaluate, export),

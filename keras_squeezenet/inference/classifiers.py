@@ -233,7 +233,15 @@ def _load_keras(path: Path) -> keras.Model:
 
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"Expected an archive that Keras saved. Received: {path}")
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except TypeError as error:
+        if "Could not locate" not in str(error):
+            raise
+        raise ModelFileError(
+            "A layer's class is neither Keras's nor of this package. If it is in a module of "
+            f"yours: keras-squeezenet --import MODULE …. Received: {path}: {one_line(error, 80)}"
+        ) from error
 
 
 def _open_keras(path: Path) -> Classifier:

@@ -132,7 +132,7 @@ def export_litert(
             "images. Received: check_images=None"
         )
 
-    network = for_inference(model, copy=kind.calibrated)
+    network = for_inference(model, copy=kind.calibrated, reverses_channels=False)
     options = _converter_options(kind)
     if kind.calibrated and seen is not None:
         batches = [chunk for chunk, _ in chunks(seen, None)]

@@ -1,6 +1,7 @@
 """The network that a LiteRT file is made of: in float32, its preprocessing in a convolution."""
 
 import keras
+import numpy as np
 
 from keras_squeezenet.network.graph import every_layer, takes
 from keras_squeezenet.network.layers import ImagePreprocessing
@@ -23,24 +24,48 @@ def in_full_precision(model: keras.Model) -> keras.Model:
     return twin
 
 
-def for_inference(model: keras.Model, *, copy: bool) -> keras.Model:
+def for_inference(model: keras.Model, *, copy: bool, reverses_channels: bool = True) -> keras.Model:
     """`model` in float32, its preprocessing folded into the convolution that takes it.
 
-    A copy where anything has to change, and with `copy` always.
+    Args:
+        model: as it was trained.
+        copy: whether it is copied also where nothing has to change.
+        reverses_channels: whether preprocessing that cannot be folded may reverse channels.
+            Otherwise it becomes a 1×1 convolution. With a REVERSE_V2 of the channels in the graph,
+            TensorFlow 2.21 writes int8 files of which half of the decisions are wrong: the
+            calibration gives its input and its output different scales, and the operation copies
+            the codes.
+
+    Returns:
+        A copy, or `model` itself.
     """
     convolution_after = _foldable(model)
-    if not (copy or convolution_after or _is_half_precision(model)):
+    reversing = (
+        []
+        if reverses_channels
+        else [layer for layer in _reversing(model) if layer not in convolution_after]
+    )
+    if not (copy or convolution_after or reversing or _is_half_precision(model)):
         return model
     clones = {}
 
     def clone(operation: keras.Operation) -> keras.Operation:
         if operation in convolution_after:
             return keras.layers.Identity(name=operation.name)
-        clones[operation] = _in_float32(operation)
+        if operation in reversing:
+            clones[operation] = keras.layers.Conv2D(
+                3, 1, data_format=operation.data_format, dtype="float32", name=operation.name
+            )
+        else:
+            clones[operation] = _in_float32(operation)
         return clones[operation]
 
     twin = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    twin.set_weights(model.get_weights())
+    for operation, copied in clones.items():
+        if operation in reversing:
+            copied.set_weights(_as_convolution(operation))
+        elif getattr(operation, "weights", None):
+            copied.set_weights(operation.get_weights())
     for preprocessing, convolution in convolution_after.items():
         _fold(preprocessing, clones[convolution])
     return twin
@@ -80,13 +105,23 @@ def _foldable(model: keras.Model) -> dict[ImagePreprocessing, keras.layers.Conv2
     return convolution_after
 
 
-def _fold(preprocessing: ImagePreprocessing, convolution: keras.layers.Conv2D) -> None:
-    """Make `convolution` do the work of the layer before it.
+def _reversing(model: keras.Model) -> list[ImagePreprocessing]:
+    """The preprocessing layers of a model that reverse channels."""
+    return [
+        layer
+        for layer in every_layer(model)
+        if isinstance(layer, ImagePreprocessing) and PREPROCESSINGS[layer.mode].reverse
+    ]
 
-    With a REVERSE_V2 of the channels left in the graph, TensorFlow 2.21 writes int8 files of which
-    half of the decisions are wrong: the calibration gives its input and its output different
-    scales, and the operation copies the codes.
-    """
+
+def _as_convolution(preprocessing: ImagePreprocessing) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of the 1×1 convolution that does what the layer does."""
+    unchanged = np.eye(3).reshape(1, 1, 3, 3)
+    return fold(unchanged, np.zeros(3), PREPROCESSINGS[preprocessing.mode])
+
+
+def _fold(preprocessing: ImagePreprocessing, convolution: keras.layers.Conv2D) -> None:
+    """Make `convolution` do the work of the layer before it."""
     kernel, bias = fold(
         convolution.kernel.numpy(), convolution.bias.numpy(), PREPROCESSINGS[preprocessing.mode]
     )

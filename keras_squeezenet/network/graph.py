@@ -150,6 +150,11 @@ def first_inputs_of(layer: keras.layers.Layer) -> list:
     return layer._inbound_nodes[0].input_tensors
 
 
+def is_called_once(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has one output in all graphs that it is in; a shared one has several."""
+    return len(layer._inbound_nodes) == 1
+
+
 def takes(layer: keras.layers.Layer, tensor: keras.KerasTensor) -> bool:
     """Whether a layer takes a symbolic tensor in one of its calls."""
     return any(tensor is taken for node in layer._inbound_nodes for taken in node.input_tensors)

@@ -78,7 +78,7 @@ def with_new_head(
         "last_activation": last_activation,
         "kernel_initializer": kernel_initializer,
     }
-    head, tensor, tail = _head_of(model)
+    head, tensor, tail = head_of(model)
     (taken,) = inputs_of(tensor)
     below = keras.Model(graph_of(model).input, _without_padding_of_ours(taken, head))
     if isinstance(head, keras.Model):
@@ -102,10 +102,21 @@ def _check_classes(classes: object) -> None:
         )
 
 
-def _head_of(
+def head_of(
     model: keras.Model,
 ) -> tuple[keras.layers.Layer, keras.KerasTensor, list[keras.layers.Layer]]:
-    """The last layer with weights, its output's tensor and the layers after it, in order."""
+    """The last layer of a classifier that has weights, and what comes after it.
+
+    Args:
+        model: as `with_new_head` takes it.
+
+    Returns:
+        (layer, its output's tensor, the layers after it in order). The layer is a model where that
+        gives the output `(batch, classes)` itself.
+
+    Raises:
+        ValueError: the model ends otherwise.
+    """
     graph = graph_of(model)
     outputs = [tuple(output.shape) for output in graph.outputs]
     if len(outputs) != 1 or len(outputs[0]) != 2 or outputs[0][1] is None:

@@ -8,24 +8,29 @@ from keras_squeezenet.network.folding import folded_weights
 from keras_squeezenet.network.graph import moving_averages
 
 
-def kept_weights(model: keras.Model) -> list[np.ndarray]:
-    """The weights that a model in training is judged by and will be kept with.
+def keep_weights(model: keras.Model, kept: keras.Model) -> None:
+    """Give a network the weights that one in training is judged by and will be kept with.
+
+    These are the `averaged_weights`, with batch normalization folded into them where only the
+    network in training has it.
 
     Args:
-        model: compiled, as `training.build_model` made it of a recipe's `model` section.
+        model: as `training.build_model` made it of a recipe's `model` section.
+        kept: of the section's `kept`. Its weights are overwritten.
 
-    Returns:
-        Arrays in the order of the `get_weights` of the network of `section.kept`: the
-        `averaged_weights`, with batch normalization folded into them.
+    Raises:
+        ValueError: the two are not networks of one section, or their weights follow the image size.
     """
-    return folded_weights(model, averaged_weights(model))
+    weights = averaged_weights(model)
+    folds = len(kept.weights) != len(model.weights)
+    kept.set_weights(folded_weights(model, weights) if folds else weights)
 
 
 def averaged_weights(model: keras.Model) -> list[np.ndarray]:
     """The moving average of a model's weights that its optimizer keeps, if it does.
 
     Args:
-        model: compiled, perhaps with an optimizer of `use_ema=True`.
+        model: perhaps compiled, and with an optimizer of `use_ema=True`.
 
     Returns:
         Arrays in the order of `model.get_weights()`: of what learns, the optimizer's average; the
@@ -53,7 +58,7 @@ def average_from_here(model: keras.Model) -> None:
 
 def _averages(model: keras.Model) -> dict[int, keras.Variable]:
     """The average of each variable that has one, by the variable's id."""
-    optimizer = plain_optimizer(model.optimizer)
+    optimizer = plain_optimizer(getattr(model, "optimizer", None))
     if optimizer is None or not optimizer.use_ema or int(optimizer.iterations) == 0:
         return {}
     averages = moving_averages(optimizer)

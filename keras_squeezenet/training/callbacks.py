@@ -19,7 +19,7 @@ from keras_squeezenet.data import DataError
 from keras_squeezenet.data.dataset import Dataset
 from keras_squeezenet.distributed.callbacks import Logs
 from keras_squeezenet.extras import from_extra
-from keras_squeezenet.training.averaging import kept_weights
+from keras_squeezenet.training.averaging import keep_weights
 from keras_squeezenet.training.diagnosis import Diagnosis, Observer
 from keras_squeezenet.training.state import Row
 
@@ -33,8 +33,9 @@ class ShardedValidation(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy`: each rank evaluates its shard, every example counts once.
 
     Args:
-        twin: a compiled model for the `kept_weights` of the one in training, perhaps of another
-            precision and image size: what is kept is measured as it will be used.
+        twin: a compiled model, which `keep_weights` gives the weights of the one in training;
+            perhaps of another precision and image size: what is kept is measured as it will be
+            used.
         batches: this rank's finite `tf.data.Dataset` of images and labels; it may be empty.
         empty: whether it is.
         after_batch: called after each batch, and at the end for those that others have more, so
@@ -63,7 +64,7 @@ class ShardedValidation(keras.callbacks.Callback):
         sums, count = [0.0] * len(self.METRICS), 0.0
         counted = _AfterBatch(self.after_batch)
         if not self.empty:
-            self.twin.set_weights(kept_weights(self.model))
+            keep_weights(self.model, self.twin)
             with warnings.catch_warnings():
                 # Broken pictures are left out on the way, so the batches have no known number.
                 warnings.filterwarnings("ignore", message="Your input ran out of data")
@@ -226,6 +227,8 @@ class LossWatch(keras.callbacks.Callback):
         images: of the training set, of many classes, as the model takes them; 64 are enough. A
             look at them costs about as much as a step. The model must be functional.
         labels: the classes of these images; None if they are of every class.
+        squeezenet: whether the network is one of a recipe's settings of a SqueezeNet, so that some
+            of them are advice.
 
     Attributes:
         warnings: what was said.
@@ -242,9 +245,11 @@ class LossWatch(keras.callbacks.Callback):
         patience: int = 3,
         images: np.ndarray | None = None,
         labels: np.ndarray | None = None,
+        squeezenet: bool = True,
     ) -> None:
         super().__init__()
         self.classes = classes
+        self.squeezenet = squeezenet
         self.chance = math.log(classes)
         self.warmup_epochs = warmup_epochs
         self.patience = patience
@@ -285,19 +290,28 @@ class LossWatch(keras.callbacks.Callback):
             return
         if found:
             self.causes = [finding.cause for finding in found]
-            advice = dict.fromkeys(text for finding in found for text in finding.advice)
+            advice = list(dict.fromkeys(text for finding in found for text in finding.advice))
+            if not self.squeezenet:
+                advice = self._without_settings(advice)
             self._warn(
                 f"Training is stuck: {'; '.join(finding.seen for finding in found)}. The loss is "
                 f"{loss:.3f}, and equal probabilities for all classes give {self.chance:.3f}. "
                 f"Try: {', '.join(advice)}."
             )
         elif self.stuck_looks >= self.patience:
+            of_the_model = "model.kernel_initializer=he_normal, model.last_activation=null, "
             self._warn(
                 f"Training is stuck: the loss stays at {loss:.3f}, and equal probabilities for "
                 f"all classes give {self.chance:.3f}. Try, in this order: a longer "
                 "optimizer.warmup_epochs, a lower optimizer.learning_rate, "
-                "model.kernel_initializer=he_normal, model.last_activation=null, another seed."
+                f"{of_the_model * self.squeezenet}another seed."
             )
+
+    @staticmethod
+    def _without_settings(advice: Iterable[str]) -> list[str]:
+        """Advice for a network whose recipe has no settings of a SqueezeNet."""
+        others = [text for text in advice if not text.startswith("model.")]
+        return others or ["other initial values, batch normalization"]
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -26,6 +26,7 @@ import numpy as np
 from keras_squeezenet import files
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.errors import RunError, one_line
+from keras_squeezenet.network.comparing import first_difference
 from keras_squeezenet.training.callbacks import best_epoch
 from keras_squeezenet.training.state import Row, TrainingState
 
@@ -139,6 +140,9 @@ def _state(
         weights, optimizer = saved.get_weights(), getattr(saved, "optimizer", None)
         if optimizer is None or not optimizer.built:
             raise ValueError("it holds no optimizer that has begun")
+        difference = first_difference(saved, model)
+        if difference:
+            raise ValueError(f"it holds another network: {difference}")
         if [weight.shape for weight in weights] != [tuple(w.shape) for w in model.weights]:
             raise ValueError("it holds another network")
     except UNREADABLE as error:

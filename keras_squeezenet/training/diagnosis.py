@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
-from keras_squeezenet.network.graph import last_layer
+from keras_squeezenet.network.graph import is_called_once, last_layer
 from keras_squeezenet.network.layers import Fire
 
 
@@ -144,10 +144,15 @@ class Observer:
         self.classes = None if labels is None else np.unique(ops.convert_to_numpy(labels))
         self._last = last_layer(model)
         self._hidden = [
-            layer for layer in model.layers if layer is not self._last and _ends_in_relu(layer)
+            layer
+            for layer in model.layers
+            if layer is not self._last and _ends_in_relu(layer) and is_called_once(layer)
         ]
+        # A model within the model has outputs of another graph: then the probabilities will do.
+        within = isinstance(self._last, keras.Model) or not is_called_once(self._last)
+        answers = model.outputs[0] if within else self._last.output
         self._probe = keras.Model(
-            model.inputs, [layer.output for layer in (*self._hidden, self._last)]
+            model.inputs[0], [*(layer.output for layer in self._hidden), answers]
         )
         self._variables = [
             variable for variable in model.trainable_variables if variable.name == "kernel"
@@ -157,9 +162,10 @@ class Observer:
     def look(self) -> Look:
         """The `Look` of now."""
         layers = (*self._hidden, self._last)
+        seen = keras.tree.flatten(self._probe(self.images, training=False))
         outputs = [
             _channels_last(ops.convert_to_numpy(output), layer)
-            for output, layer in zip(self._probe(self.images, training=False), layers, strict=True)
+            for output, layer in zip(seen, layers, strict=True)
         ]
         *highest, of_classes = [
             output.max(axis=tuple(range(output.ndim - 1))) for output in outputs

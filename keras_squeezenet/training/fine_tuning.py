@@ -23,7 +23,7 @@ from keras_squeezenet import distributed
 from keras_squeezenet.data.dataset import Dataset
 from keras_squeezenet.data.examples import evenly_spread
 from keras_squeezenet.distributed.optimizer import plain_optimizer
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.extras import from_extra
 from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.graph import (
@@ -32,6 +32,7 @@ from keras_squeezenet.network.graph import (
     variable_key,
     weight_decay_of,
 )
+from keras_squeezenet.network.heads import head_of
 
 # Features, divided by their root mean square, are the same to the penalty whatever the network.
 # With a weaker one training photos end at probabilities near 1, from which the layers below learn
@@ -44,6 +45,15 @@ MOST_IMAGES = 20_000
 
 BATCH = 32
 
+# Layers behind the last one with weights that leave its output a linear function of features.
+LINEAR = (
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+)
+
 # Log-odds of a class without a single readable image, below the rarest one's.
 MARGIN_OF_UNSEEN = 5.0
 
@@ -53,18 +63,21 @@ class LastLayer:
 
     Args:
         network: whose weights are overwritten; of the image size of evaluation, since its features
-            are those that will be classified. Its last layer is a 1×1 convolution without
-            activation, with the mean over all positions behind it.
+            are those that will be classified. Its last layer is Dense, or a 1×1 convolution with
+            the mean over all positions behind it, without activation.
         dataset: the `Dataset`; of its training images evaluation's crops are taken.
         smoothing: of the labels in the loss that is told; the fit has none.
+
+    Raises:
+        InputError: the network ends otherwise.
     """
 
     def __init__(self, network: keras.Model, dataset: Dataset, smoothing: float = 0.0) -> None:
         self.network = network
         self.split = replace(dataset.train, framing=dataset.val.framing)
         self.smoothing = smoothing
-        features = keras.ops.mean(last_layer(network).input, axis=_positions())
-        self._features = keras.Model(network.inputs, features)
+        self._features = keras.Model(network.inputs, _features_of(network))
+        self._head = last_layer(network)
 
     def fit(
         self, weights: Sequence[np.ndarray], after_batch: Callable[[], None] = lambda: None
@@ -109,7 +122,7 @@ class LastLayer:
                 "weights that fine-tuning begins with (model.weights)"
             )
         kernel, bias, metrics = found
-        layer = last_layer(self.network)
+        layer = self._head
         layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
         return self.network.get_weights(), looked_at, metrics
 
@@ -216,6 +229,40 @@ class _ScaledUpdate:
             self._optimizer.weight_decay = whole * factor * keras.ops.convert_to_tensor(self.share)
             self._decay([variable])
         self._optimizer.weight_decay = whole
+
+
+def _features_of(network: keras.Model) -> keras.KerasTensor:
+    """What the last layer is a linear function of, `(batch, features)`."""
+    try:
+        head, _, tail = head_of(network)
+    except ValueError as error:
+        raise InputError(f"fine_tuning: {one_line(error)}") from None
+    *linear, softmax = [head, *tail]
+    fits = _activation_of(softmax) == "softmax" and all(map(_is_linear, linear))
+    if fits and isinstance(head, keras.layers.Dense) and len(head.input.shape) == 2:
+        return head.input
+    convolves = isinstance(head, keras.layers.Conv2D) and head.groups == 1
+    if fits and convolves and head.kernel_size == head.strides == (1, 1):
+        return keras.ops.mean(head.input, axis=_positions())
+    raise InputError(
+        "fine_tuning needs a network whose last layer is Dense, or a 1×1 convolution with the mean "
+        "over all positions behind it, with no activation but the softmax. "
+        f"Received: {network.name}, which ends in "
+        f"{', '.join(f'{layer.name} ({type(layer).__name__})' for layer in [head, *tail])}"
+    )
+
+
+def _activation_of(layer: keras.layers.Layer) -> str | None:
+    """The name of what a layer computes last, "linear" where that is no activation."""
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    return getattr(getattr(layer, "activation", keras.activations.linear), "__name__", None)
+
+
+def _is_linear(layer: keras.layers.Layer) -> bool:
+    """Whether a layer at the end of a classifier adds no bend: the last one with weights too."""
+    kinds = (keras.layers.Activation, keras.layers.Conv2D, keras.layers.Dense, *LINEAR)
+    return isinstance(layer, kinds) and _activation_of(layer) == "linear"
 
 
 def _positions() -> tuple[int, int]:

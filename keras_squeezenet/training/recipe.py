@@ -16,13 +16,24 @@ from keras_squeezenet.settings import (
     check_recipe,
     read_values,
 )
+from keras_squeezenet.training.model_section import (
+    FunctionSection,
+    ModelSection,
+    SqueezeNetSection,
+    TrustedFunctionSection,
+)
 
 with from_extra("train"):
     import yaml
-    from pydantic import Field, field_validator, model_validator
+    from pydantic import Field, model_validator
 
 LEAST_EPOCHS = 10  # that `max_images` leaves
 LEAST_STEPS = 8  # of an epoch, that a global batch size leaves
+# Settings by which a person names the function that makes the network.
+NAMES_FUNCTION = ("model", "model.function")
+# By these a folder is known that a recipe came in with a model.
+FILES_OF_A_RUN = {"checkpoints", "commits.jsonl", "history.csv", "metrics.json"}
+MODEL_SUFFIXES = {".h5", ".keras", ".sqz", ".tflite"}
 # Keys that earlier releases had, in sections that mean something else without them.
 RETIRED_KEYS = {"fine_tuning": {"frozen_epochs", "learning_rate"}}
 
@@ -42,48 +53,6 @@ class DataSection(Section):
     split_seed: Annotated[int, Field(ge=0)] = 0
     max_broken_share: Share = 0.05
     augmentation: dict[str, Any] = {}  # noqa: RUF012  pydantic copies it
-
-
-class ModelSection(Section):
-    """Which network. `metaparameters` are those of `Architecture.from_metaparameters`.
-
-    `batch_normalization` is in the network that trains. What is validated and kept has none: it is
-    folded into kernels and biases.
-    """
-
-    version: Literal["1.0", "1.1"] = "1.1"
-    bypass: Literal["simple", "complex"] | None = None
-    metaparameters: dict[str, Any] | None = None
-    preprocessing: Literal["caffe", "tf", "torch"] = "tf"
-    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    kernel_initializer: str | None = None
-    last_activation: Literal["relu"] | None = "relu"
-    weights: str | None = None
-    batch_normalization: bool = False
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _version_as_text(cls, value: object) -> object:
-        # YAML reads 1.0 without quotes as a number.
-        return str(value) if isinstance(value, float) else value
-
-    @model_validator(mode="after")
-    def _one_architecture(self) -> Self:
-        # By value: a recipe that a run wrote down names every default.
-        if self.metaparameters is not None and (self.version, self.bypass) != ("1.1", None):
-            raise ValueError("give either metaparameters or version and bypass")
-        return self
-
-    @model_validator(mode="after")
-    def _normalization_from_nothing(self) -> Self:
-        if self.batch_normalization and self.weights is not None:
-            raise ValueError("batch_normalization goes with weights: null")
-        return self
-
-    @property
-    def kept(self) -> Self:
-        """The network that a run leaves, where this is the one that it trains."""
-        return self.model_copy(update={"batch_normalization": False})
 
 
 class OptimizerSection(Section):
@@ -179,7 +148,7 @@ class Recipe(Section):
     name: str
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataSection
-    model: ModelSection = ModelSection()
+    model: ModelSection = SqueezeNetSection()
     optimizer: OptimizerSection
     fine_tuning: FineTuningSection | None = None
     training: TrainingSection
@@ -188,10 +157,7 @@ class Recipe(Section):
     def _fine_tuning_fits(self) -> Self:
         if self.fine_tuning is None:
             return self
-        if self.model.weights is None:
-            raise ValueError("fine_tuning needs model.weights: frozen noise learns nothing")
-        if self.model.last_activation is not None:
-            raise ValueError("fine_tuning needs model.last_activation: null")
+        self.model.check_fine_tuning()
         if self.training.epochs < 2:
             raise ValueError("fine_tuning needs training.epochs of 2 or more")
         return self
@@ -242,7 +208,10 @@ class Recipe(Section):
 def load_recipe(
     path: str | Path, settings: Iterable[str] = (), folder: str | Path | None = None
 ) -> Recipe:
-    """Read a recipe.
+    """Read a recipe that a person asks for.
+
+    Of a recipe like that the network may be a function of the person's own code. Of one that came
+    with a model it may not, unless a setting names the function: see `is_of_a_model`.
 
     Args:
         path: a YAML file. Its comments say what it costs and what it reaches.
@@ -257,7 +226,32 @@ def load_recipe(
     """
     if folder is not None and not Path(path).is_file():
         path = _recipe_by_name(str(path), folder)
-    return check_recipe(Recipe, read_values(path), settings, path)
+    settings = list(settings)
+    recipe = check_recipe(Recipe, read_values(path), settings, path)
+    if not isinstance(recipe.model, FunctionSection):
+        return recipe
+    named = any(setting.partition("=")[0].strip() in NAMES_FUNCTION for setting in settings)
+    if not named and is_of_a_model(path):
+        raise RecipeError(
+            "A recipe that lies beside a model or in a run's folder names no code to run. If you "
+            f"know the code: --set model.function={recipe.model.function}. Received: {path}"
+        )
+    return recipe.model_copy(update={"model": TrustedFunctionSection.of(recipe.model)})
+
+
+def is_of_a_model(path: str | Path) -> bool:
+    """Whether a recipe lies beside a model or in a run's folder, itself or where a link leads.
+
+    Such a file tells how the model came to be, and may have come from anywhere with it.
+    """
+    folders = {Path(path).absolute().parent, Path(path).resolve().parent}
+    try:
+        entries = [entry for folder in folders for entry in folder.iterdir()]
+    except OSError:  # what lies there is not known
+        return True
+    return any(
+        entry.name in FILES_OF_A_RUN or entry.suffix.lower() in MODEL_SUFFIXES for entry in entries
+    )
 
 
 def _recipe_by_name(name: str, folder: str | Path) -> Path:
@@ -271,6 +265,7 @@ def _recipe_by_name(name: str, folder: str | Path) -> Path:
 def load_recipe_of_run(path: str | Path) -> Recipe:
     """Read the recipe that a run wrote down, be it with an earlier release.
 
+    It may have come from anywhere: no code that it names is run, nor can be with what is returned.
     A section with `RETIRED_KEYS` is left out: what the run was trained on, and its network, are
     known without it. Only training goes no further; see `has_retired_keys`.
 

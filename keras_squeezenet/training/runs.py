@@ -36,10 +36,10 @@ from keras_squeezenet.errors import RunError, one_line
 from keras_squeezenet.inference.classifiers import CLASS_NAMES_FILE
 from keras_squeezenet.network.keras_files import save_and_read_back
 from keras_squeezenet.training import checkpoints
-from keras_squeezenet.training.averaging import averaged_weights, kept_weights
+from keras_squeezenet.training.averaging import averaged_weights, keep_weights
 from keras_squeezenet.training.callbacks import has_waited
 from keras_squeezenet.training.checkpoints import CheckpointFields
-from keras_squeezenet.training.recipe import Recipe, has_retired_keys, load_recipe
+from keras_squeezenet.training.recipe import Recipe, has_retired_keys, load_recipe_of_run
 from keras_squeezenet.training.stages import stages_of
 from keras_squeezenet.training.state import Part, TrainingState
 
@@ -164,7 +164,7 @@ class Run:
                 "The run began with an earlier release, whose fine-tuning was another one. It "
                 f"cannot go on; choose another folder: --output. Received: {self.folder}"
             )
-        before = load_recipe(path).model_dump()
+        before = load_recipe_of_run(path).model_dump()
         now = self.recipe.model_dump()
         changed = False
         for name, old, new in _differences(before, now):
@@ -319,7 +319,7 @@ class Run:
             lambda: checkpoints.best_model(self.checkpoints), "The last epoch's weights are kept"
         )
         if best is not None:
-            model.set_weights(kept_weights(best))
+            keep_weights(best, model)
 
     def averaged_weights_of(self, epoch: int) -> list[np.ndarray] | None:
         """The `averaged_weights` after an epoch, or None if they cannot be read.

@@ -56,9 +56,10 @@ def compile_model(model: keras.Model, stage: TrainingStage, steps_per_epoch: int
             "training.jit_compile works on one rank only, and not in an elastic run. "
             f"Received: training.jit_compile=true on {distributed.size()} ranks"
         )
-    head = last_layer(model)
-    for layer in model.layers:
-        layer.trainable = layer is head or not stage.head_only
+    if recipe.fine_tuning:
+        head = last_layer(model)
+        for layer in model.layers:
+            layer.trainable = layer is head or not stage.head_only
     optimizer = build_optimizer(recipe, steps_per_epoch, distributed.size())
     if recipe.fine_tuning:
         scale_rates(optimizer, model, recipe.fine_tuning.depth_decay)
