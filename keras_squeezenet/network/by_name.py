@@ -8,8 +8,9 @@ from typing import Any
 import keras
 
 import keras_squeezenet
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.network.architecture import preset
+from keras_squeezenet.network.constructors import application
 from keras_squeezenet.network.data_formats import Shape
 from keras_squeezenet.network.models import SqueezeNet
 from keras_squeezenet.network.names import APPLICATION, LISTED, PUBLISHED, listed_as
@@ -69,16 +70,10 @@ def network_by_name(
 
 
 def _constructor_of(name: str) -> Callable[..., keras.Model]:
-    found = {
-        each: thing
-        for each, thing in vars(keras.applications).items()
-        # Modules and functions beside the constructors are in small letters.
-        if callable(thing) and each[0].isupper()
-    }
-    wanted = name.removeprefix(APPLICATION).strip()
-    if wanted not in found:
-        raise InputError(f"keras.applications has {_names(sorted(found))}. Received: {name}")
-    return found[wanted]
+    try:
+        return application(name.removeprefix(APPLICATION).strip())
+    except ValueError as error:
+        raise InputError(one_line(error)) from None
 
 
 def _names(names: Iterable[str]) -> str:

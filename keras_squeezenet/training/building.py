@@ -9,7 +9,7 @@ import keras
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.data.dataset import Dataset
 from keras_squeezenet.errors import one_line
-from keras_squeezenet.network import families
+from keras_squeezenet.network import constructors
 from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.data_formats import Shape
 from keras_squeezenet.network.models import SqueezeNet
@@ -55,9 +55,11 @@ def check_network(section: ModelSection) -> None:
     """
     with _as_recipe_error():
         if isinstance(section, FamilySection):
-            families.check_arguments(families.family(section.family), section.arguments)
+            constructors.check_arguments(constructors.family(section.family), section.arguments)
         elif isinstance(section, ApplicationSection):
-            families.check_arguments(families.application(section.application), section.arguments)
+            constructors.check_arguments(
+                constructors.application(section.application), section.arguments
+            )
         elif isinstance(section, FunctionSection):
             own_code.find_function(_trusted(section))
 
@@ -84,16 +86,16 @@ def build_model(section: ModelSection, image_size: int, classes: int) -> keras.M
         if isinstance(section, FunctionSection):
             return own_code.build_own(_trusted(section), input_shape, classes)
         if isinstance(section, FamilySection):
-            return families.build_family(
-                families.family(section.family),
+            return constructors.build_family(
+                constructors.family(section.family),
                 input_shape,
                 classes,
                 weights=section.weights,
                 preprocessing=section.preprocessing,
                 arguments=section.arguments,
             )
-        return families.build_application(
-            families.application(section.application),
+        return constructors.build_application(
+            constructors.application(section.application),
             input_shape,
             classes,
             weights=section.weights,

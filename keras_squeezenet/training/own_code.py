@@ -17,8 +17,8 @@ import keras
 import numpy as np
 
 from keras_squeezenet.errors import one_line
+from keras_squeezenet.network.constructors import with_softmax
 from keras_squeezenet.network.data_formats import Shape
-from keras_squeezenet.network.families import with_softmax
 from keras_squeezenet.network.graph import every_layer, follow, graph_of, maker_of
 from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import Mode

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_squeezenet.network import families
+from keras_squeezenet.network import constructors
 from keras_squeezenet.network.layers import ImagePreprocessing
 
 NAMES = sorted(
@@ -42,7 +42,7 @@ def pixels(*shape):
 
 def stub_of(name):
     """A constructor that says it is one of `keras.applications`, and has the images as scores."""
-    module = families.application(name).__module__
+    module = constructors.application(name).__module__
 
     def stub(
         weights=None,
@@ -62,7 +62,7 @@ def stub_of(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_each_application_takes_what_its_own_preprocess_input_makes(name):
     stub, preprocess_input = stub_of(name)
-    network = families.build_application(stub, (3, 3, 3), 27)
+    network = constructors.build_application(stub, (3, 3, 3), 27)
     taken = keras.Model(network.inputs[0], network.get_layer("flat").output)
     images = pixels(2, 3, 3, 3)
     wanted = preprocess_input(images.copy()).reshape(2, -1)
@@ -70,9 +70,9 @@ def test_each_application_takes_what_its_own_preprocess_input_makes(name):
 
 
 def test_every_module_of_keras_applications_is_known():
-    modules = {families.application(name).__module__.rpartition(".")[-1] for name in NAMES}
-    assert modules == set(families.PREPARED_AS)
-    assert {families.application(name).__module__.rpartition(".")[-1] for name in SMALLEST} == (
+    modules = {constructors.application(name).__module__.rpartition(".")[-1] for name in NAMES}
+    assert modules == set(constructors.PREPARED_AS)
+    assert {constructors.application(name).__module__.rpartition(".")[-1] for name in SMALLEST} == (
         modules
     )
 
@@ -80,9 +80,9 @@ def test_every_module_of_keras_applications_is_known():
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), SMALLEST.items())
 def test_each_application_computes_what_keras_computes_of_prepared_images(name, side):
-    constructor = families.application(name)
+    constructor = constructors.application(name)
     keras.utils.set_random_seed(0)
-    ours = families.build_application(constructor, (side, side, 3), 5)
+    ours = constructors.build_application(constructor, (side, side, 3), 5)
     theirs = constructor(weights=None, input_shape=(side, side, 3), classes=5)
     theirs.set_weights(ours.get_weights())
     images = pixels(2, side, side, 3)
@@ -96,14 +96,14 @@ def test_an_application_of_a_module_that_is_not_known_is_given_a_preprocessing()
     stub, _ = stub_of("MobileNet")
     stub.__module__ = "keras.src.applications.tomorrow"
     with pytest.raises(ValueError, match="how stub wants its images is not known here; give"):
-        families.build_application(stub, (3, 3, 3), 27)
-    network = families.build_application(stub, (3, 3, 3), 27, preprocessing="tf")
+        constructors.build_application(stub, (3, 3, 3), 27)
+    network = constructors.build_application(stub, (3, 3, 3), 27, preprocessing="tf")
     assert network.get_layer("preprocessing").mode == "tf"
 
 
 def test_another_preprocessing_takes_the_place_of_the_layers_inside():
     arguments = {"alpha": 0.35, "minimalistic": True}
-    build = families.build_application
+    build = constructors.build_application
     constructor = keras.applications.MobileNetV3Small
     network = build(constructor, (32, 32, 3), 4, preprocessing="torch", arguments=arguments)
     kinds = [type(layer) for layer in network.layers]
@@ -118,7 +118,7 @@ def test_another_preprocessing_takes_the_place_of_the_layers_inside():
 
 def test_probabilities_are_computed_in_float32_whatever_the_policy():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    network = families.build_application(
+    network = constructors.build_application(
         keras.applications.MobileNet, (32, 32, 3), 4, arguments={"alpha": 0.25}
     )
     scores = network(pixels(2, 32, 32, 3))
@@ -128,7 +128,7 @@ def test_probabilities_are_computed_in_float32_whatever_the_policy():
 
 
 def test_the_momentum_of_every_batch_normalization_is_set():
-    network = families.build_application(
+    network = constructors.build_application(
         keras.applications.MobileNetV2,
         (32, 32, 3),
         4,
@@ -155,9 +155,9 @@ def test_the_published_features_are_below_a_new_last_layer(monkeypatch):
         made.append(keras.Model(network.inputs[0], network.outputs[0]))
         return network
 
-    published.__signature__ = families.inspect.signature(constructor)
+    published.__signature__ = constructors.inspect.signature(constructor)
     published.__module__ = constructor.__module__
-    network = families.build_application(
+    network = constructors.build_application(
         published, (32, 32, 3), 7, weights="imagenet", arguments={"alpha": 0.75, "dropout_rate": 0}
     )
     (features,) = made
@@ -180,19 +180,25 @@ def test_a_download_that_fails_is_a_line(monkeypatch):
         sys.modules[keras.applications.MobileNet.__module__].file_utils, "get_file", unreachable
     )
     with pytest.raises(ValueError, match=r"the published weights of MobileNet cannot be had.*URL"):
-        families.build_application(keras.applications.MobileNet, (32, 32, 3), 7, weights="imagenet")
+        constructors.build_application(
+            keras.applications.MobileNet, (32, 32, 3), 7, weights="imagenet"
+        )
 
 
 @pytest.mark.parametrize(
     ("find", "name", "message"),
     [
-        (families.application, "MobilNetV2", "there is no application MobilNetV2; did you mean"),
-        (families.application, "mobilenetv2", "did you mean MobileNetV2"),
-        (families.application, "preprocess_input", "there is ConvNeXtBase, ConvNeXtLarge"),
-        (families.application, "keras", "there is no application keras; there is ConvNeXtBase"),
-        (families.family, "AlexNt", "there is no family AlexNt; did you mean AlexNet"),
-        (families.family, "Inception", "there is no family Inception; there is AlexNet"),
-        (families.family, "SqueezeNet", "a SqueezeNet is a model section without `family`"),
+        (
+            constructors.application,
+            "MobilNetV2",
+            "there is no application MobilNetV2; did you mean MobileNetV2",
+        ),
+        (constructors.application, "mobilenetv2", "did you mean MobileNetV2"),
+        (constructors.application, "preprocess_input", "there is ConvNeXtBase, ConvNeXtLarge"),
+        (constructors.application, "keras", "there is no application keras; there is ConvNeXtBase"),
+        (constructors.family, "AlexNt", "there is no family AlexNt; did you mean AlexNet"),
+        (constructors.family, "Inception", "there is no family Inception; there is AlexNet"),
+        (constructors.family, "SqueezeNet", "a SqueezeNet is a model section without `family`"),
     ],
 )
 def test_a_wrong_name_is_told_what_there_is(find, name, message):
@@ -213,16 +219,16 @@ def test_a_wrong_name_is_told_what_there_is(find, name, message):
 )
 def test_arguments_are_those_of_the_constructor(name, argument, message):
     with pytest.raises(ValueError, match=message):
-        families.check_arguments(families.application(name), [argument])
+        constructors.check_arguments(constructors.application(name), [argument])
 
 
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("name", constructors.FAMILIES)
 def test_each_family_of_ours_is_one_that_the_package_exports(name):
     import keras_squeezenet
 
-    constructor = families.family(name)
+    constructor = constructors.family(name)
     assert getattr(keras_squeezenet, name) is constructor
-    network = families.build_family(constructor, (96, 96, 3), 3, preprocessing="tf")
+    network = constructors.build_family(constructor, (96, 96, 3), 3, preprocessing="tf")
     scores = np.asarray(network(pixels(2, 96, 96, 3), training=False))
     assert scores.shape == (2, 3)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)

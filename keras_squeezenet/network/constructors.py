@@ -97,7 +97,7 @@ def check_arguments(constructor: Constructor, arguments: Iterable[str]) -> None:
             )
         if name not in known:
             raise ValueError(
-                f"{constructor.__name__} has no argument {name}{_near(name, known)}. "
+                f"{constructor.__name__} has no argument {name}{_near(name, known)} "
                 f"Received: {name}"
             )
 
@@ -192,17 +192,17 @@ def with_softmax(network: keras.Model) -> keras.Model:
 
 def _known(found: Mapping[str, Constructor], name: str, key: str) -> Constructor:
     if name not in found:
-        raise ValueError(f"there is no {key} {name}{_near(name, list(found))}. Received: {name}")
+        raise ValueError(f"there is no {key} {name}{_near(name, list(found))} Received: {name}")
     return found[name]
 
 
 def _near(name: str, names: Sequence[str]) -> str:
-    """What was meant, perhaps; or else all names."""
+    """What was meant, perhaps; or else all names. It ends a sentence."""
     folded = {each.casefold(): each for each in names}
     close = difflib.get_close_matches(name.casefold(), folded, n=3)
     if close:
         return f"; did you mean {' or '.join(folded[each] for each in close)}?"
-    return f"; there is {', '.join(names)}" if names else "; it has none of its own"
+    return f"; there is {', '.join(names)}." if names else "; it has none of its own."
 
 
 def _prepared(
