@@ -75,7 +75,8 @@ def measure_layers(
     """Round each layer alone, in steps of several sizes.
 
     Args:
-        model: a model for which `saving.settings_of` has an answer. It is changed and restored.
+        model: a model for which `squeezenet_settings.settings_of` has an answer. It is changed
+            and restored.
         layers: dict from names of `Architecture.kernel_shapes` to `Layer`s of its convolutions.
         images: float32 array, as the model takes them.
         progress: called with the name of each layer that was measured.

@@ -85,7 +85,7 @@ def sites(original: keras.Model, copy: keras.Model, images: np.ndarray) -> Itera
     then takes what the changed one gives.
 
     Args:
-        original: a model for which `saving.settings_of` has an answer.
+        original: a model for which `squeezenet_settings.settings_of` has an answer.
         copy: another of the same architecture, or the same.
         images: float32 array, as the models take them.
 

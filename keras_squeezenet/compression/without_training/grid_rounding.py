@@ -13,12 +13,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_squeezenet import sqz
 from keras_squeezenet.compression.graph_reading import graph_and_arrays
 from keras_squeezenet.compression.without_training.allocation import PRICE_PRECISION, PRICES
 from keras_squeezenet.compression.without_training.codebooks import share_values
 from keras_squeezenet.compression.without_training.reconstruction import entropy_bits
-from keras_squeezenet.errors import InputError
+from keras_squeezenet.compression.without_training.size_search import Say, of_size
 from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.model import CompressedModel, Stored, is_kernel, stored
 from keras_squeezenet.sqz.network import SharedValues
@@ -28,12 +27,7 @@ from keras_squeezenet.sqz.network import SharedValues
 COARSEST_STEP = 4.0
 HALF_PRECISION = 2.0**-11  # of a value, that rounding to float16 may change
 MAX_LEVEL = 2**15 - 1  # of a grid, either sign
-SIZE_ATTEMPTS = 6
-AIMED_SHARE_OF_TARGET = 0.992
-LEAST_SHARE_OF_TARGET = 0.975  # below which another attempt may fill what is left
 
-# Told a line about each step.
-Say = Callable[[str], object]
 OfKernel = Callable[[str], float | None]
 
 
@@ -103,26 +97,7 @@ class GridRounding:
         Raises:
             InputError: the size cannot be reached.
         """
-        best = self.network(PRICES[1])
-        least = len(sqz.encode(best))
-        if least > target_size:
-            raise InputError(
-                "`target_size` must be a size that can be reached. Received: "
-                f"{target_size} bytes, where {least} were reached"
-            )
-        aimed = float(target_size - least)
-        for _ in range(SIZE_ATTEMPTS):
-            price = self.price_for(aimed)
-            network = self.network(price)
-            size = len(sqz.encode(network))
-            self._say(f"price {price:.3g}: {size} bytes of {target_size}")
-            if size <= target_size and size > least:
-                best, least = network, size
-            nothing_is_finer = size <= target_size and price <= 2 * PRICES[0]
-            if nothing_is_finer or LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
-                break
-            aimed = max(aimed + AIMED_SHARE_OF_TARGET * target_size - size, 1.0)
-        return best
+        return of_size(target_size, self.price_for, self.network, self._say)
 
     def _bytes_of_codes(self, price: float) -> float:
         return sum(entropy_bits(_levels(a, price)[0]) for a in self._kernels.values()) / 8

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_squeezenet import sqz
 from keras_squeezenet.checks import is_int, is_number
-from keras_squeezenet.compression.saving import NotASqueezeNetError, settings_of
+from keras_squeezenet.compression.squeezenet_settings import NotASqueezeNetError, settings_of
 from keras_squeezenet.compression.without_training.allocation import (
     PRICE_PRECISION,
     PRICES,
@@ -26,22 +26,17 @@ from keras_squeezenet.compression.without_training.allocation import (
 from keras_squeezenet.compression.without_training.calibration import sites
 from keras_squeezenet.compression.without_training.codebooks import MAX_BITS, share_values
 from keras_squeezenet.compression.without_training.grid_rounding import (
-    AIMED_SHARE_OF_TARGET,
-    LEAST_SHARE_OF_TARGET,
-    SIZE_ATTEMPTS,
     GridRounding,
-    Say,
     share_model,
 )
 from keras_squeezenet.compression.without_training.reconstruction import Layer
+from keras_squeezenet.compression.without_training.size_search import Say, of_size
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
 from keras_squeezenet.sqz.versions import Compressed
 
 MEASURED_IMAGES = 48  # on which layers are measured one by one
-FINEST_PRICE = 2 * PRICES[0]  # at or below which layers are as fine as they were measured
-COARSEST_PRICE = 0.999 * PRICES[1]  # at or above which no price gives less
 BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
 FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanish, theory asks more
 
@@ -166,28 +161,7 @@ class Rounding:
         Raises:
             InputError: the size cannot be reached.
         """
-        aimed: float = target_size
-        seen: list[tuple[int, CompressedNetwork]] = []
-        for _ in range(SIZE_ATTEMPTS):
-            price = self.price_for(aimed)
-            network = self.network(price)
-            size = len(sqz.encode(network))
-            self._say(f"price {price:.3g} nats a bit: {size} bytes of {target_size}")
-            seen.append((size, network))
-            nothing_is_finer = size <= target_size and price <= FINEST_PRICE
-            nothing_is_coarser = size > target_size and price >= COARSEST_PRICE
-            if nothing_is_finer or nothing_is_coarser:
-                break
-            if LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
-                break
-            aimed *= AIMED_SHARE_OF_TARGET * target_size / size
-        fitting = [found for found in seen if found[0] <= target_size]
-        if not fitting:
-            raise InputError(
-                f"`target_size` must be a size that can be reached. Received: {target_size} bytes, "
-                f"where {min(size for size, _ in seen)} were reached"
-            )
-        return max(fitting, key=lambda found: found[0])[1]
+        return of_size(target_size, self.price_for, self.network, self._say)
 
     def price_for(self, target_size: float) -> float:
         """The lowest price per bit at which a file has about this size or less."""
