@@ -123,7 +123,7 @@ def test_a_size_is_reached_where_layers_in_order_take_more_than_alone(trained, m
         attempts.append(price)
         return round(ratio / price)
 
-    monkeypatch.setattr(post_training.Rounding, "__init__", lambda *args: None)
+    monkeypatch.setattr(post_training.Rounding, "__init__", lambda *args, **kwargs: None)
     monkeypatch.setattr(post_training.Rounding, "_say", lambda self, line: None, raising=False)
     monkeypatch.setattr(post_training.Rounding, "price_for", lambda self, size: 1 / size)
     monkeypatch.setattr(post_training.Rounding, "network", network)

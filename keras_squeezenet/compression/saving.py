@@ -20,6 +20,7 @@ from keras_squeezenet.compression.squeezenet_settings import (
 from keras_squeezenet.compression.without_training.codebooks import nearest_values, share_values
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import KernelShape
+from keras_squeezenet.network.folding import fold_batch_normalization
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.sqz import SqzError
 from keras_squeezenet.sqz.files import read_network, write_network
@@ -41,6 +42,7 @@ def save_compressed(
     base: CompressedNetwork | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
+    fold: bool | None = None,
 ) -> int:
     """Write a model to a .sqz file, which `load_compressed` reads with nothing else at hand.
 
@@ -66,6 +68,10 @@ def save_compressed(
         class_names: names of the classes in the order of the outputs, to be kept in the file.
         resize: how pictures are framed for the model: their short side in pixels before the centre
             crop, or "stretch"; kept in the file.
+        fold: whether batch normalization becomes part of the layers beside it first, see
+            `fold_batch_normalization`, which says of a model what that will be. The outputs are
+            then the same up to rounding in float32. None: with `bits` or `base`, which change the
+            weights anyway.
 
     Returns:
         The file's size in bytes.
@@ -89,7 +95,9 @@ def save_compressed(
     path = Path(path)
     if path.suffix != ".sqz":
         raise InputError(f"`path` must end in .sqz. Received: {path}")
-    network = network_of(model, bits=bits, base=base, class_names=class_names, resize=resize)
+    network = network_of(
+        model, bits=bits, base=base, class_names=class_names, resize=resize, fold=fold
+    )
     write_network(network, path, mode)
     return path.stat().st_size
 
@@ -115,6 +123,7 @@ def network_of(
     base: CompressedNetwork | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
+    fold: bool | None = None,
 ) -> Compressed:
     """A model as what a .sqz file holds of it: a `CompressedNetwork`, or a `CompressedModel`.
 
@@ -124,6 +133,10 @@ def network_of(
         raise InputError("One of `bits` and `base` is enough. Received: both")
     if isinstance(class_names, str):
         raise InputError(f"`class_names` must be a list of names. Received: {class_names}")
+    is_rounded = bits is not None or base is not None
+    if fold or (fold is None and is_rounded):
+        check_model(model)
+        model = fold_batch_normalization(model).model
     try:
         settings = settings_of(model)
     except NotASqueezeNetError:
