@@ -6,29 +6,28 @@ gamma / sqrt(variance + epsilon), and the bias beta - mean · gamma / sqrt(varia
 same numbers before a convolution that does not pad are a matter of its kernel's input channels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
-from numpy.typing import NDArray
 
+from keras_squeezenet.network.channel_scales import (
+    KERNELS,
+    affine,
+    arrays_of,
+    fire_weights,
+    scale_inputs,
+    scale_outputs,
+    weights_with,
+)
 from keras_squeezenet.network.graph import follow, graph_of, maker_of
 from keras_squeezenet.network.layers import BatchNormalization, Fire
 from keras_squeezenet.network.steps import Slot, Step, Steps, steps_of
 
-Arrays = dict[str, NDArray[np.float64]]
-
 _NORMALIZATIONS = (layers.BatchNormalization, BatchNormalization)
-_KERNELS = {
-    layers.Conv2D: ("kernel",),
-    layers.Conv2DTranspose: ("kernel",),
-    layers.Dense: ("kernel",),
-    layers.DepthwiseConv2D: ("kernel",),
-    layers.SeparableConv2D: ("depthwise_kernel", "pointwise_kernel"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,102 +120,12 @@ def folded_weights(
         if layer is first_normalization:
             continue
         if layer.name == "conv1" and first_normalization is not None:
-            folded += _weights_with(layer, first_normalization, read)
+            folded += weights_with(layer, first_normalization, read)
         elif isinstance(layer, Fire) and layer.batch_normalization:
-            folded += _fire_weights(layer, read)
+            folded += fire_weights(layer, read)
         else:
             folded += [read(variable) for variable in layer.weights]
     return folded
-
-
-Read = Callable[[keras.Variable], Any]
-
-
-def _fire_weights(fire: Fire, read: Read) -> list[NDArray[np.float32]]:
-    return [
-        array
-        for part in fire.convolutions
-        for array in _weights_with(part, fire.normalizations[part.name], read)
-    ]
-
-
-def _weights_with(
-    convolution: layers.Conv2D, normalization: layers.BatchNormalization, read: Read
-) -> list[NDArray[np.float32]]:
-    """Kernel and bias."""
-    arrays = _arrays(convolution, read)
-    _scale_outputs(convolution, arrays, *_affine(normalization, read))
-    return [array.astype(np.float32) for array in arrays.values()]
-
-
-def _affine(
-    normalization: layers.BatchNormalization, read: Read
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a normalization multiplies each channel by, and what it adds then: `[channels]`."""
-    mean, variance = (
-        np.asarray(read(variable), np.float64)
-        for variable in (normalization.moving_mean, normalization.moving_variance)
-    )
-    scale = 1 / np.sqrt(variance + normalization.epsilon)
-    if normalization.scale:
-        scale = scale * np.asarray(read(normalization.gamma), np.float64)
-    shift = -mean * scale
-    if normalization.center:
-        shift = shift + np.asarray(read(normalization.beta), np.float64)
-    return scale, shift
-
-
-def _arrays(layer: layers.Layer, read: Read) -> Arrays:
-    """A layer's kernels and its bias, 0 where it has none, in the order of its weights."""
-    names = _KERNELS[type(layer)]
-    arrays = {name: np.asarray(read(getattr(layer, name)), np.float64) for name in names}
-    bias = read(layer.bias) if layer.use_bias else np.zeros(_channels_out(layer, arrays))
-    return {**arrays, "bias": np.asarray(bias, np.float64)}
-
-
-def _channels_out(layer: layers.Layer, arrays: Arrays) -> int:
-    kernel = arrays[_KERNELS[type(layer)][-1]]
-    if isinstance(layer, layers.DepthwiseConv2D):
-        return kernel.shape[2] * kernel.shape[3]
-    return kernel.shape[2] if isinstance(layer, layers.Conv2DTranspose) else kernel.shape[-1]
-
-
-def _scale_outputs(
-    layer: layers.Layer, arrays: Arrays, scale: NDArray[np.float64], shift: NDArray[np.float64]
-) -> None:
-    """Have a layer multiply its output channels, and add to them."""
-    last = _KERNELS[type(layer)][-1]
-    by_kernel = scale
-    if isinstance(layer, layers.DepthwiseConv2D):
-        by_kernel = scale.reshape(arrays[last].shape[2:])
-    elif isinstance(layer, layers.Conv2DTranspose):
-        by_kernel = scale[:, None]
-    arrays[last] = arrays[last] * by_kernel
-    arrays["bias"] = arrays["bias"] * scale + shift
-
-
-def _scale_inputs(
-    layer: layers.Layer, arrays: Arrays, scale: NDArray[np.float64], shift: NDArray[np.float64]
-) -> None:
-    """Have a layer do what it does after its input channels were multiplied and added to."""
-    first = _KERNELS[type(layer)][0]
-    kernel = arrays[first]
-    if isinstance(layer, layers.Dense):
-        arrays["bias"] = arrays["bias"] + shift @ kernel
-        arrays[first] = kernel * scale[:, None]
-    elif isinstance(layer, layers.Conv2D):
-        # [inputs of a group, filters]: of each filter those of its group.
-        groups = np.repeat(np.arange(layer.groups), kernel.shape[3] // layer.groups)
-        per_filter = scale.reshape(layer.groups, -1)[groups].T
-        added = shift.reshape(layer.groups, -1)[groups].T
-        arrays["bias"] = arrays["bias"] + (kernel * added).sum(axis=(0, 1, 2))
-        arrays[first] = kernel * per_filter
-    else:  # depthwise, or a separable one's depthwise part
-        added = (kernel * shift[:, None]).sum(axis=(0, 1)).reshape(-1)
-        if isinstance(layer, layers.SeparableConv2D):
-            added = added @ arrays["pointwise_kernel"][0, 0]
-        arrays["bias"] = arrays["bias"] + added
-        arrays[first] = kernel * scale[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +185,7 @@ def _can_lead(normalization: layers.BatchNormalization, layer: Any) -> bool:
 
 def _can_take(normalization: layers.BatchNormalization, layer: Any) -> bool:
     return (
-        type(layer) in _KERNELS
+        type(layer) in KERNELS
         and _has_plain_weights(layer)
         and layer.dtype_policy.name == normalization.dtype_policy.name
     )
@@ -291,7 +200,7 @@ def _is_normalization(step: Step) -> bool:
 
 def _has_plain_weights(layer: layers.Layer) -> bool:
     """Whether the kernel is a variable of floats: not quantized, and without LoRA weights."""
-    kernels = [getattr(layer, name) for name in _KERNELS[type(layer)]]
+    kernels = [getattr(layer, name) for name in KERNELS[type(layer)]]
     return all(isinstance(each, keras.Variable) and "float" in each.dtype for each in kernels)
 
 
@@ -371,11 +280,11 @@ def _weights_of(layer: layers.Layer, folds: Sequence[_Fold]) -> list[np.ndarray]
     """The weights of a layer's clone."""
     read = keras.ops.convert_to_numpy
     if isinstance(layer, Fire) and layer.batch_normalization:
-        return _fire_weights(layer, read)
+        return fire_weights(layer, read)
     if not folds:
         return layer.get_weights()
-    arrays = _arrays(layer, read)
+    arrays = arrays_of(layer, read)
     for fold in folds:
-        change = _scale_outputs if fold.is_after else _scale_inputs
-        change(layer, arrays, *_affine(fold.normalization, read))
+        change = scale_outputs if fold.is_after else scale_inputs
+        change(layer, arrays, *affine(fold.normalization, read))
     return [array.astype(np.float32) for array in arrays.values()]

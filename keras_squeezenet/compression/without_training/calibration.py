@@ -20,6 +20,7 @@ from keras_squeezenet.compression.without_training.linear_maps import (
 from keras_squeezenet.compression.without_training.reconstruction import Layer, Moments
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.data_formats import Tensor
+from keras_squeezenet.network.graph import graph_of
 from keras_squeezenet.network.layers import Fire
 from keras_squeezenet.network.steps import Slot, Step, steps_of
 
@@ -29,6 +30,7 @@ MAX_INPUTS = 6144
 MAX_PATCHES = 2**26  # numbers in patches at a time, beyond which images are taken one by one
 
 Batches = list[Tensor]
+Images = list[np.ndarray]  # an array for each input of a model
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,34 @@ def unseen_sites(original: keras.Model, copy: keras.Model) -> Iterator[Site]:
             for linear, of_copy in zip(linear_maps_of(step.operation), copies, strict=True):
                 name = f"{step.path}/{linear.name}"
                 yield Site(name, linear, of_copy, [], [], "there are no images")
+
+
+def checked_images(model: keras.Model, images: np.ndarray | Sequence[np.ndarray] | None) -> Images:
+    """One float32 array for each input of the model; of None none.
+
+    Raises:
+        InputError: they are not what the model takes.
+    """
+    if images is None:
+        return []
+    expected = [tuple(tensor.shape[1:]) for tensor in graph_of(model).inputs]
+    several = isinstance(images, list | tuple) and len(expected) > 1
+    arrays = [np.asarray(array) for array in images] if several else [np.asarray(images)]
+    fits = len(arrays) == len(expected) and all(
+        array.dtype.kind in "fiu" and _fits(array.shape[1:], shape)
+        for array, shape in zip(arrays, expected, strict=True)
+    )
+    if not fits or len({len(array) for array in arrays}) > 1:
+        shapes = " and ".join(f"[n, {', '.join(map(str, shape))}]" for shape in expected)
+        received = " and ".join(f"{array.dtype} of shape {array.shape}" for array in arrays)
+        raise InputError(f"`images` must be numbers of shape {shapes}. Received: {received}")
+    return [array.astype(np.float32, copy=False) for array in arrays]
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(found) == len(expected) and all(
+        size in (None, side) for side, size in zip(found, expected, strict=True)
+    )
 
 
 def batches(images: np.ndarray) -> Batches:

@@ -50,7 +50,7 @@ class Packing:
         except NotASqueezeNetError:
             self._settings = None
             self._graph, arrays = graph_and_arrays(model)
-            self._arrays = {n: a if is_kernel(n) else halved(a) for n, a in arrays.items()}
+            self._arrays = {n: a if is_kernel(n) else _halved(a) for n, a in arrays.items()}
             self.kernels = [name for name in arrays if is_kernel(name)]
         else:
             names = self._settings["architecture"].kernel_shapes(self._settings["classes"])
@@ -111,7 +111,7 @@ class Packing:
         return CompressedModel(self._model.name, self._graph, arrays)
 
 
-def halved(array: NDArray[np.float32]) -> NDArray[np.float32]:
+def _halved(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """As float16 has it, or as it was where float16 has too few bits or too small a range."""
     with np.errstate(over="ignore"):
         half = array.astype(np.float16).astype(np.float32)

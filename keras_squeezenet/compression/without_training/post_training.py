@@ -24,15 +24,20 @@ from keras_squeezenet.compression.without_training.allocation import (
     measure_layers,
     rate_weight,
 )
-from keras_squeezenet.compression.without_training.calibration import Site, sites, unseen_sites
+from keras_squeezenet.compression.without_training.calibration import (
+    Images,
+    Site,
+    checked_images,
+    sites,
+    unseen_sites,
+)
 from keras_squeezenet.compression.without_training.codebooks import MAX_BITS, share_values
 from keras_squeezenet.compression.without_training.linear_maps import LinearMap
-from keras_squeezenet.compression.without_training.packing import Packing, Rounded, halved
+from keras_squeezenet.compression.without_training.packing import Packing, Rounded
 from keras_squeezenet.compression.without_training.reconstruction import Layer
 from keras_squeezenet.compression.without_training.size_search import Say, of_size
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.folding import fold_batch_normalization
-from keras_squeezenet.network.graph import graph_of
 from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.network import SharedValues
 from keras_squeezenet.sqz.versions import Compressed
@@ -44,8 +49,6 @@ FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanis
 # the highest price four, as `allocation` measures layers. A bit is worth the square of the step.
 COARSEST_STEP = 4.0
 
-# One array for each input of the model.
-Images = list[np.ndarray]
 Quantize = Callable[[str, Layer], tuple[SharedValues, np.ndarray | None]]
 
 
@@ -97,9 +100,9 @@ def share_weights(
             codebook[np.abs(codebook).argmin()] = 0
         codes, bias = layer.assign(codebook, kept=kept)
         say(f"{packing.called(name)}: {kept.mean():.0%} of the weights, {codebook.size} values")
-        return SharedValues.of(codebook[codes]), None if bias is None else halved(bias)
+        return SharedValues.of(codebook[codes]), None if bias is None else _in_float16(bias)
 
-    return _in_order(model, packing, _checked_images(model, images), quantize, say)
+    return _in_order(model, packing, checked_images(model, images), quantize, say)
 
 
 def fit_to_size(
@@ -146,7 +149,7 @@ class Rounding:
         self._say = say = progress or silent
         self._model = model = _folded(model, say) if fold else model
         self._packing = packing = Packing(model)
-        self._images = checked = _checked_images(model, images)
+        self._images = checked = checked_images(model, images)
         self._quick_sizes: dict[float, int] = {}  # by the logarithm of the price
         # Of layers as if all others were the original, by name and step: prices share many.
         self._alone: dict[tuple[str, float], Rounded] = {}
@@ -224,6 +227,12 @@ class Rounding:
         return self._packing.pack({name: self._alone[name, steps[name]] for name in steps})
 
 
+def _in_float16(bias: np.ndarray) -> np.ndarray:
+    """As float16 has it, but for what is too large for it."""
+    fits = np.abs(bias).max() <= np.finfo(np.float16).max
+    return bias.astype(np.float16).astype(np.float32) if fits else bias
+
+
 def _folded(model: keras.Model, say: Say) -> keras.Model:
     check_model(model)
     result = fold_batch_normalization(model)
@@ -293,30 +302,6 @@ def _kept(layer: Layer, density: float | None) -> np.ndarray:
     count = max(1, round(density * saliency.size))
     threshold = np.partition(saliency.ravel(), saliency.size - count)[saliency.size - count]
     return saliency >= threshold
-
-
-def _checked_images(model: keras.Model, images: np.ndarray | Sequence[np.ndarray] | None) -> Images:
-    """One array for each input of the model; of None none."""
-    if images is None:
-        return []
-    expected = [tuple(tensor.shape[1:]) for tensor in graph_of(model).inputs]
-    several = isinstance(images, list | tuple) and len(expected) > 1
-    arrays = [np.asarray(array) for array in images] if several else [np.asarray(images)]
-    fits = len(arrays) == len(expected) and all(
-        array.dtype.kind in "fiu" and _fits(array.shape[1:], shape)
-        for array, shape in zip(arrays, expected, strict=True)
-    )
-    if not fits or len({len(array) for array in arrays}) > 1:
-        shapes = " and ".join(f"[n, {', '.join(map(str, shape))}]" for shape in expected)
-        received = " and ".join(f"{array.dtype} of shape {array.shape}" for array in arrays)
-        raise InputError(f"`images` must be numbers of shape {shapes}. Received: {received}")
-    return [array.astype(np.float32, copy=False) for array in arrays]
-
-
-def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(found) == len(expected) and all(
-        size in (None, side) for side, size in zip(found, expected, strict=True)
-    )
 
 
 def _checked_bits(bits: int) -> int:
