@@ -114,7 +114,7 @@ def test_a_target_size_is_that_of_the_whole_file(model, model_path, tmp_path):
     measured = measured_by("compress", model_path, out, *IMAGES, "--target-size", 1.8)
     assert 0.9 * 1800 < out.stat().st_size == measured["bytes"] <= 1800
     assert measured["folded"] == {"batch_normalization": "conv2d"}
-    assert not [name for name in load_compressed(out).layers if "normalization" in name.name]
+    assert "batch_normalization" not in layer_names(out)
     assert accuracy(load_compressed(out).predict_on_batch) > accuracy(model.predict) - 0.03
     line = refused("compress", model_path, out, *IMAGES, "--target-size", 0.7)
     assert "`target_size` must be a size that can be reached" in line
@@ -127,14 +127,18 @@ def test_by_default_it_loses_half_a_point_at_most(model, model_path, tmp_path):
     assert measured["times_smaller"] > 15
 
 
+def layer_names(path):
+    return [layer.name for layer in load_compressed(path).layers]
+
+
 def test_a_network_keeps_its_normalization_where_that_is_asked(model, model_path, tmp_path):
     out = tmp_path / "person.sqz"
     keeping = ("--bits", 4, "--no-fold-normalization")
     assert measured_by("compress", model_path, out, *IMAGES, *keeping)["folded"] == {}
-    assert "batch_normalization" in run("summary", out)
+    assert "batch_normalization" in layer_names(out)
     folding = ("--bits", 4, "--fold-normalization")
     assert measured_by("compress", model_path, out, *IMAGES, *folding)["folded"]
-    assert "batch_normalization" not in run("summary", out)
+    assert "batch_normalization" not in layer_names(out)
     # What is packed as it is stays so, unless that is asked.
     few = tmp_path / "few.sqz"
     save_compressed(model, few, bits=4, fold=False)

@@ -257,8 +257,10 @@ def _drop_measure(classifier: Classifier, held_out: HeldOut) -> Callable[[Compre
 
 
 def _folded(model: keras.Model) -> FoldedModel:
+    from keras_squeezenet.compression.saving import check_model
     from keras_squeezenet.network.folding import fold_batch_normalization
 
+    check_model(model)
     result = fold_batch_normalization(model)
     if result.folded:
         say(f"{len(result.folded)} batch normalizations folded into the layers beside them")
