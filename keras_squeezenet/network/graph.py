@@ -6,7 +6,7 @@ else, a function for each need: a version of Keras that changes it breaks this f
 """
 
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -130,10 +130,16 @@ def takes(layer: keras.layers.Layer, tensor: keras.KerasTensor) -> bool:
     return any(tensor is taken for node in layer._inbound_nodes for taken in node.input_tensors)
 
 
-def infer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-    """A layer's outputs as in inference; only some layers take an argument `training`."""
+def infer(layer: keras.layers.Layer, *inputs: Any, options: Mapping[str, Any] | None = None) -> Any:
+    """A layer's outputs as in inference; only some layers take an argument `training`.
+
+    Args:
+        layer: to be called.
+        inputs: what it takes by position.
+        options: what it takes by name.
+    """
     training = {"training": False} if layer._call_has_training_arg else {}
-    return layer(*args, **{**kwargs, **training})
+    return layer(*inputs, **{**(options or {}), **training})
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list:

@@ -48,7 +48,7 @@ class Step:
             lambda each: tensors[each] if isinstance(each, Slot) else each, self.arguments
         )
         if isinstance(self.operation, keras.layers.Layer):
-            outputs = infer(self.operation, *args, **kwargs)
+            outputs = infer(self.operation, *args, options=kwargs)
         else:
             outputs = self.operation(*args, **kwargs)
         return dict(zip(self.given, keras.tree.flatten(outputs), strict=True))
