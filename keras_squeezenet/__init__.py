@@ -28,6 +28,8 @@ _MODULE_OF = {
     "ListedModel": "network.catalogue",
     "list_models": "network.catalogue",
     "with_new_head": "network.heads",
+    "FoldedModel": "network.folding",
+    "fold_batch_normalization": "network.folding",
     "folded_weights": "network.folding",
     "decode_predictions": "network.imagenet",
     "preprocess_input": "network.imagenet",

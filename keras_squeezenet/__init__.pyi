@@ -41,6 +41,8 @@ from keras_squeezenet.network.architecture import preset as preset
 from keras_squeezenet.network.baselines import AlexNet as AlexNet
 from keras_squeezenet.network.catalogue import ListedModel as ListedModel
 from keras_squeezenet.network.catalogue import list_models as list_models
+from keras_squeezenet.network.folding import FoldedModel as FoldedModel
+from keras_squeezenet.network.folding import fold_batch_normalization as fold_batch_normalization
 from keras_squeezenet.network.folding import folded_weights as folded_weights
 from keras_squeezenet.network.heads import with_new_head as with_new_head
 from keras_squeezenet.network.imagenet import decode_predictions as decode_predictions

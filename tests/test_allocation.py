@@ -21,6 +21,7 @@ from keras_squeezenet.compression.without_training.calibration import sites
 from keras_squeezenet.compression.without_training.reconstruction import Layer, Moments
 from keras_squeezenet.network.graph import convolutions_of
 from tests.compression_digits import SIDE, tiny_net
+from tests.test_calibration import path_of
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.uniform(0, 255, (12, SIDE, SIDE, 3)).astype(np.float32)
@@ -33,10 +34,7 @@ def network(**options):
 
 
 def layers_of(model):
-    return {
-        site.name: Layer(site.original.kernel.numpy(), site.original.bias.numpy(), site.moments())
-        for site in sites(model, model, IMAGES)
-    }
+    return {site.name: site.layer() for site in sites(model, model, IMAGES)}
 
 
 # Halving the step costs this many bits more in a layer of 1000 weights, and divides what it costs
@@ -58,15 +56,14 @@ def test_divergence_is_the_mean_relative_entropy():
 
 @pytest.mark.parametrize("activation", ["softmax", None])
 def test_log_probabilities_are_found_from_probabilities_and_from_logits(activation):
-    model = network(classifier_activation=activation)
     logits = RNG.normal(0, 3, (5, 10)).astype(np.float32)
     outputs = softmax(logits, axis=1) if activation else logits
-    found = log_probabilities(model, [outputs[:2], outputs[2:]])
+    found = log_probabilities(outputs, activation == "softmax")
     np.testing.assert_allclose(found, log_softmax(logits, axis=1), rtol=1e-4, atol=1e-5)
 
 
 def test_probabilities_of_zero_have_a_logarithm():
-    found = log_probabilities(network(), [np.float32([[1, 0]])])
+    found = log_probabilities(np.float32([[1, 0]]), True)
     assert np.isfinite(found).all()
 
 
@@ -148,23 +145,23 @@ def test_a_failure_while_measuring_gives_the_model_back_too():
 
     class Failing:
         def __getattr__(self, name):
-            return getattr(layers["conv1"], name)
+            return getattr(layers["conv1/kernel"], name)
 
         def assign(self, codebook, price):
             self.calls = getattr(self, "calls", 0) + 1
             if self.calls == 3:
                 raise MemoryError
-            return layers["conv1"].assign(codebook, price)
+            return layers["conv1/kernel"].assign(codebook, price)
 
     with pytest.raises(MemoryError):
-        measure_layers(model, {**layers, "conv1": Failing()}, IMAGES)
+        measure_layers(model, {**layers, "conv1/kernel": Failing()}, IMAGES)
     for weight, expected in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, expected)
 
 
 def test_every_layer_is_measured_from_coarse_to_fine(measured):
     model, _, curves, names = measured
-    assert sorted(names) == sorted(curves) == sorted(convolutions_of(model.layers))
+    assert sorted(names) == sorted(curves) == sorted(map(path_of, convolutions_of(model.layers)))
     for curve in curves.values():
         steps, bits = [point.step for point in curve], [point.bits for point in curve]
         np.testing.assert_allclose(np.divide(steps[:-1], steps[1:]), 2)
@@ -178,13 +175,15 @@ def test_every_layer_is_measured_from_coarse_to_fine(measured):
 @pytest.mark.parametrize("name", ["conv1", "fire2_expand3x3", "fire3_squeeze1x1", "conv4"])
 def test_a_measured_divergence_is_that_of_the_model_with_this_layer_rounded(measured, name):
     model, _, curves, _ = measured
-    layer = layers_of(model)[name]
-    point = curves[name][len(curves[name]) // 2]
+    layer = layers_of(model)[path_of(name)]
+    curve = curves[path_of(name)]
+    point = curve[len(curve) // 2]
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     levels = grid(layer, point.step)
     codes, bias = layer.assign(levels, rate_weight(layer, point.step))
-    convolutions_of(copy.layers)[name].kernel.assign(levels[codes])
+    kernel = convolutions_of(copy.layers)[name].kernel
+    kernel.assign(levels[codes].reshape(kernel.shape))
     convolutions_of(copy.layers)[name].bias.assign(bias)
     expected = entropy(model.predict_on_batch(IMAGES), copy.predict_on_batch(IMAGES), axis=1).mean()
     assert point.divergence == pytest.approx(expected, rel=1e-2, abs=1e-6)

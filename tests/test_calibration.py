@@ -6,9 +6,10 @@ import pytest
 
 from keras_squeezenet import Architecture, FireFilters, SqueezeNet
 from keras_squeezenet.compression.without_training import calibration
-from keras_squeezenet.compression.without_training.calibration import patches, pieces, run, sites
+from keras_squeezenet.compression.without_training.calibration import sites
 from keras_squeezenet.network.architecture import preset
 from keras_squeezenet.network.graph import convolutions_of
+from keras_squeezenet.network.steps import steps_of
 
 RNG = np.random.default_rng(5)
 SIDE = 25
@@ -55,7 +56,7 @@ def recorded_inputs(model, images):
 
     convolutions = convolutions_of(model.layers)
     for name, convolution in convolutions.items():
-        convolution.convolution_op = recording(name, convolution.convolution_op)
+        convolution.convolution_op = recording(path_of(name), convolution.convolution_op)
     model(images, training=False)
     for convolution in convolutions.values():
         del convolution.convolution_op
@@ -85,29 +86,13 @@ def patches_by_hand(inputs, convolution):
     return np.array(found)
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize(
-    ("kernel_size", "strides", "padding"),
-    [(7, 2, "valid"), (3, 2, "valid"), (1, 1, "valid"), (3, 1, "same"), (1, 1, "same")],
-)
-@pytest.mark.parametrize("sides", [(16, 16), (13, 18)])
-def test_patches_times_the_kernel_are_the_output(kernel_size, strides, padding, data_format, sides):
-    convolution = keras.layers.Conv2D(
-        4,
-        kernel_size,
-        strides=strides,
-        padding=padding,
-        data_format=data_format,
-        bias_initializer="normal",
-    )
-    last = data_format == "channels_last"
-    inputs = RNG.normal(size=(2, *sides, 5) if last else (2, 5, *sides)).astype(np.float32)
-    outputs = keras.ops.convert_to_numpy(convolution(inputs))
-    outputs = outputs if last else outputs.transpose(0, 2, 3, 1)
-    kernel = convolution.kernel.numpy().reshape(-1, 4)
-    weights = np.concatenate([kernel, convolution.bias.numpy()[None]])
-    found = patches(inputs, convolution) @ weights
-    np.testing.assert_allclose(found, outputs.reshape(-1, 4), rtol=1e-4, atol=1e-5)
+def path_of(name):
+    """Of a convolution's kernel, as sites have it."""
+    return f"{name.replace('_', '/')}/kernel"
+
+
+def convolution_at(model, site):
+    return {path_of(n): c for n, c in convolutions_of(model.layers).items()}[site.name]
 
 
 VARIANTS = {
@@ -129,12 +114,12 @@ def test_sites_are_all_convolutions_with_what_they_take_in_the_whole_model(varia
     model = network(images, **VARIANTS[variant])
     taken = recorded_inputs(model, images)
     found = {site.name: site for site in sites(model, model, images)}
-    assert found.keys() == convolutions_of(model.layers).keys()
-    layers = [name.partition("_")[0] for name in found]
+    assert found.keys() == set(map(path_of, convolutions_of(model.layers)))
+    layers = [name.partition("/")[0] for name in found]
     names = [layer.name for layer in model.layers]
     assert sorted(layers, key=names.index) == layers
     for name, site in found.items():
-        assert site.original is site.copy is convolutions_of(model.layers)[name]
+        assert site.original.layer is site.copy.layer is convolution_at(model, site)
         assert site.copy_inputs is site.original_inputs
         np.testing.assert_allclose(
             joined(site.original_inputs), taken[name], rtol=1e-4, atol=1e-4, err_msg=name
@@ -150,9 +135,9 @@ def test_sites_are_found_in_channels_first():
         np.testing.assert_allclose(
             joined(site.original_inputs), taken[site.name], rtol=1e-4, atol=1e-4
         )
-        rows = patches_by_hand(taken[site.name].transpose(0, 2, 3, 1), site.original)
+        rows = patches_by_hand(taken[site.name].transpose(0, 2, 3, 1), site.original.layer)
         np.testing.assert_allclose(
-            site.moments().own, rows.T @ rows / len(images), rtol=1e-3, atol=1e-2
+            site.moments().own[0], rows.T @ rows / len(images), rtol=1e-3, atol=1e-2
         )
 
 
@@ -162,14 +147,14 @@ def test_moments_are_sums_over_positions_per_image(batch, monkeypatch):
     model = network()
     taken = recorded_inputs(model, IMAGES)
     for site in sites(model, model, IMAGES):
-        rows = patches_by_hand(taken[site.name], site.original)
+        rows = patches_by_hand(taken[site.name], site.original.layer)
         expected = rows.T @ rows / len(IMAGES)
         moments = site.moments()
         assert moments.cross is None
         assert moments.own.dtype == np.float64
         tolerance = 1e-4 * np.abs(expected).max()
-        np.testing.assert_allclose(moments.own, expected, rtol=1e-3, atol=tolerance)
-        assert moments.own[-1, -1] == pytest.approx(len(rows) / len(IMAGES))
+        np.testing.assert_allclose(moments.own[0], expected, rtol=1e-3, atol=tolerance)
+        assert moments.own[0, -1, -1] == pytest.approx(len(rows) / len(IMAGES))
 
 
 def test_moments_with_a_changed_copy_are_of_its_inputs_and_across():
@@ -179,21 +164,23 @@ def test_moments_with_a_changed_copy_are_of_its_inputs_and_across():
     taken, taken_by_copy = recorded_inputs(model, IMAGES), recorded_inputs(copy, IMAGES)
     for site in sites(model, copy, IMAGES):
         moments = site.moments()
-        if site.name == "conv1":
+        if site.name == "conv1/kernel":
             assert moments.cross is None
             continue
-        rows = patches_by_hand(taken[site.name], site.original)
-        rows_of_copy = patches_by_hand(taken_by_copy[site.name], site.copy)
+        rows = patches_by_hand(taken[site.name], site.original.layer)
+        rows_of_copy = patches_by_hand(taken_by_copy[site.name], site.copy.layer)
         own = rows_of_copy.T @ rows_of_copy / len(IMAGES)
         cross = rows.T @ rows_of_copy / len(IMAGES)
-        np.testing.assert_allclose(moments.own, own, rtol=1e-3, atol=1e-4 * np.abs(own).max())
-        np.testing.assert_allclose(moments.cross, cross, rtol=1e-3, atol=1e-4 * np.abs(own).max())
+        np.testing.assert_allclose(moments.own[0], own, rtol=1e-3, atol=1e-4 * np.abs(own).max())
+        np.testing.assert_allclose(
+            moments.cross[0], cross, rtol=1e-3, atol=1e-4 * np.abs(own).max()
+        )
 
 
 def test_layers_without_weights_do_not_part_a_model_and_its_copy():
     model = network(include_preprocessing="caffe")
     first = next(sites(model, copy_of(model), IMAGES))
-    assert first.name == "conv1"
+    assert first.name == "conv1/kernel"
     assert first.copy_inputs is first.original_inputs
     assert first.moments().cross is None
 
@@ -213,19 +200,20 @@ def test_what_is_changed_on_the_way_reaches_every_later_site_and_no_original():
     taken_by_copy = recorded_inputs(copy, IMAGES)
     for name, inputs in found.items():
         np.testing.assert_allclose(inputs, taken_by_copy[name], rtol=1e-4, atol=1e-4, err_msg=name)
-        if name != "conv1":
+        if name != "conv1/kernel":
             assert np.abs(inputs).sum() < 0.5 * np.abs(taken[name]).sum()
 
 
 @pytest.mark.parametrize("preprocessing", [False, "caffe"])
-def test_pieces_after_one_another_are_the_model_in_inference(preprocessing):
+def test_steps_after_one_another_are_the_model_in_inference(preprocessing):
     model = network(include_preprocessing=preprocessing, dropout_rate=0.9)
-    outputs = IMAGES
-    for piece in pieces(model):
-        weighted = [layer for layer in piece if layer.weights]
-        assert weighted in ([], piece[:1])
-        outputs = run(piece, outputs)
-    np.testing.assert_allclose(outputs, model(IMAGES, training=False), rtol=1e-4, atol=1e-6)
+    steps = steps_of(model)
+    expected = model(IMAGES, training=False)
+    tensors = {steps.inputs[0]: keras.ops.convert_to_tensor(IMAGES)}
+    for number, step in enumerate(steps.calls):
+        (outputs,) = steps.run_from(number, dict(tensors))
+        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-6)
+        tensors.update(step.run(tensors))
 
 
 def test_half_precision_does_not_overflow_the_moments():

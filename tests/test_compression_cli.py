@@ -339,7 +339,7 @@ class TestSearch:
     @pytest.fixture(autouse=True)
     def prices(self, monkeypatch):
         rounding = SimpleNamespace(price_for=lambda size: 1 / size, network=lambda price: price)
-        monkeypatch.setattr(drop_search, "rounding_of", lambda *_: rounding)
+        monkeypatch.setattr(drop_search, "Rounding", lambda *_, **__: rounding)
         monkeypatch.setattr(drop_search.sqz, "encode", lambda price: bytes(round(1 / price)))
 
     @pytest.mark.parametrize("least_size", [900_000, 400_000, 187_501, 187_499, 50_000])

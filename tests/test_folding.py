@@ -94,6 +94,17 @@ def test_the_network_with_it_comes_back_from_a_sqz_file(normalized, images, tmp_
     )
 
 
+def test_folded_it_is_a_file_of_version_1(normalized, images, tmp_path):
+    path = tmp_path / "model.sqz"
+    save_compressed(normalized, path, fold=True, bits=16)
+    assert path.read_bytes()[4] == 1
+    np.testing.assert_allclose(
+        load_compressed(path).predict_on_batch(images),
+        normalized.predict_on_batch(images),
+        atol=1e-4,
+    )
+
+
 def test_it_does_so_without_top_too(images):
     keras.utils.set_random_seed(2)
     normalized = built(True, include_top=False, pooling="avg")

@@ -13,7 +13,7 @@ from keras_squeezenet.compression.saving import (
     model_of,
     network_of,
 )
-from keras_squeezenet.compression.without_training import post_training
+from keras_squeezenet.compression.without_training import post_training, size_search
 from keras_squeezenet.compression.without_training.post_training import (
     Rounding,
     fit_to_size,
@@ -123,11 +123,11 @@ def test_a_size_is_reached_where_layers_in_order_take_more_than_alone(trained, m
         attempts.append(price)
         return round(ratio / price)
 
-    monkeypatch.setattr(post_training.Rounding, "__init__", lambda *args: None)
+    monkeypatch.setattr(post_training.Rounding, "__init__", lambda *args, **kwargs: None)
     monkeypatch.setattr(post_training.Rounding, "_say", lambda self, line: None, raising=False)
     monkeypatch.setattr(post_training.Rounding, "price_for", lambda self, size: 1 / size)
     monkeypatch.setattr(post_training.Rounding, "network", network)
-    monkeypatch.setattr(post_training.sqz, "encode", lambda size: b"0" * size)
+    monkeypatch.setattr(size_search.sqz, "encode", lambda size: b"0" * size)
     assert 0.975 * 30_000 <= fit_to_size(trained, IMAGES, 30_000) <= 30_000
     assert len(attempts) == 2
 

@@ -10,13 +10,12 @@ from keras import layers
 from keras_squeezenet import Architecture, FireFilters, SqueezeNet, sqz
 from keras_squeezenet.compression.graph_reading import UnsupportedModelError
 from keras_squeezenet.compression.saving import (
-    NotASqueezeNetError,
     load_compressed,
     model_of,
     network_of,
     save_compressed,
-    settings_of,
 )
+from keras_squeezenet.compression.squeezenet_settings import NotASqueezeNetError, settings_of
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import preset
 from keras_squeezenet.network.graph import convolutions_of

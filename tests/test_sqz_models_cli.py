@@ -9,13 +9,22 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_squeezenet import files, fit_to_size, load_compressed, share_weights, sqz
+from keras_squeezenet import (
+    files,
+    fit_to_size,
+    fold_batch_normalization,
+    load_compressed,
+    save_compressed,
+    share_weights,
+    sqz,
+)
 from keras_squeezenet.compression.saving import model_of, network_of
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.inference.classifiers import ModelFileError, open_classifier
 from keras_squeezenet.sqz.files import read_network
 from keras_squeezenet.sqz.model import is_kernel
 from tests.compression_digits import SIDE, TRAINING, digits
+from tests.sqz_models import MODELS, images_for, with_weights
 from tests.test_compression_cli import DIGITS, accuracy, measured_by, refused, run
 
 IMAGES = ("--calibration", "digits", "--images", 40)
@@ -103,8 +112,10 @@ def test_a_file_is_packed_again_as_it_is(packed, tmp_path):
 
 def test_a_target_size_is_that_of_the_whole_file(model, model_path, tmp_path):
     out = tmp_path / "person.sqz"
-    measured_by("compress", model_path, out, *IMAGES, "--target-size", 8)
-    assert 0.9 * 8000 < out.stat().st_size <= 8000
+    measured = measured_by("compress", model_path, out, *IMAGES, "--target-size", 1.8)
+    assert 0.9 * 1800 < out.stat().st_size == measured["bytes"] <= 1800
+    assert measured["folded"] == {"batch_normalization": "conv2d"}
+    assert "batch_normalization" not in layer_names(out)
     assert accuracy(load_compressed(out).predict_on_batch) > accuracy(model.predict) - 0.03
     line = refused("compress", model_path, out, *IMAGES, "--target-size", 0.7)
     assert "`target_size` must be a size that can be reached" in line
@@ -114,7 +125,32 @@ def test_by_default_it_loses_half_a_point_at_most(model, model_path, tmp_path):
     out = tmp_path / "person.sqz"
     measured = measured_by("compress", model_path, out, *IMAGES)
     assert measured["top1_after"] >= measured["top1_before"] - 0.005
-    assert measured["times_smaller"] > 5
+    assert measured["times_smaller"] > 15
+
+
+def layer_names(path):
+    return [layer.name for layer in load_compressed(path).layers]
+
+
+def test_a_network_keeps_its_normalization_where_that_is_asked(model, model_path, tmp_path):
+    out = tmp_path / "person.sqz"
+    keeping = ("--bits", 4, "--no-fold-normalization")
+    assert measured_by("compress", model_path, out, *IMAGES, *keeping)["folded"] == {}
+    assert "batch_normalization" in layer_names(out)
+    folding = ("--bits", 4, "--fold-normalization")
+    assert measured_by("compress", model_path, out, *IMAGES, *folding)["folded"]
+    assert "batch_normalization" not in layer_names(out)
+    # What is packed as it is stays so, unless that is asked.
+    few = tmp_path / "few.sqz"
+    save_compressed(model, few, bits=4, fold=False)
+    measured = measured_by("compress", few, out)
+    assert (measured["folded"], measured["weights_equal"]) == ({}, True)
+    measured = measured_by("compress", few, out, "--fold-normalization")
+    assert measured["folded"] == {"batch_normalization": "conv2d"}
+    images = digits()[0][:20]
+    np.testing.assert_allclose(
+        load_compressed(out)(images), load_compressed(few)(images), atol=1e-5
+    )
 
 
 def test_an_update_to_the_model_with_a_head_trained_on(packed, tmp_path):
@@ -147,12 +183,12 @@ def test_a_base_of_another_kind_is_refused(model_path, tmp_path):
     assert "`model` must be one that `SqueezeNet` built" in line
 
 
-def test_density_keeps_the_largest_weights(model):
+def test_without_images_density_keeps_the_largest_weights(model):
     compressed = share_weights(model, None, bits=4, density=0.25)
+    folded = fold_batch_normalization(model).model
     for name in filter(is_kernel, compressed.arrays):
         layer, weight = name.split("/")
-        layer = model.get_layer(layer)
-        kernel = np.abs(getattr(layer, weight).numpy())
+        kernel = np.abs(getattr(folded.get_layer(layer), weight).numpy())
         kept = compressed.values(name) != 0
         assert kept.sum() <= round(0.25 * kernel.size)
         assert kernel[kept].min() >= kernel[~kept].max()
@@ -160,15 +196,73 @@ def test_density_keeps_the_largest_weights(model):
         share_weights(model, None, bits={"conv2d/kernel": 4})
 
 
-def test_the_size_is_that_of_the_best_mode(model):
-    sizes = [len(sqz.encode(fit_to_size(model, None, target))) for target in (6000, 12_000)]
-    for size, target in zip(sizes, (6000, 12_000), strict=True):
+def test_bits_for_a_kernel_that_there_is_not_are_refused(model):
+    bits = dict.fromkeys(filter(is_kernel, network_of(model).arrays), 4)
+    with pytest.raises(InputError, match="must name kernels of the model, such as conv2d/kernel"):
+        share_weights(model, None, bits={**bits, "other/kernel": 4})
+
+
+def test_without_images_the_size_is_that_of_the_best_mode(model):
+    sizes = [len(sqz.encode(fit_to_size(model, None, target))) for target in (4000, 8000)]
+    for size, target in zip(sizes, (4000, 8000), strict=True):
         assert 0.95 * target < size <= target
     finest = fit_to_size(model, None, 10**7)
     images, _ = digits()
     np.testing.assert_allclose(
         model_of(finest)(images[:50]), model(images[:50], training=False), atol=0.02
     )
+
+
+def test_with_images_a_network_of_the_same_size_answers_better(model):
+    """What is asked of images is there in the file: nearer to the model on others than those."""
+    images, _ = digits()
+    expected = np.asarray(model(images[TRAINING:], training=False))
+    apart = {}
+    for how, given in (("with", images[:64]), ("without", None)):
+        compressed = fit_to_size(model, given, 1500)
+        assert len(sqz.encode(compressed)) <= 1500
+        found = np.asarray(model_of(compressed)(images[TRAINING:], training=False))
+        apart[how] = np.abs(found - expected).mean()
+    assert apart["with"] < 0.5 * apart["without"]
+
+
+def test_it_is_said_what_was_folded_and_what_was_not_looked_at():
+    inputs = layers.Input((SIDE, SIDE, 3))
+    twice = layers.Conv2D(3, 3, padding="same", name="twice")
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(3, 3, name="conv")(inputs))
+    x = layers.GlobalAveragePooling2D()(twice(twice(x)))
+    model = keras.Model(inputs, layers.Dense(4, name="head")(x))
+    images = digits()[0][:20]
+    lines = []
+    share_weights(model, images, bits=3, progress=lines.append)
+    assert lines[0] == "norm: folded into conv"
+    (unseen,) = [line for line in lines if "without reconstruction" in line]
+    assert unseen.startswith("twice/kernel: its layer is called more than once")
+    lines.clear()
+    fit_to_size(model, images, 600, progress=lines.append)
+    assert unseen in lines
+    assert f"conv/kernel: seen on {len(images)} images" in lines
+
+
+def test_several_inputs_and_outputs_are_compressed_on_images_for_each(shared_model):
+    model, given = shared_model
+    before = model.get_weights()
+    expected = [np.asarray(x) for x in model(given, training=False)]
+    compressed = fit_to_size(model, given, 1100)
+    found = [np.asarray(x) for x in model_of(compressed)(given, training=False)]
+    for ours, theirs in zip(expected, found, strict=True):
+        assert np.abs(ours - theirs).mean() < 0.2 * np.abs(ours).mean()
+    for weight, same in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, same)
+    with pytest.raises(InputError, match=r"numbers of shape \[n, 16, 16, 3\] and \[n, 16, 16, 3\]"):
+        fit_to_size(model, given[0], 1100)
+
+
+@pytest.fixture(scope="module")
+def shared_model():
+    """Two inputs, three outputs, a shared layer and nested models; and images for it."""
+    model = with_weights(MODELS["shared and nested"]())
+    return model, images_for(model)
 
 
 def test_names_that_are_not_as_many_as_the_classes_are_refused(model, tmp_path):

@@ -10,9 +10,10 @@ from keras import layers
 
 from keras_squeezenet import Retraining, distill, prune
 from keras_squeezenet.compression.accuracy import top1
-from keras_squeezenet.compression.fitting import ends_in_softmax, run_length
+from keras_squeezenet.compression.fitting import run_length
 from keras_squeezenet.compression.retraining import RetrainingError
 from keras_squeezenet.compression.training_data import batches_of, length_of, one_pass
+from keras_squeezenet.network.graph import ends_in_softmax
 
 COUNT, BATCH, CLASSES = 20, 8, 3
 RNG = np.random.default_rng(1)

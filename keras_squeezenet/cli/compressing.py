@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from keras_squeezenet.compression.samples import HeldOut, Samples
     from keras_squeezenet.inference.classifiers import Classifier
+    from keras_squeezenet.network.folding import FoldedModel
     from keras_squeezenet.sqz.versions import Compressed
 
 KILOBYTE = 1000
@@ -96,6 +97,13 @@ def compress(
             "of its values, so that `diff` has little to say."
         ),
     ] = None,
+    fold_normalization: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether batch normalization becomes part of the layers beside it, where that is "
+            "exact. Default: yes, but in a network that is packed as it is."
+        ),
+    ] = None,
     mode: Annotated[
         Mode,
         typer.Option(
@@ -128,9 +136,14 @@ def compress(
     classifier = open_model(model)
     check_resize(resize, classifier.image_size)
     from keras_squeezenet.compression.saving import model_of
+    from keras_squeezenet.network.folding import FoldedModel
     from keras_squeezenet.sqz.files import write_network
 
-    network = None if aim.is_given else _as_it_is(path, classifier.model)
+    unfolded = FoldedModel(classifier.model, {})
+    result = _folded(classifier.model) if fold_normalization else unfolded
+    network = None if aim.is_given else _as_it_is(path, result)
+    if network is None and fold_normalization is None:
+        result = _folded(classifier.model)
     needs_images = calibration or (network is None and base is None)
     if needs_images and asked is None:
         asked = asked_of_data(*data)
@@ -140,13 +153,14 @@ def compress(
         otherwise = "the file is not judged"
         samples = read() if needs_images else read_if_usable(asked["source"], read, otherwise)
     if network is None:
-        network = aim.reach(classifier, samples)
+        network = aim.reach(classifier, result.model, samples)
     named = replace(network, class_names=classifier.class_names, resize=framing)
     compressed = model_of(write_network(named, out, mode.value))
     measured = {
         "model": model,
         "mode": mode.value,
-        **_weighed(out, classifier.model, compressed),
+        **_weighed(out, classifier.model, result.model, compressed),
+        "folded": result.folded,
         **_judged(samples, classifier, compressed),
     }
     if as_json:
@@ -192,8 +206,10 @@ class _Aim:
     def is_given(self) -> bool:
         return bool(self._asked)
 
-    def reach(self, classifier: Classifier, samples: Samples | None) -> Compressed:
-        """What was asked for, without class names."""
+    def reach(
+        self, classifier: Classifier, model: keras.Model, samples: Samples | None
+    ) -> Compressed:
+        """What was asked for, without class names, of the model that computes as the classifier."""
         from keras_squeezenet.compression.without_training.drop_search import fit_to_drop
         from keras_squeezenet.compression.without_training.post_training import (
             fit_to_size,
@@ -203,38 +219,51 @@ class _Aim:
         if self.base is not None:
             from keras_squeezenet.compression.saving import network_of
 
-            return network_of(classifier.model, base=self.base)
+            return network_of(model, base=self.base)
         assert samples is not None  # nothing but a base goes without
-        model, images, held_out = classifier.model, samples.calibration, samples.held_out
+        images, held_out = samples.calibration, samples.held_out
+        # What is to be folded is so already.
+        options: dict[str, Any] = {"fold": False, "progress": say}
         if self.target_size is not None:
             size = _size_without_names(self.target_size, classifier.class_names)
-            return fit_to_size(model, images, size, progress=say)
+            return fit_to_size(model, images, size, **options)
         if self.mode is Mode.faithful or _SHARING in self._asked:
             bits = DEFAULT_BITS if self.bits is None else self.bits
-            return share_weights(model, images, bits=bits, density=self.density, progress=say)
+            return share_weights(model, images, bits=bits, density=self.density, **options)
         max_drop = DEFAULT_MAX_DROP if self.max_drop is None else self.max_drop
         drop_of = _drop_measure(classifier, held_out)
-        return fit_to_drop(model, images, drop_of, max_drop, progress=say)
+        return fit_to_drop(model, images, drop_of, max_drop, **options)
 
 
 def _drop_measure(classifier: Classifier, held_out: HeldOut) -> Callable[[Compressed], float]:
     """A function: what a compressed form of the classifier loses on images held out."""
-    import keras
-
-    from keras_squeezenet.compression.saving import assign
+    from keras_squeezenet.compression.saving import assign, model_of
 
     before = held_out.decisions(classifier.predict)
     # One for all that are tried: a new one would compile its graph anew.
-    trial = keras.models.clone_model(classifier.model)
+    trials: list[keras.Model] = []
 
     def drop_of(network: Compressed) -> float:
-        assign(trial, network)
-        return held_out.drop(before, held_out.decisions(trial.predict_on_batch))
+        if not trials:
+            trials.append(model_of(network))
+        assign(trials[0], network)
+        return held_out.drop(before, held_out.decisions(trials[0].predict_on_batch))
 
     return drop_of
 
 
-def _as_it_is(path: Path | None, model: keras.Model) -> Compressed | None:
+def _folded(model: keras.Model) -> FoldedModel:
+    from keras_squeezenet.compression.saving import check_model
+    from keras_squeezenet.network.folding import fold_batch_normalization
+
+    check_model(model)
+    result = fold_batch_normalization(model)
+    if result.folded:
+        say(f"{len(result.folded)} batch normalizations folded into the layers beside them")
+    return result
+
+
+def _as_it_is(path: Path | None, result: FoldedModel) -> Compressed | None:
     """What a .sqz file holds of a model that is compressed already; None of another.
 
     Raises:
@@ -247,7 +276,8 @@ def _as_it_is(path: Path | None, model: keras.Model) -> Compressed | None:
     from keras_squeezenet.sqz.model import is_kernel
 
     if path and path.suffix == ".sqz":
-        return read_network(path)
+        return network_of(result.model) if result.folded else read_network(path)
+    model = result.model
     check_model(model)
     kernels = (np.asarray(weight) for weight in model.weights if is_kernel(weight.name))
     has_few_values = all(np.unique(kernel).size <= FEW_VALUES for kernel in kernels)
@@ -292,11 +322,13 @@ def _size_without_names(target_size: float, class_names: tuple[str, ...] | None)
     return size
 
 
-def _weighed(out: Path, model: keras.Model, compressed: keras.Model) -> dict[str, Any]:
+def _weighed(
+    out: Path, model: keras.Model, folded: keras.Model, compressed: keras.Model
+) -> dict[str, Any]:
     from keras_squeezenet.sqz.files import bytes_spent
 
     size, float32 = out.stat().st_size, 4 * model.count_params()
-    pairs = zip(model.get_weights(), compressed.get_weights(), strict=True)
+    pairs = zip(folded.get_weights(), compressed.get_weights(), strict=True)
     return {
         "path": str(out),
         "bytes": size,

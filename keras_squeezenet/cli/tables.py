@@ -124,8 +124,12 @@ def print_compressed(measured: Mapping[str, Any]) -> None:
         f"{printable(measured['path'])}: {thousands(measured['bytes'])} bytes, "
         f"{measured['times_smaller']:.1f} times smaller than the float32 weights"
     )
+    if measured["folded"]:
+        layers = f"{len(measured['folded'])} batch normalizations"
+        print(f"{layers} are part of the layers beside them")
     if measured["weights_equal"]:
-        print("all weights are those of the model")
+        of = "model with them" if measured["folded"] else "model"
+        print(f"all weights are those of the {of}")
     if measured["images_judged"]:
         print(_judgement(measured))
     print_table(

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
 
 from keras_squeezenet.compression.accuracy import top1
 from keras_squeezenet.compression.copies import copy_of
@@ -21,7 +20,7 @@ from keras_squeezenet.compression.retraining import (
 )
 from keras_squeezenet.compression.training_data import Batches, Data, endless, length_of
 from keras_squeezenet.extras import from_extra
-from keras_squeezenet.network.graph import graph_of, inputs_of, maker_of
+from keras_squeezenet.network.graph import ends_in_softmax
 
 log = logging.getLogger(__name__)
 
@@ -183,19 +182,3 @@ class _Progress(keras.callbacks.Callback):
                 f"epoch {epoch + 1} with learning_rate={self.retraining.learning_rate}"
             )
         log.info("epoch %d of %d: loss %.4f", epoch + 1, self.run.epochs, loss)
-
-
-def ends_in_softmax(model: keras.Model) -> bool:
-    """Whether a model's only output is one of probabilities, not of logits."""
-    output = model.outputs[0]
-    while True:
-        layer = maker_of(output)
-        if isinstance(layer, keras.Model):
-            output = graph_of(layer).outputs[0]
-        elif isinstance(layer, layers.Identity):
-            (output,) = inputs_of(output)
-        else:
-            break
-    if isinstance(layer, layers.Softmax):
-        return True
-    return getattr(layer, "activation", None) is keras.activations.softmax

@@ -145,6 +145,22 @@ def inputs_of(tensor: keras.KerasTensor) -> list:
     return history.operation._inbound_nodes[history.node_index].input_tensors
 
 
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether a model's only output is one of probabilities, not of logits."""
+    output = model.outputs[0]
+    while True:
+        layer = maker_of(output)
+        if isinstance(layer, keras.Model):
+            output = graph_of(layer).outputs[0]
+        elif isinstance(layer, keras.layers.Identity):
+            (output,) = inputs_of(output)
+        else:
+            break
+    if isinstance(layer, keras.layers.Softmax):
+        return True
+    return getattr(layer, "activation", None) is keras.activations.softmax
+
+
 def first_inputs_of(layer: keras.layers.Layer) -> list:
     """The symbolic tensors that a layer takes where it was called first."""
     return layer._inbound_nodes[0].input_tensors
@@ -155,14 +171,26 @@ def is_called_once(layer: keras.layers.Layer) -> bool:
     return len(layer._inbound_nodes) == 1
 
 
+def outputs_of(operation: keras.Operation) -> list:
+    """The symbolic tensors that an operation gave where it was called first."""
+    return operation._inbound_nodes[0].output_tensors
+
+
 def takes(layer: keras.layers.Layer, tensor: keras.KerasTensor) -> bool:
     """Whether a layer takes a symbolic tensor in one of its calls."""
     return any(tensor is taken for node in layer._inbound_nodes for taken in node.input_tensors)
 
 
-def infer(layer: keras.layers.Layer, inputs: Any) -> Any:
-    """A layer's outputs as in inference; only some layers take an argument `training`."""
-    return layer(inputs, training=False) if layer._call_has_training_arg else layer(inputs)
+def infer(layer: keras.layers.Layer, *inputs: Any, options: Mapping[str, Any] | None = None) -> Any:
+    """A layer's outputs as in inference; only some layers take an argument `training`.
+
+    Args:
+        layer: to be called.
+        inputs: what it takes by position.
+        options: what it takes by name.
+    """
+    training = {"training": False} if layer._call_has_training_arg else {}
+    return layer(*inputs, **{**(options or {}), **training})
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list:

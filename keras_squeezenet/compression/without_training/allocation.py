@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_squeezenet.compression.without_training.calibration import batches, pieces, run
+from keras_squeezenet.compression.without_training.calibration import Batches, batches, run
+from keras_squeezenet.compression.without_training.linear_maps import LinearMap, linear_maps_of
 from keras_squeezenet.compression.without_training.reconstruction import Layer, entropy_bits
-from keras_squeezenet.network.data_formats import Tensor
-from keras_squeezenet.network.graph import convolutions_of
+from keras_squeezenet.network.graph import ends_in_softmax
+from keras_squeezenet.network.steps import Slot, Steps, steps_of
 
 PRICES = (1e-10, 1e-3)  # nats per bit, between which any useful one is
 PRICE_PRECISION = 0.01  # of its logarithm: about 0.2 % of the size
@@ -69,30 +70,37 @@ def grid(layer: Layer, step: float) -> np.ndarray:
 def measure_layers(
     model: keras.Model,
     layers: Mapping[str, Layer],
-    images: np.ndarray,
+    images: np.ndarray | Sequence[np.ndarray],
     progress: Callable[[str], object] | None = None,
 ) -> dict[str, Curve]:
-    """Round each layer alone, in steps of several sizes.
+    """Round each kernel alone, in steps of several sizes.
 
     Args:
-        model: a model for which `saving.settings_of` has an answer. It is changed and restored.
-        layers: dict from names of `Architecture.kernel_shapes` to `Layer`s of its convolutions.
-        images: float32 array, as the model takes them.
-        progress: called with the name of each layer that was measured.
+        model: functional or Sequential. It is changed and restored.
+        layers: `Layer`s by the names of the model's kernels, as `calibration.Site.name`.
+        images: float32, as the model takes them: an array, or one for each input.
+        progress: called with the name of each kernel that was measured.
 
     Returns:
         A dict from name to a list of `Measured`, from coarse to fine.
     """
-    curves = {}
-    inputs: Sequence[Tensor] = batches(images)
-    runs = pieces(model)
-    expected = log_probabilities(model, _tail(runs, inputs))
-    for index, piece in enumerate(runs):
-        for name, convolution in convolutions_of(piece).items():
-            curves[name] = _curve(model, convolution, layers[name], runs[index:], inputs, expected)
-            if progress:
-                progress(name)
-        inputs = _tail([piece], inputs)
+    steps = steps_of(model)
+    inputs = [images] if isinstance(images, np.ndarray) else images
+    tensors = dict(zip(steps.inputs, map(batches, inputs), strict=True))
+    answers = Answers.of(model, _outputs(steps, 0, tensors))
+    last, curves = steps.last_uses(), dict[str, Curve]()
+    for number, step in enumerate(steps.calls):
+        for linear in linear_maps_of(step.operation):
+            name = f"{step.path}/{linear.name}"
+            if name not in curves:
+                begin = _Begin(steps, number, tensors)
+                curves[name] = _curve(linear, layers[name], begin, answers)
+                if progress:
+                    progress(name)
+        tensors.update(run(step, tensors))
+        for slot in {*step.taken, *step.given}:
+            if last[slot] <= number:
+                del tensors[slot]
     return curves
 
 
@@ -114,25 +122,83 @@ def divergence(expected: np.ndarray, logarithms: np.ndarray) -> float:
     return float((np.exp(expected) * (expected - logarithms)).sum(axis=1).mean())
 
 
-def log_probabilities(model: keras.Model, outputs: Sequence[Tensor]) -> np.ndarray:
-    """Logarithms of the probabilities in a classifier's outputs, a list of batches."""
-    every = np.concatenate([keras.ops.convert_to_numpy(batch) for batch in outputs])
-    if model.layers[-1].activation is keras.activations.softmax:
-        return np.log(np.maximum(every, _SMALLEST))
-    shifted = every - every.max(axis=1, keepdims=True)
+def log_probabilities(outputs: np.ndarray, are_probabilities: bool) -> np.ndarray:
+    """Logarithms of the probabilities in a classifier's outputs `[images, classes]`."""
+    if are_probabilities:
+        return np.log(np.maximum(outputs, _SMALLEST))
+    shifted = outputs - outputs.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def _curve(
-    model: keras.Model,
-    convolution: keras.layers.Conv2D,
-    layer: Layer,
-    runs: Sequence[Sequence[keras.layers.Layer]],
-    inputs: Sequence[Tensor],
-    expected: np.ndarray,
-) -> Curve:
-    kernel = convolution.kernel.numpy()
-    bias = convolution.bias.numpy()
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a network answers, for others to be compared with.
+
+    Attributes:
+        outputs: an array for each of its outputs, float64 `[images, …]`.
+        is_classifier: whether it has one output, of two classes or more.
+        are_probabilities: whether that is of probabilities, not of logits.
+    """
+
+    outputs: Sequence[np.ndarray]
+    is_classifier: bool
+    are_probabilities: bool
+
+    @classmethod
+    def of(cls, model: keras.Model, outputs: Sequence[np.ndarray]) -> "Answers":
+        """Those of a model, as it gives them."""
+        shape = outputs[0].shape
+        is_classifier = len(outputs) == 1 and len(shape) == 2 and shape[1] > 1
+        return cls(outputs, is_classifier, is_classifier and ends_in_softmax(model))
+
+    def divergence(self, outputs: Sequence[np.ndarray]) -> float:
+        """How far others are from these, in nats per image.
+
+        Of classifiers it is that of the probabilities. Numbers of other kinds are taken for the
+        means of normal distributions, as wide as each output's numbers are apart: half the mean
+        squared difference by their variance.
+        """
+        if self.is_classifier:
+            logarithms = (
+                log_probabilities(found, self.are_probabilities)
+                for found in (self.outputs[0], outputs[0])
+            )
+            return divergence(*logarithms)
+        pairs = zip(self.outputs, outputs, strict=True)
+        return sum(
+            float(np.square(found - ours).mean() / (2 * max(ours.var(), _SMALLEST)))
+            for ours, found in pairs
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Begin:
+    """A call of a model, and the tensors there, from which the rest is run."""
+
+    steps: Steps
+    number: int
+    tensors: Mapping[Slot, Batches]
+
+    def outputs(self) -> list[np.ndarray]:
+        return _outputs(self.steps, self.number, self.tensors)
+
+
+def _outputs(steps: Steps, start: int, tensors: Mapping[Slot, Batches]) -> list[np.ndarray]:
+    """A model's outputs from a call on, an array for each."""
+    count = len(next(iter(tensors.values())))
+    ran = [
+        steps.run_from(start, {slot: batch[index] for slot, batch in tensors.items()})
+        for index in range(count)
+    ]
+    return [
+        np.concatenate([keras.ops.convert_to_numpy(batch).astype(np.float64) for batch in outputs])
+        for outputs in zip(*ran, strict=True)
+    ]
+
+
+def _curve(linear: LinearMap, layer: Layer, begin: _Begin, answers: Answers) -> Curve:
+    kernel = keras.ops.convert_to_numpy(linear.kernel)
+    bias = None if linear.bias is None else keras.ops.convert_to_numpy(linear.bias)
     scale = float(np.sqrt(np.mean(kernel.astype(np.float64) ** 2))) or 1.0
     curve: Curve = []
     try:
@@ -140,17 +206,16 @@ def _curve(
             step = relative * scale
             codebook = grid(layer, step)
             codes, new_bias = layer.assign(codebook, rate_weight(layer, step))
-            convolution.kernel.assign(codebook[codes])
-            convolution.bias.assign(new_bias)
-            found = divergence(expected, log_probabilities(model, _tail(runs, inputs)))
-            if found > GREATEST and curve == []:
+            linear.assign(linear.ungrouped(codebook[codes]), new_bias)
+            found = answers.divergence(begin.outputs())
+            is_finest = relative == RELATIVE_STEPS[-1]
+            if found > GREATEST and not curve and not is_finest:
                 continue
             curve.append(Measured(step, entropy_bits(codes), found))
             if found < NEGLIGIBLE:
                 break
     finally:
-        convolution.kernel.assign(kernel)
-        convolution.bias.assign(bias)
+        linear.assign(kernel, bias)
     return curve
 
 
@@ -163,11 +228,3 @@ def _best_step(curve: Curve, price: float) -> float:
     bits = np.interp(fine, order, [point.bits for point in curve])
     steps = np.interp(fine, order, [np.log(point.step) for point in curve])
     return float(np.exp(steps[(np.exp(logarithm) + price * bits).argmin()]))
-
-
-def _tail(
-    runs: Sequence[Sequence[keras.layers.Layer]], inputs: Sequence[Tensor]
-) -> Sequence[Tensor]:
-    for layers in runs:
-        inputs = [run(layers, batch) for batch in inputs]
-    return inputs

@@ -1,93 +1,112 @@
-"""What the convolutions of a SqueezeNet take, measured on images. Keras only.
+"""What the layers with kernels take, measured on images. Keras only.
 
-A SqueezeNet is a chain of layers: bypasses stay inside of their Fires. So two of them, the original
-and the one that is being compressed, can be walked through side by side, a piece at a time, with
-the images between two pieces in memory.
+Two networks, the original and the one that is being compressed, are walked through side by side, a
+call at a time, with the tensors that are still to be taken in memory.
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 from numpy.typing import NDArray
 
-from keras_squeezenet.compression.without_training.reconstruction import Moments
+from keras_squeezenet.compression.without_training.linear_maps import (
+    LinearMap,
+    linear_maps_of,
+    why_no_patches,
+)
+from keras_squeezenet.compression.without_training.reconstruction import Layer, Moments
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.data_formats import Tensor
-from keras_squeezenet.network.graph import infer
+from keras_squeezenet.network.graph import graph_of
 from keras_squeezenet.network.layers import Fire
+from keras_squeezenet.network.steps import Slot, Step, steps_of
 
 BATCH = 16  # images at a time
+# Of a kernel's group. Second moments of more take gigabytes, and minutes to invert.
+MAX_INPUTS = 6144
+MAX_PATCHES = 2**26  # numbers in patches at a time, beyond which images are taken one by one
+
+Batches = list[Tensor]
+Images = list[np.ndarray]  # an array for each input of a model
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A convolution of the original, the same of the copy, and what they take.
+    """A kernel of the original, the same of the copy, and what they take.
 
     Attributes:
-        name: as in `Architecture.kernel_shapes`.
-        original, copy: `keras.layers.Conv2D`.
+        name: of the kernel as in a .sqz file of version 2: "conv1/kernel", "block/conv/kernel".
+        original, copy: `LinearMap`s.
         original_inputs, copy_inputs: lists of batches; the same list where both take the same.
+        unseen: why the inputs are not looked at; None where they are.
     """
 
     name: str
-    original: keras.layers.Conv2D
-    copy: keras.layers.Conv2D
-    original_inputs: list[Tensor]
-    copy_inputs: list[Tensor]
+    original: LinearMap
+    copy: LinearMap
+    original_inputs: Batches
+    copy_inputs: Batches
+    unseen: str | None = None
+
+    def layer(self) -> Layer:
+        """The `Layer` of the original's kernel, as `LinearMap.grouped`."""
+        linear = self.original
+        kernel = linear.grouped(ops.convert_to_numpy(linear.kernel))
+        if self.unseen is not None:
+            return Layer.unseen(kernel)
+        bias = None if linear.bias is None else ops.convert_to_numpy(linear.bias)
+        return Layer(kernel, bias, self.moments())
 
     def moments(self) -> Moments:
         """`Moments` per image, summed over the positions of the kernel."""
-        size = 1 + math.prod(self.copy.kernel.shape[:-1])
-        own, cross = np.zeros((size, size)), np.zeros((size, size))
+        linear, same = self.copy, self.original_inputs is self.copy_inputs
+        size = linear.inputs + (linear.bias is not None)
+        own, cross = np.zeros((2, linear.groups, size, size))
         images = 0
-        same = self.original_inputs is self.copy_inputs
-        for before, after in zip(self.original_inputs, self.copy_inputs, strict=True):
-            taken = patches(after, self.copy)
-            own = own + (taken.T @ taken).astype(np.float64)
-            if not same:
-                cross = cross + (patches(before, self.original).T @ taken).astype(np.float64)
-            images += len(after)
+        for batch, batch_of_copy in zip(self.original_inputs, self.copy_inputs, strict=True):
+            for before, after in _parts(batch, batch_of_copy, linear):
+                taken = _with_one(linear, after)
+                own += taken.swapaxes(1, 2) @ taken
+                if not same:
+                    cross += _with_one(self.original, before).swapaxes(1, 2) @ taken
+            images += len(batch)
         return Moments(own / images, None if same else cross / images)
 
 
-def patches(inputs: Tensor, convolution: keras.layers.Conv2D) -> NDArray[np.float32]:
-    """What a convolution multiplies its kernel with, and a 1 for its bias.
+def _with_one(linear: LinearMap, inputs: Tensor) -> NDArray[np.float32]:
+    """Patches, and a 1 for the bias where there is one."""
+    found = ops.convert_to_numpy(linear.patches(inputs))
+    if linear.bias is None:
+        return found
+    return np.concatenate([found, np.ones((*found.shape[:2], 1), np.float32)], axis=2)
+
+
+def _parts(before: Tensor, after: Tensor, linear: LinearMap) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both batches, or image by image where the patches of all would be too many."""
+    is_dense = isinstance(linear.layer, layers.Dense)
+    places = 1 if is_dense else int(np.prod(linear.kernel.shape[:2]))
+    if places * int(np.prod(after.shape)) <= MAX_PATCHES:
+        yield before, after
+    else:
+        for image in range(len(after)):
+            yield before[image : image + 1], after[image : image + 1]
+
+
+def sites(
+    original: keras.Model, copy: keras.Model, images: np.ndarray | Sequence[np.ndarray]
+) -> Iterator[Site]:
+    """Every kernel in the order in which an image meets it.
+
+    The copy's kernel may be changed before the next site is asked for: what comes after it then
+    takes what the changed one gives.
 
     Args:
-        inputs: a batch of feature maps, as the layer takes them.
-        convolution: a `keras.layers.Conv2D` without dilation or groups.
-
-    Returns:
-        float32 `[positions, kernel height · kernel width · channels + 1]`, of all images.
-    """
-    if convolution.data_format == "channels_first":
-        inputs = ops.transpose(inputs, (0, 2, 3, 1))
-    if convolution.kernel_size != (1, 1):
-        inputs = ops.image.extract_patches(
-            inputs,
-            convolution.kernel_size,
-            convolution.strides,
-            padding=convolution.padding,
-            data_format="channels_last",
-        )
-    found = ops.convert_to_numpy(inputs).reshape(-1, inputs.shape[-1])
-    return np.concatenate([found, np.ones((len(found), 1), np.float32)], axis=1)
-
-
-def sites(original: keras.Model, copy: keras.Model, images: np.ndarray) -> Iterator[Site]:
-    """Every convolution in the order in which an image meets it.
-
-    The copy's convolution may be changed before the next site is asked for: what comes after it
-    then takes what the changed one gives.
-
-    Args:
-        original: a model for which `saving.settings_of` has an answer.
-        copy: another of the same architecture, or the same.
-        images: float32 array, as the models take them.
+        original: a functional or Sequential model.
+        copy: another of the same layers, or the same.
+        images: float32, as the models take them: an array, or one for each input.
 
     Yields:
         `Site`.
@@ -95,20 +114,68 @@ def sites(original: keras.Model, copy: keras.Model, images: np.ndarray) -> Itera
     Raises:
         InputError: there are no images.
     """
-    before = after = batches(images)
-    for piece, copied in zip(pieces(original), pieces(copy), strict=True):
-        lead, copied_lead = piece[0], copied[0]
-        if isinstance(lead, keras.layers.Conv2D):
-            yield Site(lead.name, lead, copied_lead, before, after)
-        elif isinstance(lead, Fire):
-            yield from _fire_sites(lead, copied_lead, before, after)
+    ours, theirs = steps_of(original), steps_of(copy)
+    inputs = [images] if isinstance(images, np.ndarray) else images
+    before = dict(zip(ours.inputs, map(batches, inputs), strict=True))
+    after = dict(before)
+    last, called = ours.last_uses(), ours.times_called()
+    met: set[keras.Operation] = set()
+    for number, (step, twin) in enumerate(zip(ours.calls, theirs.calls, strict=True)):
+        if step.operation not in met:
+            met.add(step.operation)
+            yield from _sites(step, twin, before, after, called[step.operation] > 1)
         # Two models begin alike: what has no weights does the same in both.
-        same = before is after and (original is copy or not lead.weights)
-        before, taken = [run(piece, batch) for batch in before], after
-        after = before if same else [run(copied, batch) for batch in taken]
+        same = original is copy or not getattr(step.operation, "weights", [])
+        same = same and all(before[slot] is after[slot] for slot in step.taken)
+        outputs = run(step, before)
+        after.update(outputs if same else run(twin, after))
+        before.update(outputs)
+        for slot in {*step.taken, *step.given}:
+            if last[slot] <= number:
+                del before[slot], after[slot]
 
 
-def batches(images: np.ndarray) -> list[Tensor]:
+def unseen_sites(original: keras.Model, copy: keras.Model) -> Iterator[Site]:
+    """Every kernel in the same order, without images."""
+    met: set[keras.Operation] = set()
+    for step, twin in zip(steps_of(original).calls, steps_of(copy).calls, strict=True):
+        if step.operation not in met:
+            met.add(step.operation)
+            copies = linear_maps_of(twin.operation)
+            for linear, of_copy in zip(linear_maps_of(step.operation), copies, strict=True):
+                name = f"{step.path}/{linear.name}"
+                yield Site(name, linear, of_copy, [], [], "there are no images")
+
+
+def checked_images(model: keras.Model, images: np.ndarray | Sequence[np.ndarray] | None) -> Images:
+    """One float32 array for each input of the model; of None none.
+
+    Raises:
+        InputError: they are not what the model takes.
+    """
+    if images is None:
+        return []
+    expected = [tuple(tensor.shape[1:]) for tensor in graph_of(model).inputs]
+    several = isinstance(images, list | tuple) and len(expected) > 1
+    arrays = [np.asarray(array) for array in images] if several else [np.asarray(images)]
+    fits = len(arrays) == len(expected) and all(
+        array.dtype.kind in "fiu" and _fits(array.shape[1:], shape)
+        for array, shape in zip(arrays, expected, strict=True)
+    )
+    if not fits or len({len(array) for array in arrays}) > 1:
+        shapes = " and ".join(f"[n, {', '.join(map(str, shape))}]" for shape in expected)
+        received = " and ".join(f"{array.dtype} of shape {array.shape}" for array in arrays)
+        raise InputError(f"`images` must be numbers of shape {shapes}. Received: {received}")
+    return [array.astype(np.float32, copy=False) for array in arrays]
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(found) == len(expected) and all(
+        size in (None, side) for side, size in zip(found, expected, strict=True)
+    )
+
+
+def batches(images: np.ndarray) -> Batches:
     """Tensors of `BATCH` images each, the last of fewer."""
     if not len(images):
         raise InputError("`images` must hold one image or more. Received: none")
@@ -116,42 +183,66 @@ def batches(images: np.ndarray) -> list[Tensor]:
     return [ops.convert_to_tensor(images[start : start + BATCH]) for start in starts]
 
 
-def pieces(model: keras.Model) -> list[list[keras.layers.Layer]]:
-    """The model's layers in runs, each of which begins with the only one that has weights.
-
-    The layers before the first of those, if any, are a run of their own.
-    """
-    runs: list[list[keras.layers.Layer]] = []
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        if layer.weights or not runs:
-            runs.append([])
-        runs[-1].append(layer)
-    return runs
+def run(step: Step, tensors: dict[Slot, Batches]) -> dict[Slot, Batches]:
+    """A call on batch after batch."""
+    taken = [tensors[slot] for slot in step.taken]
+    ran = [
+        step.run(dict(zip(step.taken, batch, strict=True))) for batch in zip(*taken, strict=True)
+    ]
+    return {slot: [outputs[slot] for outputs in ran] for slot in step.given}
 
 
-def run(layers: Iterable[keras.layers.Layer], batch: Tensor) -> Tensor:
-    """A batch through layers one after the other, as in inference."""
-    for layer in layers:
-        batch = infer(layer, batch)
-    return batch
-
-
-def _fire_sites(
-    fire: Fire, copy: Fire, before: list[Tensor], after: list[Tensor]
+def _sites(
+    step: Step,
+    twin: Step,
+    before: dict[Slot, Batches],
+    after: dict[Slot, Batches],
+    is_called_again: bool,
 ) -> Iterator[Site]:
-    parts = {part.name: part for part in copy.convolutions}
+    maps = linear_maps_of(step.operation)
+    copies = {linear.name: linear for linear in linear_maps_of(twin.operation)}
+    if not maps:
+        return
+    taken = before[step.taken[0]], after[twin.taken[0]]
+    for linear in maps:
+        unseen = _why_unseen(linear, is_called_again)
+        inputs = taken if unseen else _inputs_of(linear, step, twin, *taken)
+        name = f"{step.path}/{linear.name}"
+        yield Site(name, linear, copies[linear.name], *inputs, unseen)
 
-    def site(part: keras.layers.Conv2D, *inputs: list[Tensor]) -> Site:
-        return Site(f"{fire.name}_{part.name}", part, parts[part.name], *inputs)
 
-    if fire.bypass1x1 is not None:
-        yield site(fire.bypass1x1, before, after)
-    yield site(fire.squeeze1x1, before, after)
-    squeezed = [fire.squeeze1x1(batch) for batch in before]
-    same = before is after and fire is copy
-    squeezed_copy = squeezed if same else [copy.squeeze1x1(batch) for batch in after]
-    for part in fire.convolutions:
-        if part not in (fire.squeeze1x1, fire.bypass1x1):
-            yield site(part, squeezed, squeezed_copy)
+def _why_unseen(linear: LinearMap, is_called_again: bool) -> str | None:
+    if is_called_again:
+        return "its layer is called more than once"
+    if linear.inputs > MAX_INPUTS:
+        return f"it has {linear.inputs} inputs, more than {MAX_INPUTS}"
+    return why_no_patches(linear)
+
+
+def _inputs_of(
+    linear: LinearMap, step: Step, twin: Step, before: Batches, after: Batches
+) -> tuple[Batches, Batches]:
+    """What a map takes in the original and in the copy, where it is not the layer's first."""
+    layer, copy = step.operation, twin.operation
+    if isinstance(layer, Fire) and linear.name.startswith("expand"):
+        squeezed = [layer.convolve(layer.squeeze1x1, batch) for batch in before]
+        if before is after and layer is copy:
+            return squeezed, squeezed
+        return squeezed, [copy.convolve(copy.squeeze1x1, batch) for batch in after]
+    if linear.name == "pointwise_kernel":
+        seen = [_depthwise(layer, batch) for batch in before]
+        if before is after and layer is copy:
+            return seen, seen
+        return seen, [_depthwise(copy, batch) for batch in after]
+    return before, after
+
+
+def _depthwise(layer: layers.SeparableConv2D, inputs: Tensor) -> Tensor:
+    return ops.depthwise_conv(
+        ops.cast(inputs, layer.compute_dtype),
+        ops.cast(layer.depthwise_kernel, layer.compute_dtype),
+        layer.strides,
+        layer.padding,
+        layer.data_format,
+        layer.dilation_rate,
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_squeezenet import sqz
 from keras_squeezenet.compression.without_training.allocation import PRICES
-from keras_squeezenet.compression.without_training.post_training import rounding_of
+from keras_squeezenet.compression.without_training.post_training import Rounding
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.versions import Compressed
@@ -39,6 +39,7 @@ def fit_to_drop(
     drop_of: Callable[[Compressed], float],
     max_drop: float,
     *,
+    fold: bool = True,
     progress: Callable[[str], object] | None = None,
 ) -> Compressed:
     """Round a trained network as coarsely as its answers allow.
@@ -48,9 +49,7 @@ def fit_to_drop(
     halving all that is possible would often end far from there.
 
     Args:
-        model: as in `fit_to_size`; it stays as it is.
-        images: float32 array, as the model takes them; a few hundred. They need no labels, and
-            `drop_of` should look at others.
+        model, images, fold: as in `fit_to_size`. `drop_of` should look at other images.
         drop_of: what a `CompressedNetwork` or `CompressedModel` loses, a number.
         max_drop: how much it may lose.
         progress: called with a line about each step.
@@ -62,7 +61,7 @@ def fit_to_drop(
         InputError: every one that was tried loses more, up to 8 bits a weight.
     """
     say = progress or silent
-    rounding = rounding_of(model, images, progress)
+    rounding = Rounding(model, images, fold=fold, progress=progress)
     bytes_per_bit = model.count_params() / 8
     start = math.log(rounding.price_for(START * bytes_per_bit))
     finest = math.log(rounding.price_for(FINEST * bytes_per_bit))

@@ -1,12 +1,13 @@
 """Compression without training: from a trained network and a few hundred images to few bits.
 
-The images need no labels. Every layer gets a codebook and codes that leave its outputs as they
-were (`reconstruction`), bits go to the layers where they count (`allocation`), and layers are
+The images need no labels. Every kernel gets a codebook and codes that leave its layer's outputs as
+they were (`reconstruction`), bits go to the layers where they count (`allocation`), and kernels are
 rounded in the order in which an image meets them, so that each makes up for what those before it
-have changed.
+have changed. Batch normalization is folded into the layers beside it first, so that their biases
+can answer, too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ import numpy as np
 
 from keras_squeezenet import sqz
 from keras_squeezenet.checks import is_int, is_number
-from keras_squeezenet.compression.saving import NotASqueezeNetError, settings_of
+from keras_squeezenet.compression.saving import check_model
 from keras_squeezenet.compression.without_training.allocation import (
     PRICE_PRECISION,
     PRICES,
@@ -23,48 +24,57 @@ from keras_squeezenet.compression.without_training.allocation import (
     measure_layers,
     rate_weight,
 )
-from keras_squeezenet.compression.without_training.calibration import sites
-from keras_squeezenet.compression.without_training.codebooks import MAX_BITS, share_values
-from keras_squeezenet.compression.without_training.grid_rounding import (
-    AIMED_SHARE_OF_TARGET,
-    LEAST_SHARE_OF_TARGET,
-    SIZE_ATTEMPTS,
-    GridRounding,
-    Say,
-    share_model,
+from keras_squeezenet.compression.without_training.calibration import (
+    Images,
+    Site,
+    checked_images,
+    sites,
+    unseen_sites,
 )
+from keras_squeezenet.compression.without_training.codebooks import MAX_BITS, share_values
+from keras_squeezenet.compression.without_training.linear_maps import LinearMap
+from keras_squeezenet.compression.without_training.packing import Packing, Rounded
 from keras_squeezenet.compression.without_training.reconstruction import Layer
+from keras_squeezenet.compression.without_training.size_search import Say, of_size
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.network.folding import fold_batch_normalization
 from keras_squeezenet.printing import silent
-from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
+from keras_squeezenet.sqz.network import SharedValues
 from keras_squeezenet.sqz.versions import Compressed
 
 MEASURED_IMAGES = 48  # on which layers are measured one by one
-FINEST_PRICE = 2 * PRICES[0]  # at or below which layers are as fine as they were measured
-COARSEST_PRICE = 0.999 * PRICES[1]  # at or above which no price gives less
 BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
 FINEST_BIAS = 2**-12  # of the largest bias: where a layer's inputs nearly vanish, theory asks more
+# Without images every kernel's step has the same ratio to the root mean square of its weights: at
+# the highest price four, as `allocation` measures layers. A bit is worth the square of the step.
+COARSEST_STEP = 4.0
+
+Quantize = Callable[[str, Layer], tuple[SharedValues, np.ndarray | None]]
 
 
 def share_weights(
     model: keras.Model,
-    images: np.ndarray,
+    images: np.ndarray | Sequence[np.ndarray] | None,
     *,
     bits: int | dict[str, int],
     density: float | dict[str, float] | None = None,
+    fold: bool = True,
     progress: Say | None = None,
 ) -> Compressed:
     """Prune a trained network and share the rest of its weights, as in Deep Compression.
 
     Args:
-        model: a `keras.Model` that `SqueezeNet` built, whose other weights then answer what is
-            changed; or any that a .sqz file holds, where the smallest weights go and the images
-            are not looked at. It stays as it is.
-        images: float32 array, as the model takes them; a hundred or more.
+        model: a `keras.Model`, functional or Sequential, that a .sqz file holds. It stays as it is.
+        images: float32 array, as the model takes them; a hundred or more. Of a model of several
+            inputs a list of such. A layer whose inputs cannot be looked at (it is called more than
+            once, it has more than 6,144 inputs, it is dilated unevenly) keeps its largest weights,
+            each rounded by itself; with None all layers do.
         bits: of the codebook of each kernel: 2**bits values, 1 to 16; an integer or a dict by the
-            names of `Architecture.kernel_shapes`, or of another model "layer/kernel".
+            names of kernels. Those of a SqueezeNet with its own top are in
+            `Architecture.kernel_shapes`; others are "layer/kernel", "model/layer/depthwise_kernel".
         density: share of the weights of each kernel that are kept, those that are hardest to do
             without; a number, a dict by name, or None for those that are not 0 already.
+        fold: whether batch normalization is folded first, see `fold_batch_normalization`.
         progress: called with a line about each layer.
 
     Returns:
@@ -72,45 +82,41 @@ def share_weights(
         `CompressedModel`.
 
     Raises:
+        UnsupportedModelError: no .sqz file holds the model.
         InputError: an argument is none of these.
     """
     say = progress or silent
-    try:
-        settings = settings_of(model)
-    except NotASqueezeNetError:
-        return share_model(
-            model,
-            lambda name: _checked_bits(_of_layer("bits", bits, name)),
-            lambda name: _checked_density(_of_layer("density", density, name)),
-            progress,
-        )
-    names = settings["architecture"].kernel_shapes(settings["classes"])
-    bits_of = {name: _checked_bits(_of_layer("bits", bits, name)) for name in names}
-    density_of = {name: _checked_density(_of_layer("density", density, name)) for name in names}
-    images = _checked_images(model, images)
+    model = _folded(model, say) if fold else model
+    packing = Packing(model)
+    bits_of = {n: _checked_bits(b) for n, b in packing.of_kernels("bits", bits).items()}
+    densities = packing.of_kernels("density", density)
+    density_of = {name: _checked_density(value) for name, value in densities.items()}
 
-    def quantize(name: str, layer: Layer) -> tuple[SharedValues, SharedValues]:
+    def quantize(name: str, layer: Layer) -> tuple[SharedValues, np.ndarray | None]:
         kept = _kept(layer, density_of[name])
         kernel, _ = layer.pruned(kept)
         codebook = share_values(kernel, bits_of[name]).codebook
         if 0 not in codebook:
             codebook[np.abs(codebook).argmin()] = 0
         codes, bias = layer.assign(codebook, kept=kept)
-        say(f"{name}: {kept.mean():.0%} of the weights, {codebook.size} values")
-        return SharedValues.of(codebook[codes]), SharedValues.of(bias.astype(np.float16))
+        say(f"{packing.called(name)}: {kept.mean():.0%} of the weights, {codebook.size} values")
+        return SharedValues.of(codebook[codes]), None if bias is None else _in_float16(bias)
 
-    return _in_order(model, images, quantize)
+    return _in_order(model, packing, checked_images(model, images), quantize, say)
 
 
 def fit_to_size(
-    model: keras.Model, images: np.ndarray, target_size: int, *, progress: Say | None = None
+    model: keras.Model,
+    images: np.ndarray | Sequence[np.ndarray] | None,
+    target_size: int,
+    *,
+    fold: bool = True,
+    progress: Say | None = None,
 ) -> Compressed:
     """Round a trained network to a file of a wanted size, as accurately as is known here.
 
     Args:
-        model: a `keras.Model` that `SqueezeNet` built; or any that a .sqz file holds, where the
-            images are not looked at. It stays as it is.
-        images: float32 array, as the model takes them; a few hundred. They need no labels.
+        model, images, fold: see `share_weights`. A few hundred images; they need no labels.
         target_size: bytes of the .sqz file in its best mode, without class names.
         progress: called with a line about each step.
 
@@ -119,75 +125,58 @@ def fit_to_size(
         `CompressedModel`, whose file is not larger.
 
     Raises:
-        InputError: the size cannot be reached.
+        UnsupportedModelError: no .sqz file holds the model.
+        InputError: the size cannot be reached, or an argument is none of these.
     """
-    return rounding_of(model, images, progress).fit_to_size(target_size)
-
-
-def rounding_of(
-    model: keras.Model, images: np.ndarray, progress: Say | None = None
-) -> "Rounding | GridRounding":
-    """What rounds a model at a price per bit, the better where it is a SqueezeNet with its top."""
-    try:
-        return Rounding(model, images, progress)
-    except NotASqueezeNetError:
-        return GridRounding(model, progress)
+    return Rounding(model, images, fold=fold, progress=progress).fit_to_size(target_size)
 
 
 class Rounding:
     """A network, what its layers take, and how sensitive it is to the rounding of each.
 
     Args:
-        model, images, progress: see `fit_to_size`.
+        model, images, fold, progress: see `fit_to_size`.
     """
 
-    def __init__(self, model: keras.Model, images: np.ndarray, progress: Say | None = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        images: np.ndarray | Sequence[np.ndarray] | None,
+        *,
+        fold: bool = True,
+        progress: Say | None = None,
+    ) -> None:
         self._say = say = progress or silent
-        self._settings = settings_of(model)
-        self._model, self._images = model, (images := _checked_images(model, images))
+        self._model = model = _folded(model, say) if fold else model
+        self._packing = packing = Packing(model)
+        self._images = checked = checked_images(model, images)
         self._quick_sizes: dict[float, int] = {}  # by the logarithm of the price
         # Of layers as if all others were the original, by name and step: prices share many.
-        self._alone: dict[tuple[str, float], tuple[SharedValues, SharedValues]] = {}
+        self._alone: dict[tuple[str, float], Rounded] = {}
         self._layers: dict[str, Layer] = {}
-        for site in sites(model, model, images):
-            kernel, bias = _arrays(site.original)
-            self._layers[site.name] = Layer(kernel, bias, site.moments())
-            say(f"{site.name}: seen on {len(images)} images")
-        self._curves = measure_layers(
-            model,
-            self._layers,
-            images[:MEASURED_IMAGES],
-            lambda name: say(f"{name}: how sensitive it is"),
+        self._maps: dict[str, LinearMap] = {}
+        for site in _sites(model, model, checked):
+            self._layers[site.name], self._maps[site.name] = site.layer(), site.original
+            seen = f"seen on {len(checked[0])} images" if checked else ""
+            say(f"{packing.called(site.name)}: {_by_itself(site.unseen) or seen}")
+        self._curves = (
+            measure_layers(
+                model,
+                self._layers,
+                [array[:MEASURED_IMAGES] for array in checked],
+                lambda name: say(f"{packing.called(name)}: how sensitive it is"),
+            )
+            if checked
+            else {}
         )
 
-    def fit_to_size(self, target_size: int) -> CompressedNetwork:
+    def fit_to_size(self, target_size: int) -> Compressed:
         """The network whose file is nearly as large as asked for, and not larger.
 
         Raises:
             InputError: the size cannot be reached.
         """
-        aimed: float = target_size
-        seen: list[tuple[int, CompressedNetwork]] = []
-        for _ in range(SIZE_ATTEMPTS):
-            price = self.price_for(aimed)
-            network = self.network(price)
-            size = len(sqz.encode(network))
-            self._say(f"price {price:.3g} nats a bit: {size} bytes of {target_size}")
-            seen.append((size, network))
-            nothing_is_finer = size <= target_size and price <= FINEST_PRICE
-            nothing_is_coarser = size > target_size and price >= COARSEST_PRICE
-            if nothing_is_finer or nothing_is_coarser:
-                break
-            if LEAST_SHARE_OF_TARGET * target_size <= size <= target_size:
-                break
-            aimed *= AIMED_SHARE_OF_TARGET * target_size / size
-        fitting = [found for found in seen if found[0] <= target_size]
-        if not fitting:
-            raise InputError(
-                f"`target_size` must be a size that can be reached. Received: {target_size} bytes, "
-                f"where {min(size for size, _ in seen)} were reached"
-            )
-        return max(fitting, key=lambda found: found[0])[1]
+        return of_size(target_size, self.price_for, self.network, self._say)
 
     def price_for(self, target_size: float) -> float:
         """The lowest price per bit at which a file has about this size or less."""
@@ -206,34 +195,71 @@ class Rounding:
                 high = middle
         return float(np.exp(high))
 
-    def network(self, price: float) -> CompressedNetwork:
+    def network(self, price: float) -> Compressed:
         """The network rounded at a price per bit, each layer after those before it."""
-        steps = allocate(self._curves, price)
+        steps = self._steps(price)
 
-        return _in_order(
-            self._model, self._images, lambda name, layer: _rounded(layer, steps[name])
-        )
+        def quantize(name: str, layer: Layer) -> tuple[SharedValues, np.ndarray | None]:
+            return _rounded(layer, steps[name])
+
+        if not self._images:
+            return self._alone_at(steps)
+        return _in_order(self._model, self._packing, self._images, quantize, silent)
+
+    def _steps(self, price: float) -> dict[str, float]:
+        if self._images:
+            return allocate(self._curves, price)
+        relative = COARSEST_STEP * np.sqrt(price / PRICES[1])
+        return {
+            name: relative * (float(np.sqrt(np.mean(layer.kernel**2))) or 1.0)
+            for name, layer in self._layers.items()
+        }
 
     def _quick_size(self, price: float) -> int:
         """As `network`, but each layer as if all others were the original: ten times faster."""
-        steps = allocate(self._curves, price)
-        kernels, biases = {}, {}
-        for name, layer in self._layers.items():
-            key = name, steps[name]
+        return len(sqz.encode(self._alone_at(self._steps(price))))
+
+    def _alone_at(self, steps: dict[str, float]) -> Compressed:
+        for key in steps.items():
             if key not in self._alone:
-                self._alone[key] = _rounded(layer, steps[name])
-            kernels[name], biases[name] = self._alone[key]
-        return len(sqz.encode(_network(self._settings, kernels, biases)))
+                name, step = key
+                self._alone[key] = _in_shape(self._maps[name], *_rounded(self._layers[name], step))
+        return self._packing.pack({name: self._alone[name, steps[name]] for name in steps})
 
 
-def _rounded(layer: Layer, step: float) -> tuple[SharedValues, SharedValues]:
-    """A layer's kernel and bias as `SharedValues`, the kernel in multiples of a step."""
+def _in_float16(bias: np.ndarray) -> np.ndarray:
+    """As float16 has it, but for what is too large for it."""
+    fits = np.abs(bias).max() <= np.finfo(np.float16).max
+    return bias.astype(np.float16).astype(np.float32) if fits else bias
+
+
+def _folded(model: keras.Model, say: Say) -> keras.Model:
+    check_model(model)
+    result = fold_batch_normalization(model)
+    for normalization, layer in result.folded.items():
+        say(f"{normalization}: folded into {layer}")
+    return result.model
+
+
+def _by_itself(unseen: str | None) -> str:
+    return f"{unseen}, so that its weights are rounded without reconstruction" if unseen else ""
+
+
+def _sites(model: keras.Model, copy: keras.Model, images: Images) -> Iterator[Site]:
+    """Those of all kernels, or without images those of kernels whose inputs nobody knows."""
+    return sites(model, copy, images) if images else unseen_sites(model, copy)
+
+
+def _rounded(layer: Layer, step: float) -> tuple[SharedValues, np.ndarray | None]:
+    """A layer's kernel in multiples of a step, and its bias."""
     step = float(np.float32(step))  # as it stands in the file
     codebook = grid(layer, step)
     codes, bias = layer.assign(codebook, rate_weight(layer, step))
-    bias_step = _bias_step(layer, step)
-    levels = np.rint(bias / bias_step).astype(int)
-    return _uniform(codes - len(codebook) // 2, step), _uniform(levels, bias_step)
+    kernel = _uniform(codes - len(codebook) // 2, step)
+    if bias is None:
+        return kernel, None
+    bias_step = _bias_step(layer, step, np.abs(bias).max())
+    return kernel, _uniform(np.rint(bias / bias_step).astype(int), bias_step).values
 
 
 def _uniform(levels: np.ndarray, step: float) -> SharedValues:
@@ -243,49 +269,30 @@ def _uniform(levels: np.ndarray, step: float) -> SharedValues:
     return SharedValues((levels - lowest).astype(np.uint16), codebook + np.float32(0))
 
 
-def _bias_step(layer: Layer, step: float) -> float:
+def _bias_step(layer: Layer, step: float, largest: float) -> float:
     """Biases as fine as the weights, by what an error costs."""
     ratio = np.sqrt(layer.stiffness / layer.bias_stiffness)
-    finest = FINEST_BIAS * np.abs(layer.bias).max()
-    return float(np.float32(max(BIAS_PRECISION * step * ratio, finest)))
+    return float(np.float32(max(BIAS_PRECISION * step * ratio, FINEST_BIAS * largest))) or 1.0
+
+
+def _in_shape(linear: LinearMap, kernel: SharedValues, bias: np.ndarray | None) -> Rounded:
+    """What was rounded as `LinearMap.grouped`, in the shape that the model has."""
+    codes = np.ascontiguousarray(linear.ungrouped(kernel.codes))
+    return Rounded(SharedValues(codes, kernel.codebook), bias)
 
 
 def _in_order(
-    model: keras.Model,
-    images: np.ndarray,
-    quantize: Callable[[str, Layer], tuple[SharedValues, SharedValues]],
-) -> CompressedNetwork:
-    """Quantize every layer after those before it; a `CompressedNetwork`."""
-    settings = settings_of(model)
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    kernels, biases = {}, {}
-    for site in sites(model, copy, images):
-        layer = Layer(*_arrays(site.original), site.moments())
-        kernel, bias = quantize(site.name, layer)
-        site.copy.kernel.assign(kernel.values)
-        site.copy.bias.assign(bias.values)
-        kernels[site.name], biases[site.name] = kernel, bias
-    return _network(settings, kernels, biases)
-
-
-def _network(
-    settings: Mapping[str, Any],
-    kernels: Mapping[str, SharedValues],
-    biases: Mapping[str, SharedValues],
-) -> CompressedNetwork:
-    names = settings["architecture"].kernel_shapes(settings["classes"])
-    return CompressedNetwork(
-        **settings,
-        class_names=None,
-        resize=None,
-        kernels={name: kernels[name] for name in names},
-        biases={name: biases[name] for name in names},
-    )
-
-
-def _arrays(convolution: keras.layers.Conv2D) -> tuple[np.ndarray, np.ndarray]:
-    return convolution.kernel.numpy(), convolution.bias.numpy()
+    model: keras.Model, packing: Packing, images: Images, quantize: Quantize, say: Say
+) -> Compressed:
+    """Quantize every kernel after those before it."""
+    rounded = {}
+    for site in _sites(model, packing.copy(), images):
+        if site.unseen and images:
+            say(f"{packing.called(site.name)}: {_by_itself(site.unseen)}")
+        found = _in_shape(site.original, *quantize(site.name, site.layer()))
+        site.copy.assign(found.kernel.values, found.bias)
+        rounded[site.name] = found
+    return packing.pack(rounded)
 
 
 def _kept(layer: Layer, density: float | None) -> np.ndarray:
@@ -295,17 +302,6 @@ def _kept(layer: Layer, density: float | None) -> np.ndarray:
     count = max(1, round(density * saliency.size))
     threshold = np.partition(saliency.ravel(), saliency.size - count)[saliency.size - count]
     return saliency >= threshold
-
-
-def _checked_images(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images)
-    expected = tuple(model.input_shape[1:])
-    if images.dtype.kind not in "fiu" or images.shape[1:] != expected:
-        raise InputError(
-            f"`images` must be numbers of shape [n, {', '.join(map(str, expected))}]. "
-            f"Received: {images.dtype} of shape {images.shape}"
-        )
-    return images.astype(np.float32, copy=False)
 
 
 def _checked_bits(bits: int) -> int:
@@ -321,11 +317,3 @@ def _checked_density(density: Any) -> Any:
             f"Received: density={density}"
         )
     return density
-
-
-def _of_layer(name: str, value: Any, layer: str) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if layer not in value:
-        raise InputError(f"`{name}` must name every kernel. Received: none for {layer}")
-    return value[layer]
