@@ -13,6 +13,7 @@ import keras
 from keras import layers
 
 from keras_squeezenet.network.data_formats import Shape
+from keras_squeezenet.network.families.learned_groups import LearnedGroupConv2D
 from keras_squeezenet.network.graph import follow, graph_of
 from keras_squeezenet.network.layers import Fire
 
@@ -100,8 +101,9 @@ def profile_model(
 ) -> ModelProfile:
     """Counts a model without running it.
 
-    Multiply-adds are those of Conv2D, DepthwiseConv2D, SeparableConv2D and Dense, one per weight
-    and output position, also where the weight meets padding. Every other layer counts 0: biases,
+    Multiply-adds are those of Conv2D, DepthwiseConv2D, SeparableConv2D, LearnedGroupConv2D (all of
+    its inputs, as in training) and Dense, one per weight and output position, also where the weight
+    meets padding. Every other layer counts 0: biases,
     activations, pooling, normalisation, additions. One multiply-add is 1; the authors'
     "1.72 GFLOPS/image" of SqueezeNet 1.0 counts it as 2, and conv10 with the padding of their
     Caffe network.
@@ -259,6 +261,8 @@ def _multiply_adds(
 ) -> int:
     if isinstance(operation, layers.Dense):
         return math.prod(outputs[0].shape[1:]) * inputs[0].shape[-1]
+    if isinstance(operation, LearnedGroupConv2D):
+        return math.prod(outputs[0].shape[1:]) * operation.kernel.shape[2]
     if not isinstance(operation, layers.Conv2D | layers.DepthwiseConv2D | layers.SeparableConv2D):
         return 0
     window = math.prod(operation.kernel_size)
