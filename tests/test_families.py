@@ -1,5 +1,7 @@
 """The contract of the families: one set of tests for all of them."""
 
+from functools import cache
+
 import keras
 import numpy as np
 import pytest
@@ -48,6 +50,12 @@ def small(family, **options):
     return constructor(**{**arguments, **options})
 
 
+@cache
+def built(family):
+    """One for all tests that change nothing of it but weights."""
+    return with_statistics(small(family))
+
+
 def pictures(family, count=4, scale=1.0, seed=0):
     shape = SMALL[family][2]
     return np.random.default_rng(seed).normal(0, scale, (count, *shape)).astype("float32")
@@ -80,7 +88,7 @@ def test_without_top_it_gives_features(family):
 
 @quick_family
 def test_with_top_it_gives_probabilities_or_logits(family):
-    model = small(family)
+    model = built(family)
     logits = small(family, classifier_activation=None)
     logits.set_weights(model.get_weights())
     probabilities = np.asarray(model(pictures(family)))
@@ -104,7 +112,7 @@ def test_it_is_built_on_a_tensor_of_ones_own(family):
 
 @every_family
 def test_channels_first_computes_the_same(family):
-    model = with_statistics(small(family))
+    model = built(family)
     expected = model(pictures(family))
     keras.config.set_image_data_format("channels_first")
     first = small(family)
@@ -130,7 +138,7 @@ def test_it_takes_images_as_files_hold_them(family):
 
 @every_family
 def test_it_is_saved_and_loaded_whole(family, tmp_path):
-    model = with_statistics(small(family))
+    model = built(family)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(pictures(family)), model(pictures(family)))
@@ -138,7 +146,7 @@ def test_it_is_saved_and_loaded_whole(family, tmp_path):
 
 @quick_family
 def test_weights_come_from_a_file_of_the_same_network(family, tmp_path):
-    model = small(family)
+    model = built(family)
     model.save_weights(tmp_path / "model.weights.h5")
     loaded = small(family, weights=tmp_path / "model.weights.h5")
     for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
@@ -168,9 +176,9 @@ def test_wrong_arguments_are_named(family, arguments, message):
         small(family, **arguments)
 
 
+@cache
 def for_inference(family):
-    keras.utils.set_random_seed(7)
-    model = with_statistics(small(family))
+    model = built(family)
     if family == "CondenseNet":
         for layer in model.layers:
             if hasattr(layer, "condense"):

@@ -41,6 +41,15 @@ class LearnedGroupConv2D(keras.layers.Layer):
 
     Raises:
         ValueError: for numbers that do not go into one another; the text names them.
+
+    Example:
+
+    >>> layer = LearnedGroupConv2D(8, groups=2, condensation_factor=4)
+    >>> layer(keras.ops.ones((1, 5, 5, 16))).shape
+    TensorShape([1, 5, 5, 8])
+    >>> layer.condense(3)
+    >>> layer.kept_inputs().shape  # of each of two groups a quarter of the inputs
+    (2, 4)
     """
 
     def __init__(

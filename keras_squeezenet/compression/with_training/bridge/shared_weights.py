@@ -1,7 +1,7 @@
 """Which variables of a Keras 3 model are those of which layer in the twin."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -33,7 +33,7 @@ class SharedWeights:
     variables: tuple[keras.Variable, ...]
     shapes: tuple[tuple[int, ...], ...]
     has_kernel: bool = False
-    part: slice = slice(None)
+    part: slice = field(default_factory=lambda: slice(None))
 
     @classmethod
     def of(
