@@ -58,7 +58,7 @@ class SharedWeights:
     def assign(self, arrays: Sequence[np.ndarray]) -> None:
         """Give the variables values in the twin's shapes."""
         for variable, array in zip(self.variables, arrays, strict=True):
-            values = np.array(variable)
+            values = np.asarray(variable).copy()
             values[..., self.part] = np.reshape(array, values[..., self.part].shape)
             variable.assign(values)
 
