@@ -14,7 +14,13 @@ from keras_squeezenet.startup.registration import register_with_keras
 # `__init__.pyi` says the same to editors and type checkers; a test compares the two.
 _MODULE_OF = {
     "InputError": "errors",
-    "AlexNet": "network.baselines",
+    "AlexNet": "network.families.alexnet",
+    "CondenseNet": "network.families.condensenet",
+    "CondensingStages": "network.families.condensing",
+    "condensed_model": "network.families.condensing",
+    "LearnedGroupConv2D": "network.families.learned_groups",
+    "ShuffleNet": "network.families.shufflenet",
+    "VGG": "network.families.vgg",
     "Architecture": "network.architecture",
     "FeatureMap": "network.architecture",
     "FireFilters": "network.architecture",

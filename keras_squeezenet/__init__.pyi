@@ -38,9 +38,17 @@ from keras_squeezenet.network.architecture import Architecture as Architecture
 from keras_squeezenet.network.architecture import FeatureMap as FeatureMap
 from keras_squeezenet.network.architecture import FireFilters as FireFilters
 from keras_squeezenet.network.architecture import preset as preset
-from keras_squeezenet.network.baselines import AlexNet as AlexNet
 from keras_squeezenet.network.catalogue import ListedModel as ListedModel
 from keras_squeezenet.network.catalogue import list_models as list_models
+from keras_squeezenet.network.families.alexnet import AlexNet as AlexNet
+from keras_squeezenet.network.families.condensenet import CondenseNet as CondenseNet
+from keras_squeezenet.network.families.condensing import CondensingStages as CondensingStages
+from keras_squeezenet.network.families.condensing import condensed_model as condensed_model
+from keras_squeezenet.network.families.learned_groups import (
+    LearnedGroupConv2D as LearnedGroupConv2D,
+)
+from keras_squeezenet.network.families.shufflenet import ShuffleNet as ShuffleNet
+from keras_squeezenet.network.families.vgg import VGG as VGG
 from keras_squeezenet.network.folding import FoldedModel as FoldedModel
 from keras_squeezenet.network.folding import fold_batch_normalization as fold_batch_normalization
 from keras_squeezenet.network.folding import folded_weights as folded_weights

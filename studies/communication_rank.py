@@ -28,7 +28,7 @@ from communication_measuring import (
 )
 
 from keras_squeezenet import distributed
-from keras_squeezenet.network.baselines import AlexNet
+from keras_squeezenet.network.families.alexnet import AlexNet
 from keras_squeezenet.network.models import SqueezeNet
 
 BUILDERS = {

@@ -15,7 +15,7 @@ import numpy as np
 from keras.optimizers import schedules
 
 from keras_squeezenet import Architecture, SqueezeNet
-from keras_squeezenet.network.baselines import GroupedConv2D, LocalResponseNormalization
+from keras_squeezenet.network.families.layers import GroupedConv2D, LocalResponseNormalization
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.training.losses import SmoothedCrossentropy
 from keras_squeezenet.training.schedules import WarmUp

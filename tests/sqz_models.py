@@ -10,6 +10,11 @@ from keras import layers
 
 from keras_squeezenet import load_compressed, save_compressed, sqz
 from keras_squeezenet.compression.layer_classes import CLASSES
+from keras_squeezenet.network.families.layers import (
+    ChannelSelection,
+    GroupedConv2D,
+    LocalResponseNormalization,
+)
 from keras_squeezenet.network.graph import graph_of
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.network.models import SqueezeNet
@@ -180,6 +185,17 @@ def of_ours():
     )
 
 
+def of_other_families():
+    return chain(
+        layers.Conv2D(6, 3),
+        LocalResponseNormalization(1, k=1.0, alpha=0.5),
+        ChannelSelection([5, 0, 3, 3, 2, 1, 0, 4]),
+        GroupedConv2D(8, 3, groups=4, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        name="other_families",
+    )
+
+
 def with_head():
     """What a person makes: features of a SqueezeNet, then a head of Dense."""
     base = SqueezeNet(False, None, input_shape=(33, 33, 3), architecture=TINY, pooling="avg")
@@ -217,6 +233,7 @@ MODELS = {
     "every merge": every_merge,
     "layers of ours": of_ours,
     "layers of applications": of_applications,
+    "layers of other families": of_other_families,
     "a head on a SqueezeNet": with_head,
     "shared and nested": shared_and_nested,
 }

@@ -133,7 +133,7 @@ def arrays_of_layer(kind, given):
     size = given.get("kernel_size")
     multiplier = given.get("depth_multiplier", 1)
     outputs = None
-    if kind == "Conv2D":
+    if kind in ("Conv2D", "GroupedConv2D"):
         outputs = given["filters"]
         yield "kernel", [*size, channels // given.get("groups", 1), outputs]
     elif kind == "DepthwiseConv2D":

@@ -222,7 +222,7 @@ def on_image(*chain, shape=(8, 8, 3)):
             lambda: SqueezeNet(
                 weights=None, input_shape=(32, 32, 3), classes=3, batch_normalization=True
             ),
-            "Layer conv1_normalization .*see folded_weights",
+            "Layer fire2 .*see folded_weights",
         ),
         (
             lambda: on_image(layers.ZeroPadding2D(1, data_format="channels_first", name="cf")),

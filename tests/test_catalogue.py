@@ -29,7 +29,7 @@ every_pretrained = pytest.mark.parametrize(
 
 
 def build(constructor):
-    names = ("AlexNet", "SqueezeNet1_0", "SqueezeNet1_1")
+    names = ("AlexNet", "CondenseNet", "ShuffleNet", "SqueezeNet1_0", "SqueezeNet1_1", "VGG")
     return eval(constructor, {name: getattr(keras_squeezenet, name) for name in names})
 
 
@@ -87,7 +87,7 @@ def test_accuracy_is_what_was_measured(listed):
 
 def test_names_are_filtered_by_a_pattern():
     names = [listed.name for listed in list_models()]
-    assert len(set(names)) == len(names) == 7
+    assert len(set(names)) == len(names) == 10
     assert [listed.name for listed in list_models("*simple")] == [
         "squeezenet1_0_simple",
         "squeezenet1_1_simple",

@@ -1,10 +1,13 @@
 """Batch normalization becomes kernels and biases."""
 
+from collections import Counter
+
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
-from keras_squeezenet import SqueezeNet
+from keras_squeezenet import LiteRTModel, SqueezeNet, export_litert
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.network.architecture import Architecture, FireFilters
 from keras_squeezenet.network.folding import folded_weights
@@ -103,6 +106,49 @@ def test_folded_it_is_a_file_of_version_1(normalized, images, tmp_path):
         normalized.predict_on_batch(images),
         atol=1e-4,
     )
+
+
+def test_a_sqz_file_of_the_folded_network_is_of_version_1_and_computes_the_same(
+    normalized, images, tmp_path
+):
+    plain = built(False)
+    plain.set_weights(folded_weights(normalized))
+    files = {"folded": plain, "normalized": normalized}
+    sizes = {name: save_compressed(m, tmp_path / f"{name}.sqz") for name, m in files.items()}
+    assert [(tmp_path / f"{name}.sqz").read_bytes()[4] for name in files] == [1, 2]
+    # Without the numbers of the normalizations.
+    assert sizes["folded"] < sizes["normalized"]
+    loaded = load_compressed(tmp_path / "folded.sqz")
+    np.testing.assert_allclose(
+        loaded.predict_on_batch(images), normalized.predict_on_batch(images), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_an_exported_file_has_it_in_its_convolutions(normalized, images, quantize, tmp_path):
+    plain = built(False)
+    plain.set_weights(folded_weights(normalized))
+    operations, written = {}, {}
+    for name, model in (("plain", plain), ("normalized", normalized)):
+        path = tmp_path / f"{name}.tflite"
+        written[name] = export_litert(
+            model, path, quantize=quantize, calibration=images, tolerance=np.inf
+        )
+        operations[name] = operations_of(path)
+    assert operations["normalized"] == operations["plain"]
+    assert operations["plain"]["CONV_2D"] == len(folded_weights(normalized)) // 2
+    if quantize == "none":
+        assert written["normalized"].max_difference < 1e-5
+    outputs = [LiteRTModel(tmp_path / f"{name}.tflite").predict(images) for name in written]
+    np.testing.assert_allclose(*outputs, atol=1e-5 if quantize == "none" else 0.02)
+
+
+def operations_of(path):
+    """How often each operation comes in a LiteRT file, by the schema."""
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+    codes = [names[code.builtinCode] for code in graph.operatorCodes]
+    return Counter(codes[operation.opcodeIndex] for operation in graph.subgraphs[0].operators)
 
 
 def test_it_does_so_without_top_too(images):

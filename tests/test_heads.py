@@ -10,7 +10,7 @@ from keras import layers
 from keras_squeezenet import SqueezeNet, SqueezeNet1_0, with_new_head
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.network.architecture import preset
-from keras_squeezenet.network.baselines import AlexNet
+from keras_squeezenet.network.families.alexnet import AlexNet
 from keras_squeezenet.network.layers import Fire
 from tests.weight_file_writers import TINY
 

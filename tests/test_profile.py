@@ -4,7 +4,7 @@ import math
 import keras
 import pytest
 
-from keras_squeezenet.network.baselines import AlexNet
+from keras_squeezenet.network.families.alexnet import AlexNet
 from keras_squeezenet.network.layers import Fire
 from keras_squeezenet.network.models import SqueezeNet
 from keras_squeezenet.network.profile import profile_model

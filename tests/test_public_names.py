@@ -19,7 +19,8 @@ PACKAGE = Path(keras_squeezenet.__file__).parent
 MAY_TAKE_ANY_ARGUMENT = {
     "compression/with_training/bridge/place.py:layer",  # those of a layer of tf_keras
     "network/layers.py:__init__",
-    "network/baselines.py:__init__",
+    "network/families/layers.py:__init__",
+    "network/families/learned_groups.py:__init__",
     "training/losses.py:__init__",
     "reports/page.py:write_page",
     "cli/horovod_build.py:pip",

@@ -12,7 +12,7 @@ from keras import layers
 from keras.optimizers import schedules
 
 import keras_squeezenet
-from keras_squeezenet.network.baselines import GroupedConv2D, LocalResponseNormalization
+from keras_squeezenet.network.families.layers import GroupedConv2D, LocalResponseNormalization
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire, ImagePreprocessing
 from keras_squeezenet.startup.registration import MODULES
 from keras_squeezenet.training.losses import SmoothedCrossentropy

@@ -124,7 +124,7 @@ def test_a_fresh_process_predicts_the_same_bits(models, tmp_path):
 @pytest.mark.parametrize("bits", [1, 4])
 def test_bits_share_the_values_of_kernels_and_of_nothing_else(bits, models):
     model = models("a small CNN")
-    compressed = network_of(model, bits=bits)
+    compressed = network_of(model, bits=bits, fold=False)
     for name in ("conv/kernel", "head/kernel", "wide/kernel"):
         assert np.unique(compressed.values(name)).size <= 2**bits
     for name in ("head/bias", "norm/gamma", "norm/moving_variance"):

@@ -5,6 +5,11 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from keras_squeezenet.network.families.layers import (
+    ChannelSelection,
+    GroupedConv2D,
+    LocalResponseNormalization,
+)
 from keras_squeezenet.network.graph import class_beside
 from keras_squeezenet.network.layers import (
     BatchNormalization,
@@ -37,6 +42,9 @@ CLASSES: dict[str, type[keras.layers.Layer]] = {
     "Fire": Fire,
     "CeilMaxPooling2D": CeilMaxPooling2D,
     "ImagePreprocessing": ImagePreprocessing,
+    "GroupedConv2D": GroupedConv2D,
+    "ChannelSelection": ChannelSelection,
+    "LocalResponseNormalization": LocalResponseNormalization,
 }
 KIND_OF: dict[type[keras.layers.Layer], str] = {
     **{kind_class: name for name, kind_class in CLASSES.items()},

@@ -201,4 +201,26 @@ MODELS = (
         multiply_adds=724_406_816,
         input_size=227,
     ),
+    ListedModel(
+        "vgg11_bn",
+        "VGG()",
+        parameters=132_871_592,
+        multiply_adds=7_609_090_048,
+        input_size=224,
+    ),
+    ListedModel(
+        "shufflenet_g3_1x",
+        "ShuffleNet()",
+        parameters=1_890_208,
+        multiply_adds=137_460_672,
+        input_size=224,
+    ),
+    # As it is trained; condensed it has 4,837,400 and 516,640,576.
+    ListedModel(
+        "condensenet74",
+        "CondenseNet()",
+        parameters=12_074_088,
+        multiply_adds=1_267_904_128,
+        input_size=224,
+    ),
 )

@@ -11,8 +11,10 @@ from typing import Any
 import keras
 
 from keras_squeezenet.errors import one_line
-from keras_squeezenet.network.baselines import AlexNet
 from keras_squeezenet.network.data_formats import Shape
+from keras_squeezenet.network.families.alexnet import AlexNet
+from keras_squeezenet.network.families.shufflenet import ShuffleNet
+from keras_squeezenet.network.families.vgg import VGG
 from keras_squeezenet.network.graph import every_layer
 from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS, Mode
@@ -22,6 +24,8 @@ Constructor = Callable[..., keras.Model]
 # Ours, beside SqueezeNet. A constructor has the arguments of keras.applications, in their order.
 FAMILIES: dict[str, Constructor] = {
     "AlexNet": AlexNet,
+    "ShuffleNet": ShuffleNet,
+    "VGG": VGG,
 }
 
 # What each module of keras.applications does to images in its `preprocess_input`. None: nothing,

@@ -5,6 +5,7 @@ meets padding.
 
 - Conv1D, Conv2D, Conv3D, with groups; DepthwiseConv1D, DepthwiseConv2D; SeparableConv1D,
   SeparableConv2D; the transposed convolutions, of which every weight meets every input position.
+- LearnedGroupConv2D, with all of its inputs, as in training.
 - Dense, on maps too, and EinsumDense; SimpleRNN, LSTM and GRU, at each step of the sequence.
 - Of `keras.ops`: matmul, dot, inner, vdot, tensordot, einsum of two tensors, conv, depthwise_conv,
   separable_conv, conv_transpose and dot_product_attention.
@@ -26,6 +27,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_squeezenet.network.families.learned_groups import LearnedGroupConv2D
 from keras_squeezenet.network.graph import class_beside
 
 Shape = tuple[int, ...]  # every size is known here
@@ -111,6 +113,10 @@ def _convolution(layer: Any, taken: Shapes, output: Shape) -> int:
         between = channels * layer.depth_multiplier
         return positions * between * (window + layer.filters)
     return positions * window * (channels // layer.groups) * layer.filters
+
+
+def _all_inputs(layer: LearnedGroupConv2D, taken: Shapes, output: Shape) -> int:
+    return math.prod(output) * int(layer.kernel.shape[2])
 
 
 def _dense(layer: layers.Dense, taken: Shapes, output: Shape) -> int:
@@ -209,6 +215,7 @@ _OPERATIONS: tuple[tuple[Callable, str, Count], ...] = (
 )
 _COUNTS: tuple[tuple[type | tuple[type, ...], Count], ...] = (
     (_CONVOLUTIONS, _convolution),
+    (LearnedGroupConv2D, _all_inputs),
     (layers.Dense, _dense),
     (layers.EinsumDense, _einsum_dense),
     (_RECURRENT, _recurrent),

@@ -50,6 +50,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
 DTYPES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 INPUT_DTYPES = ("float32", "float16", "bfloat16", "uint8", "int8", "int32", "bool")
 MANY = 2**12  # tensors that an addition or a concatenation may take
+MAX_CHANNELS = 2**16  # of a selection
 
 FORMAT = choice("channels_last", "channels_first").or_else("channels_last")
 ACTIVATION = choice(*ACTIVATIONS).or_else("linear")
@@ -211,11 +212,13 @@ CONVOLUTION = {
 POOLING = {"pool_size": PAIR, "strides": PAIR, "padding": PADDING, "data_format": FORMAT}
 GLOBAL_POOLING = {"data_format": FORMAT, "keepdims": FLAG.or_else(False)}
 MERGE = Kind(inputs=(2, MANY))
+CONV2D = Kind(
+    {"filters": COUNT, **CONVOLUTION, "groups": COUNT.or_else(1)}, _conv, CHANNELS, _channels
+)
 
 KINDS: dict[str, Kind] = {
-    "Conv2D": Kind(
-        {"filters": COUNT, **CONVOLUTION, "groups": COUNT.or_else(1)}, _conv, CHANNELS, _channels
-    ),
+    "Conv2D": CONV2D,
+    "GroupedConv2D": CONV2D,
     "DepthwiseConv2D": Kind(
         {"depth_multiplier": COUNT.or_else(1), **CONVOLUTION}, _depthwise, CHANNELS, _channels
     ),
@@ -352,6 +355,18 @@ KINDS: dict[str, Kind] = {
     "CustomScaleLayer": Kind({"scale": ANY_NUMBER}, inputs=(2, 2)),
     "CeilMaxPooling2D": Kind(
         {"pool_size": SIDE.or_else(3), "strides": SIDE.or_else(2), "data_format": FORMAT}
+    ),
+    "ChannelSelection": Kind(
+        {"indices": sequence(integer(0, MAX_COUNT), 1, MAX_CHANNELS), "data_format": FORMAT}
+    ),
+    "LocalResponseNormalization": Kind(
+        {
+            "radius": integer(0, MAX_SIDE).or_else(2),
+            "k": POSITIVE.or_else(2.0),
+            "alpha": POSITIVE.or_else(1e-4),
+            "beta": POSITIVE.or_else(0.75),
+            "data_format": FORMAT,
+        }
     ),
     "ImagePreprocessing": Kind(
         {"mode": choice(*PREPROCESSINGS).or_else("caffe"), "data_format": FORMAT}

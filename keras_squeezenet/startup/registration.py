@@ -13,7 +13,13 @@ SAVED_AS = "keras_squeezenet"  # the package part of the registered names in sav
 # Where all classes are that Keras has to know. These modules import Keras, and nothing of ours that
 # does: they are imported while the thread that imports Keras holds its lock, and another thread may
 # be in the midst of one of them and wait for Keras.
-MODULES = ("network.layers", "network.baselines", "training.losses", "training.schedules")
+MODULES = (
+    "network.layers",
+    "network.families.layers",
+    "network.families.learned_groups",
+    "training.losses",
+    "training.schedules",
+)
 
 
 def register_with_keras() -> None:

@@ -4,17 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_squeezenet.compression.with_training.bridge import activations
 from keras_squeezenet.compression.with_training.bridge.place import Place
 from keras_squeezenet.compression.with_training.bridge.same_layers import layer_like
+from keras_squeezenet.network.families.layers import ChannelSelection, GroupedConv2D
 from keras_squeezenet.network.graph import class_beside
-from keras_squeezenet.network.layers import (
-    BatchNormalization,
-    CeilMaxPooling2D,
-    Fire,
-)
+from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire
 
 # Of keras.applications, which keeps them to itself. None where a version of Keras has none.
 LayerScale = class_beside(keras.applications.ConvNeXtTiny, "LayerScale")
@@ -34,7 +32,8 @@ def is_depthwise(layer: layers.Layer) -> bool:
 def _fire(place: Place, image: Any) -> Any:
     fire = place.operation
     if fire.batch_normalization:
-        return _normalized(place, image)
+        expected = "the network without batch normalization, see folded_weights"
+        raise place.refusal(expected, "batch_normalization=True")
 
     def convolve(part: layers.Conv2D, inputs: Any) -> Any:
         return layer_like(place, part, inputs, part.name)
@@ -47,11 +46,6 @@ def _fire(place: Place, image: Any) -> Any:
         return outputs
     bypass = image if fire.bypass == "simple" else convolve(fire.bypass1x1, image)
     return place.layer("Add", [outputs, bypass], "add")
-
-
-def _normalized(place: Place, inputs: Any) -> Any:
-    expected = "the network without batch normalization, see folded_weights"
-    raise place.refusal(expected, "batch_normalization=True")
 
 
 def _ceil_max_pooling(place: Place, inputs: Any) -> Any:
@@ -123,6 +117,49 @@ def depthwise(place: Place, inputs: Any) -> Any:
     return x if inside else activations.activate(place, x, activation, activation)
 
 
+def _grouped(place: Place, inputs: Any) -> Any:
+    """A convolution for each group.
+
+    A group's channels are got by layers that tfmot and LiteRT know. All groups' channels of a pixel
+    are put side by side along the width; of that every g-th pixel is one group's.
+    """
+    layer = place.operation
+    config = layer.get_config()
+    activation, groups = config["activation"], layer.groups
+    activations.check(place, activation)
+    inside = activation in activations.SAME
+    _, _, width, channels = inputs.shape
+    if width is None:
+        raise place.refusal("an input of known width", tuple(inputs.shape))
+    apart = (-1, width * groups, channels // groups)
+    apart = place.layer("Reshape", inputs, "apart", target_shape=apart)
+    same = ("kernel_size", "strides", "padding", "dilation_rate", "use_bias")
+    outputs = []
+    for number in range(groups):
+        margins = ((0, 0), (number, groups - 1 - number))
+        x = place.layer("Cropping2D", apart, f"from{number}", cropping=margins)
+        x = place.layer("MaxPooling2D", x, f"of{number}", pool_size=1, strides=(1, groups))
+        convolution = {name: config[name] for name in same}
+        convolution["filters"] = layer.filters // groups
+        convolution["activation"] = activation if inside else "linear"
+        outputs.append(place.layer("Conv2D", x, group_name(number), **convolution))
+    x = place.layer("Concatenate", outputs)
+    return x if inside else activations.activate(place, x, activation, activation)
+
+
+def group_name(number: int) -> str:
+    """The part of a layer's name that one of its groups has in the twin."""
+    return f"group{number}"
+
+
+def _selection(place: Place, inputs: Any) -> Any:
+    """A 1×1 convolution of zeros and ones, which does not learn."""
+    channels = inputs.shape[-1]
+    if channels is None:
+        raise place.refusal("an input of known channels", tuple(inputs.shape))
+    return place.affine(inputs, np.eye(channels)[:, list(place.operation.indices)])
+
+
 def _leaky_relu(place: Place, inputs: Any) -> Any:
     return place.layer("LeakyReLU", inputs, alpha=place.operation.negative_slope)
 
@@ -157,10 +194,11 @@ def _custom_scale(place: Place, inputs: Any) -> Any:
 
 
 COMPOSED: dict[type | None, Callable[[Place, Any], Any]] = {
-    BatchNormalization: _normalized,
     CeilMaxPooling2D: _ceil_max_pooling,
+    ChannelSelection: _selection,
     CustomScaleLayer: _custom_scale,
     Fire: _fire,
+    GroupedConv2D: _grouped,
     LayerScale: _layer_scale,
     StochasticDepth: _stochastic_depth,
     layers.Average: _average,

@@ -88,8 +88,8 @@ class Place:
 
         Args:
             inputs: a tensor (batch, …, channels).
-            scale: one number, `[channels]`, or `[channels, channels]` to multiply with from right.
-            offset: one number or `[channels]`.
+            scale: one number, `[channels]`, or `[channels, outputs]` to multiply with from right.
+            offset: one number or one for each output.
             part: as of `layer`.
         """
         sizes = tuple(inputs.shape[1:])
@@ -113,6 +113,7 @@ class Place:
         scale = np.asarray(scale, np.float64)
         if scale.ndim == 2:
             kernel = scale[None, None]
+            channels = scale.shape[1]
             outputs = self.layer("Conv2D", image, part, filters=channels, kernel_size=1)
         else:
             kernel = per_channel(scale, channels)[None, None, :, None]

@@ -6,6 +6,9 @@ from keras import layers
 
 from keras_squeezenet.compression.with_training.bridge import activations
 from keras_squeezenet.compression.with_training.bridge.place import Place
+from keras_squeezenet.network.layers import BatchNormalization
+
+_NORMALIZATION = ("axis", "momentum", "epsilon", "center", "scale")
 
 CARRIED = {
     layers.Conv2D: (
@@ -38,7 +41,8 @@ CARRIED = {
         "use_bias",
     ),
     layers.Dense: ("units", "activation", "use_bias"),
-    layers.BatchNormalization: ("axis", "momentum", "epsilon", "center", "scale"),
+    layers.BatchNormalization: _NORMALIZATION,
+    BatchNormalization: _NORMALIZATION,
     layers.GroupNormalization: ("groups", "axis", "epsilon", "center", "scale"),
     layers.LayerNormalization: ("axis", "epsilon", "center", "scale"),
     layers.MaxPooling2D: ("pool_size", "strides", "padding"),

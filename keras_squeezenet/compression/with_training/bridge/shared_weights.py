@@ -1,7 +1,7 @@
 """Which variables of a Keras 3 model are those of which layer in the twin."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from keras_squeezenet.compression.with_training.bridge.composed_layers import (
     LayerScale,
+    group_name,
     is_depthwise,
 )
 from keras_squeezenet.compression.with_training.bridge.same_layers import CARRIED, WITH_KERNEL
+from keras_squeezenet.network.families.layers import GroupedConv2D
 from keras_squeezenet.network.layers import Fire
 
 
@@ -25,11 +27,13 @@ class SharedWeights:
         variables: of the Keras 3 model, in the order of the layer's weights.
         shapes: theirs in the twin. The numbers come in the same order.
         has_kernel: whether the first of them is a kernel that is pruned and clustered.
+        part: of the last axis of each variable, that the layer has.
     """
 
     variables: tuple[keras.Variable, ...]
     shapes: tuple[tuple[int, ...], ...]
     has_kernel: bool = False
+    part: slice = field(default_factory=lambda: slice(None))
 
     @classmethod
     def of(
@@ -47,14 +51,16 @@ class SharedWeights:
     def arrays(self) -> list[NDArray[np.float32]]:
         """float32 values in the twin's shapes."""
         return [
-            np.asarray(variable, np.float32).reshape(shape)
+            np.asarray(variable, np.float32)[..., self.part].reshape(shape)
             for variable, shape in zip(self.variables, self.shapes, strict=True)
         ]
 
     def assign(self, arrays: Sequence[np.ndarray]) -> None:
         """Give the variables values in the twin's shapes."""
         for variable, array in zip(self.variables, arrays, strict=True):
-            variable.assign(np.reshape(array, variable.shape))
+            values = np.asarray(variable).copy()
+            values[..., self.part] = np.reshape(array, values[..., self.part].shape)
+            variable.assign(values)
 
 
 def sources_by_name(names: Mapping[keras.Operation, str]) -> dict[str, SharedWeights]:
@@ -79,6 +85,13 @@ def _of_operation(operation: Any, name: str) -> Iterator[tuple[str, SharedWeight
         depthwise, *others = operation.weights
         yield f"{name}_depthwise", SharedWeights.of([depthwise])
         yield f"{name}_pointwise", SharedWeights.of(others, has_kernel=True)
+    elif kind is GroupedConv2D:
+        filters = operation.filters // operation.groups
+        variables = tuple(operation.weights)
+        shapes = tuple((*variable.shape[:-1], filters) for variable in variables)
+        for number in range(operation.groups):
+            part = slice(number * filters, (number + 1) * filters)
+            yield f"{name}_{group_name(number)}", SharedWeights(variables, shapes, True, part)
     elif LayerScale is not None and kind is LayerScale:
         (gamma,) = operation.weights
         yield name, SharedWeights.of([gamma], (1, 1, *gamma.shape, 1))

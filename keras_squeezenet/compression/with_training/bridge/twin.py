@@ -44,7 +44,7 @@ def to_tf_keras(model: keras.Model, *, for_8_bits: bool = False) -> "tf_keras.Mo
         activation that tf_keras does not have is NAME_ACTIVATION and what that is made of. Fixed
         arithmetic (`ImagePreprocessing`, Rescaling, Normalization, constants) is a 1×1
         convolution that does not learn. A Conv2D with a group for each channel is a
-        DepthwiseConv2D.
+        DepthwiseConv2D, and a `GroupedConv2D` the convolutions NAME_group0, NAME_group1, ….
 
     Raises:
         BridgeError: names a layer that cannot be carried, and its class.

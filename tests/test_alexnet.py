@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_squeezenet
-from keras_squeezenet.network.baselines import AlexNet, GroupedConv2D, LocalResponseNormalization
+from keras_squeezenet.network.families.alexnet import AlexNet
+from keras_squeezenet.network.families.layers import GroupedConv2D, LocalResponseNormalization
 
 # Weights and biases of each layer of Krizhevsky et al. 2012, figure 2, by hand: filters × their
 # size × the channels of their group.
