@@ -198,7 +198,9 @@ def test_without_images_density_keeps_the_largest_weights(model):
 
 def test_bits_for_a_kernel_that_there_is_not_are_refused(model):
     bits = dict.fromkeys(filter(is_kernel, network_of(model).arrays), 4)
-    with pytest.raises(InputError, match=r"must name kernels of the model, such as conv2d\S*/kernel"):
+    with pytest.raises(
+        InputError, match=r"must name kernels of the model, such as conv2d\S*/kernel"
+    ):
         share_weights(model, None, bits={**bits, "other/kernel": 4})
 
 
