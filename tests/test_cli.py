@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import keras_squeezenet
 from keras_squeezenet import SqueezeNet, cli, files, save_compressed
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.errors import InputError
@@ -415,6 +416,12 @@ class TestProcess:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.strip() == "[]"
+
+    def test_the_version_is_told_and_python_runs_the_program_too(self):
+        done = subprocess.run(
+            [sys.executable, "-m", "keras_squeezenet", "--version"], capture_output=True, text=True
+        )
+        assert done.stdout == f"keras-squeezenet {keras_squeezenet.__version__}\n", done.stderr
 
     def test_the_public_names_bring_in_neither_horovod_nor_tfmot(self):
         code = (

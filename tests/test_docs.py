@@ -1,9 +1,11 @@
 """The site's pages are those of the program as it is."""
 
 import csv
+import inspect
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from typer.main import get_command
@@ -23,6 +25,20 @@ def test_every_public_name_is_in_the_reference():
             name
         )
         assert getattr(keras_squeezenet, name).__doc__
+
+
+def test_what_public_functions_give_is_in_the_reference():
+    page = generated.public_names()
+    documented = set(
+        re.findall(r"^\.\. autoclass:: keras_squeezenet\.(?:\w+\.)*(\w+)$", page, re.M)
+    )
+    for name in keras_squeezenet.__all__:
+        thing = getattr(keras_squeezenet, name)
+        if inspect.isfunction(thing):
+            given = get_type_hints(thing).get("return")
+            for kind in (given, *get_args(given)):
+                if getattr(kind, "__module__", "").startswith("keras_squeezenet"):
+                    assert kind.__name__ in documented, name
 
 
 def test_what_scripts_take_from_a_package_is_in_the_reference():

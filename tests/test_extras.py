@@ -355,6 +355,14 @@ def test_without_a_backend_a_line_says_so():
     ((status, (line,), _),) = ends(("summary",), backend="torch", hidden=backends)
     assert status == 2
     assert line.startswith("keras-squeezenet: Keras's backend torch")
+    # Where more is missing, the extra that brings all of it is named.
+    run = GOLDEN / "runs" / "plain"
+    commands = (("train", "--recipe", "digits", "--output", run), ("report", run))
+    for extra, (status, (line,), _) in zip(
+        ("train", "report"), ends(*commands, backend="torch", hidden=backends), strict=True
+    ):
+        assert status == 2
+        assert f"pip install 'squeezenet-keras[{extra}]'" in line
 
 
 @needs_torch

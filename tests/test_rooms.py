@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import keras_squeezenet
+
 PACKAGE = Path(__file__).parents[1] / "keras_squeezenet"
 
 # A module imports from its own room and from those above it.
@@ -23,7 +25,7 @@ ROOMS = (
     "communication",
     "reports",
     "training",
-    "cli",
+    "cli __main__",
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(ROOMS) for name in names.split()}
 
@@ -46,18 +48,41 @@ PLAIN = (
 )
 
 
-def imported(tree, modules):
-    """(line, name of a module of the package) of each import, those within functions too."""
+# Their text names modules of rooms below, and what is imported then imports no room: see there.
+IMPORTED_BY_NAME = {"keras_squeezenet.startup.registration"}
+# The names that the package itself gives are found without an import of the room that has them.
+LAZY = {name: f"keras_squeezenet.{of}" for name, of in keras_squeezenet._MODULE_OF.items()}
+
+
+def imported(tree, modules, within):
+    """(line, name of a module of the package) of each import, those within functions too.
+
+    `within` is the package that the module is in, which relative imports start from.
+    """
     for node in ast.walk(tree):
+        names = []
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith("keras_squeezenet."):
-                    yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                if node.module.startswith("keras_squeezenet.") or name in modules:
-                    yield node.lineno, name if name in modules else node.module
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = within.split(".")[: len(within.split(".")) + 1 - node.level]
+            start = ".".join([*(above if node.level else []), *filter(None, [node.module])])
+            names = [f"{start}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names = [f"{node.value.id}.{node.attr}"]  # keras_squeezenet.training
+        elif isinstance(node, ast.Call):
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            names = [text for text in texts if isinstance(text, str) and text in modules]
+        for name in names:
+            if name.startswith("keras_squeezenet."):
+                yield node.lineno, _module_of(name, modules)
+
+
+def _module_of(name, modules):
+    """The module that a dotted name is, or is in; of a name of the package, where that is from."""
+    first = name.split(".")[1]
+    if first in LAZY:
+        return LAZY[first]
+    return name if name in modules else name.rpartition(".")[0]
 
 
 def module_name(path, package):
@@ -70,10 +95,13 @@ def arrows_up(package):
     paths = {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
     found = []
     for module, path in paths.items():
-        if module == "keras_squeezenet":
+        if module == "keras_squeezenet" or module in IMPORTED_BY_NAME:
             continue
         room = module.split(".")[1]
-        for line, name in imported(ast.parse(path.read_text()), paths):
+        within = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        for line, name in imported(ast.parse(path.read_text()), paths, within):
+            if name == "keras_squeezenet":  # its version, its docstring
+                continue
             there = name.split(".")[1]
             if there not in FLOOR_OF or FLOOR_OF[there] > FLOOR_OF[room]:
                 found.append(
@@ -99,6 +127,10 @@ def test_imports_point_one_way():
         "import keras_squeezenet.training.recipe",
         "from keras_squeezenet import training",
         "def later():\n    from keras_squeezenet.training import recipe",
+        "from ..training import recipe",
+        "from .. import training",
+        "import importlib\nimportlib.import_module('keras_squeezenet.training.recipe')",
+        "import keras_squeezenet\nkeras_squeezenet.training",
     ],
 )
 def test_an_import_that_points_up_is_named(tmp_path, line):

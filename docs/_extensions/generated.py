@@ -29,6 +29,15 @@ TITLES = {
     "errors": "Errors",
 }
 
+# What public functions give, and nobody makes himself.
+RESULTS = (
+    "compression.retraining.Compressed",
+    "compression.with_training.quantization_aware.QuantizationAware",
+    "litert.comparison.ExportResult",
+    "network.catalogue.PublishedWeights",
+    "sqz.network.SharedValues",
+)
+
 # What scripts import by name as well: `from keras_squeezenet import distributed`.
 PACKAGES = ("data", "distributed", "sqz")
 
@@ -45,6 +54,10 @@ def public_names():
         lines += [f"## {TITLES[room]}", ""]
         for name, thing in by_room[room]:
             lines += documented(f"keras_squeezenet.{name}", thing)
+    lines += ["## What they give", ""]
+    for path in RESULTS:
+        module, name = f"keras_squeezenet.{path}".rsplit(".", 1)
+        lines += documented(f"{module}.{name}", getattr(importlib.import_module(module), name))
     for package in PACKAGES:
         lines += [f"## In `keras_squeezenet.{package}`", ""]
         for name, thing in names_of_package(package):

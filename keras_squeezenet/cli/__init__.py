@@ -17,8 +17,8 @@ from keras_squeezenet.cli.exporting import export
 from keras_squeezenet.cli.folders import compare, report
 from keras_squeezenet.cli.horovod import horovod
 from keras_squeezenet.cli.models import classify, evaluate
-from keras_squeezenet.cli.own_code import import_modules
 from keras_squeezenet.cli.profiling import compare_networks, profile, summary
+from keras_squeezenet.cli.program_options import program_options
 from keras_squeezenet.cli.retraining import cluster, prune, quantize
 from keras_squeezenet.cli.sqz_files import decompress, diff, patch
 from keras_squeezenet.cli.training import optimize, train
@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.callback()(import_modules)
+app.callback()(program_options)
 for command in (
     # By its module: `models` is a module of this folder.
     *(catalogue.models, profile, compare_networks, classify, evaluate, export),

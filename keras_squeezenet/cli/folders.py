@@ -8,6 +8,7 @@ import typer
 from keras_squeezenet.cli.options import AsJson, say
 from keras_squeezenet.cli.tables import print_files
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.extras import require
 from keras_squeezenet.printing import print_json, print_table
 
 COMMUNICATION_TABLE = "communication.csv"
@@ -22,6 +23,7 @@ def report(
 
     Of the table of studies/communication.py, or a folder with one: its page.
     """
+    require("report")
     from keras_squeezenet.files import write_csv
     from keras_squeezenet.training.results import renew_report
 

@@ -19,6 +19,7 @@ import typer
 from keras_squeezenet.cli.ending import one_line_for_bad_input
 from keras_squeezenet.cli.options import AsJson
 from keras_squeezenet.errors import InputError
+from keras_squeezenet.extras import require
 from keras_squeezenet.printing import log_lines, print_json
 
 
@@ -195,6 +196,7 @@ def _follow(
     as_json: bool,
 ) -> None:
     """Have a script do what was asked: the one that is running, else the installed one."""
+    require("train")  # before Keras says that its backend is missing, and names but that
     log_lines()
     main = context.obj or importlib.import_module(f"keras_squeezenet.scripts.{name}").main
     from keras_squeezenet import distributed

@@ -135,6 +135,7 @@ class LiteRTModel:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
+        """Of what it takes, with the batch; None where the file leaves a size open."""
         return self.input.shape
 
     def predict(self, images: np.ndarray) -> np.ndarray:

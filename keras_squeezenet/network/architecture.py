@@ -53,6 +53,7 @@ class FireFilters:
 
     @property
     def out_channels(self) -> int:
+        """Channels that the Fire layer gives."""
         return self.expand1x1 + self.expand3x3
 
 
@@ -128,10 +129,12 @@ class Architecture:
 
     @property
     def fire_numbers(self) -> range:
+        """The numbers in the names of the Fire layers, from 2."""
         return range(FIRST_FIRE, FIRST_FIRE + len(self.fires))
 
     @property
     def fire_in_channels(self) -> tuple[int, ...]:
+        """Channels that each Fire layer takes."""
         return self._channels_after[:-1]
 
     @property
@@ -172,6 +175,7 @@ class Architecture:
 
     @property
     def last_conv_number(self) -> int:
+        """The number in the name of the last convolution: 10 in the paper's networks."""
         return FIRST_FIRE + len(self.fires)
 
     @property
@@ -211,6 +215,7 @@ class Architecture:
 
     @property
     def last_conv_name(self) -> str:
+        """The name of the last convolution: `conv10` in the paper's networks."""
         return f"conv{self.last_conv_number}"
 
     def takes_weights_of(self, other: "Architecture") -> bool:
