@@ -195,7 +195,9 @@ def _preserving_quantizer(layer: "tf_keras.layers.Layer", config: Any, preserve:
 def _masked(quantizer: Any) -> Any:
     """A quantizer of a kernel whose zeros stay zeros."""
 
-    class Masked(type(quantizer)):
+    kind: Any = type(quantizer)
+
+    class Masked(kind):
         def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:
             mask = np.asarray(layer.layer.kernel) != 0
             return {**super().build(tensor_shape, name, layer), "mask": mask.astype(np.float32)}
