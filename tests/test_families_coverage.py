@@ -37,7 +37,7 @@ class Refused(Tiny):
 
     def short_model(self):
         outputs = layers.UnitNormalization(name="odd")
-        return keras.Sequential([super().short_model(), outputs])
+        return keras.Sequential([keras.Input((8, 8, 3)), *super().short_model().layers, outputs])
 
 
 @pytest.fixture
