@@ -62,7 +62,7 @@ EXTRAS = {
         },
     ),
     "compression": Extra(
-        "Pruning, clustering and quantization-aware training",
+        "Clustering and quantization-aware training",
         {
             "tensorflow_model_optimization": "tensorflow-model-optimization",
             "tf_keras": "tf_keras",

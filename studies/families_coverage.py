@@ -2,28 +2,37 @@
 
     python studies/families_coverage.py --output results/coverage.csv
 
-The smallest network of each family, at the smallest images it takes, goes through each scheme for
-two steps, after some that teach it to tell made-up pictures of four colours apart: it is whether a
-scheme runs, not what it is worth. A row says:
+A small network of each family, at the smallest images it takes, learns to tell made-up pictures
+of four colours apart, and then goes through each scheme for two steps: it is whether a scheme
+runs, not what it is worth on photos. The networks are made by Keras's own code; where that allows
+it, of few blocks with few filters, because what runs or not is a matter of the layers and how they
+are joined.
 
-- `ok`: yes; or no, and `reason` is the error's line.
+A row says:
+
+- `ok`: yes; no, and `reason` is the error's line; or not tried: the network did not learn.
+- `accuracy_before`, `accuracy`: of the network, and of what the scheme made of it, the 8-bit file
+  where it gives one, on 64 pictures that nothing was trained on.
 - `agreement`: the share of images of which the first class is the same, and
   `largest_difference` that of a probability: of a Keras model against its tf_keras twin, of an
   8-bit file against the network that was trained in 8 bits.
 - `bytes`: of the LiteRT file, where the scheme gives one.
-- `seconds`: of the scheme, file included, on this machine.
+- `seconds`: of the scheme, file included, on this machine. What a scheme starts from (a pruned
+  network for PQAT) is made once, and not among them.
 
-Rows that are in the file already are not measured again: an interrupted study goes on. Delete the
-rows that a change of the code concerns.
+Trained networks are kept in the folder `--networks`. Rows that are in the file already are not
+measured again: an interrupted study goes on. Delete the rows that a change of the code concerns.
 """
 
 import argparse
 import csv
-import functools
+import datetime
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
@@ -47,12 +56,16 @@ from keras_squeezenet.compression.with_training.bridge import to_tf_keras
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.litert.comparison import ExportError
+from keras_squeezenet.litert.model import LiteRTModel
 
 CLASSES = 4
-IMAGES = 32
-BATCH_SIZE = 8
-TRAINING_EPOCHS = 10
-COLOURS = np.array([[1, 0.2, 0.2], [0.2, 1, 0.2], [0.2, 0.2, 1], [1, 1, 1]])
+TRAINED_ON, TESTED_ON = 128, 64  # images
+BATCH_SIZE = 32
+MOST_EPOCHS = 60
+LEARNED = 0.05  # a loss below which a network has learned
+LEAST_ACCURACY = 0.9  # of a network that decides clearly enough to be compared by its decisions
+MOST_DIFFERENCE = 1e-4  # of probabilities in float32
+COLOURS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
 RETRAINING = Retraining(epochs=1, steps_per_epoch=2, learning_rate=1e-4)
 ROW_NAMES = ("family", "scheme")
 
@@ -65,34 +78,130 @@ class Member:
         constructor: its name in keras.applications.
         side: the least height and width, in pixels.
         arguments: of the constructor, that make it small.
+        shortened: what makes a network of the same kinds of blocks, and few of them, and says
+            what it is; None where Keras's code has no place for that.
+        learning_rate: from which it learns.
     """
 
     constructor: str
     side: int = 32
     arguments: tuple = ()
+    shortened: tuple[str, Callable] | None = None
+    learning_rate: float = 1e-3
 
     def model(self, **arguments):
-        """With new weights."""
+        """The smallest network, with new weights."""
         make = getattr(applications, self.constructor)
+        return make(**dict(self.arguments), **self._asked(), **arguments)
+
+    def short_model(self):
+        """What the study takes."""
+        return self.shortened[1](**self._asked()) if self.shortened else self.model()
+
+    @property
+    def description(self):
+        """Of `short_model`."""
+        arguments = ", ".join(f"{name}={value}" for name, value in self.arguments)
+        own = f"{self.constructor}({arguments})" if arguments else self.constructor
+        return self.shortened[0] if self.shortened else own
+
+    def _asked(self):
         shape = (self.side, self.side, 3)
-        arguments = dict(self.arguments) | arguments
-        return make(weights=None, input_shape=shape, classes=CLASSES, **arguments)
+        return {"weights": None, "input_shape": shape, "classes": CLASSES}
+
+
+def beside(constructor, name):
+    """A function of the module of a constructor in keras.applications."""
+    return getattr(sys.modules[getattr(applications, constructor).__module__], name)
+
+
+def residual(version):
+    def make(**asked):
+        blocks = beside("ResNet50", f"stack_residual_blocks_v{version}")
+
+        def stack(x):
+            return blocks(blocks(x, 8, 2, stride1=1, name="conv2"), 16, 2, name="conv3")
+
+        return beside("ResNet50", "ResNet")(stack, preact=version == 2, use_bias=True, **asked)
+
+    return f"ResNet{'V2' if version == 2 else ''} of 2 stacks of 2 blocks", make
+
+
+def with_one_dense_layer(weights, input_shape, classes):
+    features = applications.VGG16(
+        weights=weights, input_shape=input_shape, include_top=False, pooling="avg"
+    )
+    outputs = layers.Dense(classes, activation="softmax", name="predictions")(features.output)
+    return keras.Model(features.input, outputs, name="vgg16")
+
+
+def short(description, constructor, builder, **sizes):
+    return description, lambda **asked: beside(constructor, builder)(**sizes, **asked)
 
 
 FAMILIES = {
     "MobileNet": Member("MobileNet", arguments=(("alpha", 0.25),)),
     "MobileNetV2": Member("MobileNetV2", arguments=(("alpha", 0.35),)),
-    "MobileNetV3": Member("MobileNetV3Small", arguments=(("alpha", 0.75),)),
-    "VGG": Member("VGG16"),
-    "ResNet": Member("ResNet50"),
-    "ResNetV2": Member("ResNet50V2"),
-    "EfficientNet": Member("EfficientNetB0"),
-    "EfficientNetV2": Member("EfficientNetV2B0"),
+    "MobileNetV3": Member("MobileNetV3Small", arguments=(("alpha", 0.35),)),
+    "VGG": Member(
+        "VGG16",
+        shortened=("VGG16 with one dense layer", with_one_dense_layer),
+        learning_rate=1e-4,
+    ),
+    "ResNet": Member("ResNet50", shortened=residual(1)),
+    "ResNetV2": Member("ResNet50V2", shortened=residual(2)),
+    "EfficientNet": Member(
+        "EfficientNetB0",
+        shortened=short(
+            "EfficientNet of width and depth 0.25",
+            "EfficientNetB0",
+            "EfficientNet",
+            width_coefficient=0.25,
+            depth_coefficient=0.25,
+            default_size=32,
+        ),
+    ),
+    "EfficientNetV2": Member(
+        "EfficientNetV2B0",
+        shortened=short(
+            "EfficientNetV2 of width 0.25 and depth 0.125",
+            "EfficientNetV2B0",
+            "EfficientNetV2",
+            width_coefficient=0.25,
+            depth_coefficient=0.125,
+            default_size=32,
+            name="efficientnetv2-b0",
+        ),
+    ),
+    "ConvNeXt": Member(
+        "ConvNeXtTiny",
+        shortened=short(
+            "ConvNeXt of 4 blocks",
+            "ConvNeXtTiny",
+            "ConvNeXt",
+            depths=(1, 1, 1, 1),
+            projection_dims=(16, 32, 48, 64),
+            default_size=32,
+        ),
+    ),
+    "DenseNet": Member(
+        "DenseNet121",
+        shortened=short("DenseNet of 8 blocks", "DenseNet121", "DenseNet", blocks=(2, 2, 2, 2)),
+    ),
+    "NASNet": Member(
+        "NASNetMobile",
+        shortened=short(
+            "NASNet of 3 normal cells",
+            "NASNetMobile",
+            "NASNet",
+            penultimate_filters=192,
+            num_blocks=1,
+            stem_block_filters=8,
+            skip_reduction=False,
+        ),
+    ),
     "Xception": Member("Xception", 71),
-    "ConvNeXt": Member("ConvNeXtTiny"),
-    "DenseNet": Member("DenseNet121"),
     "Inception": Member("InceptionV3", 75),
-    "NASNet": Member("NASNetMobile"),
     "InceptionResNet": Member("InceptionResNetV2", 75),
 }
 
@@ -101,16 +210,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--only", action="append", metavar="FAMILY", choices=FAMILIES)
+    parser.add_argument("--networks", type=Path, default=Path("runs/coverage"), metavar="FOLDER")
     asked = parser.parse_args()
     rows = read_rows(asked.output)
     for family in asked.only or FAMILIES:
-        for scheme in SCHEMES:
-            if (family, scheme) in rows:
-                continue
-            rows[family, scheme] = measured(family, scheme)
+        missing = [scheme for scheme in SCHEMES if (family, scheme) not in rows]
+        if not missing:
+            continue
+        subject = Subject(family, FAMILIES[family], asked.networks)
+        for scheme in missing:
+            say(f"{family}, {scheme}")
+            rows[family, scheme] = row = measured(subject, scheme)
             write_csv(asked.output, in_order(rows))
-            print(rows[family, scheme], file=sys.stderr, flush=True)
+            say(f"{family}, {scheme}: {row['ok']} in {row['seconds']} s {row['reason']}")
         keras.backend.clear_session()
+
+
+def say(text):
+    print(f"{datetime.datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
 def read_rows(path):
@@ -130,14 +247,119 @@ def in_order(rows):
     ]
 
 
-def measured(family, scheme):
-    member = FAMILIES[family]
-    row = {"family": family, "model": member.constructor, "scheme": scheme}
-    found = dict.fromkeys(("agreement", "largest_difference", "bytes"), "")
-    model, batches = prepared(member)
-    begin = time.perf_counter()
+class Subject:
+    """A trained network of a family, and what schemes start from."""
+
+    def __init__(self, family, member, folder):
+        self.family, self.member = family, member
+        self.path = folder / f"{family}.weights.h5"
+        keras.utils.set_random_seed(0)
+        self._new_model = member.short_model()
+        self.images, self.labels = self._pictures(TRAINED_ON, seed=0)
+        self.other_images, self.other_labels = self._pictures(TESTED_ON, seed=1)
+
+    @property
+    def batches(self):
+        for first in range(0, TRAINED_ON, BATCH_SIZE):
+            some = slice(first, first + BATCH_SIZE)
+            yield self.images[some], self.labels[some]
+
+    @cached_property
+    def model(self):
+        """Trained: the outputs of a random deep network change with any rounding."""
+        model = self._new_model
+        if self.path.exists():
+            model.load_weights(self.path)
+        else:
+            self._train(model)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Keras insists on the ending.
+            unfinished = self.path.with_name(f"unfinished.{self.path.name}")
+            model.save_weights(unfinished)
+            unfinished.replace(self.path)
+        return model
+
+    @cached_property
+    def pruned(self):
+        schedule = ConstantSparsity()
+        data = list(self.batches)
+        return prune(self.model, data, retraining=RETRAINING, sparsity=0.5, schedule=schedule).model
+
+    @cached_property
+    def clustered(self):
+        return clustered(self.model, self)
+
+    @cached_property
+    def pruned_and_clustered(self):
+        return clustered(self.pruned, self)
+
+    def accuracy(self, network):
+        """Of what takes images and gives an output for each class."""
+        outputs = np.asarray(network(self.other_images))
+        return round(float(np.mean(outputs.argmax(1) == self.other_labels)), 3)
+
+    def _pictures(self, count, seed):
+        """Light and dark places of four colours."""
+        side, labels = self.member.side, np.arange(count) % CLASSES
+        coarse = np.random.default_rng(seed).uniform(100, 255, (count, 3, 3, 3))
+        coarse *= COLOURS[labels][:, None, None]
+        pixels = np.asarray(keras.ops.image.resize(coarse, (side, side)), np.float32)
+        first = (layers.Rescaling, layers.Normalization)
+        takes_pixels = any(isinstance(layer, first) for layer in self._new_model.layers)
+        return (pixels if takes_pixels else pixels / 127.5 - 1), labels
+
+    def _train(self, model):
+        begin = time.perf_counter()
+        optimizer = keras.optimizers.Adam(self.member.learning_rate)
+        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+        history = model.fit(
+            self.images,
+            self.labels,
+            batch_size=BATCH_SIZE,
+            epochs=MOST_EPOCHS,
+            verbose=0,
+            callbacks=[_UntilLearned()],
+        ).history["loss"]
+        set_statistics(model, self.images)
+        say(
+            f"{self.family}: learned in {len(history)} epochs and "
+            f"{time.perf_counter() - begin:.0f} s to a loss of {history[-1]:.3f}, "
+            f"accuracy on other pictures {self.accuracy(model):.3f}"
+        )
+
+
+class _UntilLearned(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = logs["loss"] < LEARNED
+
+
+def set_statistics(model, images):
+    """Those of batch normalizations to what images give: their averages need hundreds of steps."""
+    found = [each for each in model.layers if isinstance(each, layers.BatchNormalization)]
+    momenta = [each.momentum for each in found]
+    for each in found:
+        each.momentum = 0.0
+    model(images, training=True)
+    for each, momentum in zip(found, momenta, strict=True):
+        each.momentum = momentum
+
+
+def measured(subject, scheme):
+    row = {"family": subject.family, "model": subject.member.description, "scheme": scheme}
+    today = {"date": f"{datetime.date.today():%Y-%m-%d}"}
+    names = ("accuracy_before", "accuracy", "agreement", "largest_difference", "bytes", "seconds")
+    found = dict.fromkeys(names, "")
     try:
-        found |= SCHEMES[scheme](model, batches)
+        found["accuracy_before"] = subject.accuracy(subject.model)
+        if found["accuracy_before"] < LEAST_ACCURACY:
+            return row | {"ok": "not tried", "reason": ""} | found | today
+        start, run = SCHEMES[scheme]
+        network = getattr(subject, start)
+        begin = time.perf_counter()
+        try:
+            found |= run(network, subject)
+        finally:
+            found["seconds"] = round(time.perf_counter() - begin, 1)
         verdict = {"ok": "yes", "reason": ""}
     except (InputError, ExportError) as error:
         verdict = {"ok": "no", "reason": str(error)}
@@ -145,86 +367,70 @@ def measured(family, scheme):
     except Exception as error:
         line = (str(error).strip() or "no text").splitlines()[0]
         verdict = {"ok": "no", "reason": f"{type(error).__name__}: {line}"}
-    return row | verdict | found | {"seconds": round(time.perf_counter() - begin, 1)}
+    return row | verdict | found | today
 
 
-@functools.lru_cache(maxsize=1)
-def prepared(member):
-    """A model that tells light pictures of four colours apart, and batches of them.
-
-    Trained, because the outputs of a random deep network change with any rounding.
-    """
-    keras.utils.set_random_seed(0)
-    model = member.model()
-    generator = np.random.default_rng(0)
-    labels = np.arange(IMAGES) % CLASSES
-    coarse = generator.uniform(0, 255, (IMAGES, 3, 3, 3)) * COLOURS[labels][:, None, None]
-    images = np.asarray(keras.ops.image.resize(coarse, (member.side, member.side)), np.float32)
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.5  # there in so few steps
-    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
-    model.fit(images, labels, batch_size=BATCH_SIZE, epochs=TRAINING_EPOCHS, verbose=0)
-    batches = [slice(first, first + BATCH_SIZE) for first in range(0, IMAGES, BATCH_SIZE)]
-    return model, [(images[one], labels[one]) for one in batches]
-
-
-def against_twin(compressed, images):
-    model = compressed.model
-    twin = np.asarray(to_tf_keras(model)(images, training=False))
-    own = np.asarray(model(images, training=False))
+def against_twin(model, subject):
+    few = subject.images[:8]
+    twin = np.asarray(to_tf_keras(model)(few, training=False))
+    own = np.asarray(model(few, training=False))
+    difference = float(f"{np.abs(own - twin).max():.1e}")
+    if not difference < MOST_DIFFERENCE:
+        raise InputError(f"the twin's probabilities differ by {difference} from the model's")
     return {
+        "accuracy": subject.accuracy(model),
         "agreement": round(float(np.mean(own.argmax(1) == twin.argmax(1))), 3),
-        "largest_difference": float(f"{np.abs(own - twin).max():.1e}"),
+        "largest_difference": difference,
     }
 
 
-def pruned(model, batches):
-    return prune(model, batches, retraining=RETRAINING, sparsity=0.5, schedule=ConstantSparsity())
+def clustered(model, subject):
+    return cluster(model, list(subject.batches), retraining=RETRAINING, bits=4).model
 
 
-def clustered(model, batches):
-    return cluster(model, batches, retraining=RETRAINING, bits=4)
+def dense_again(model, subject):
+    return dense_sparse_dense(model, list(subject.batches), retraining=RETRAINING).model
 
 
-def in_8_bits(preserve, before=None):
-    """A scheme that trains in 8 bits, of what `before` made of the model."""
+def distilled(model, subject):
+    return distill(model, model, list(subject.batches), retraining=RETRAINING).model
 
-    def scheme(model, batches):
-        if before is not None:
-            model = before(model, batches).model
-        trained = quantize_aware(model, batches, retraining=RETRAINING, preserve=preserve)
+
+def in_float(scheme):
+    return lambda model, subject: against_twin(scheme(model, subject), subject)
+
+
+def in_8_bits(preserve):
+    """A scheme that trains in 8 bits and writes the file."""
+
+    def scheme(model, subject):
+        data = list(subject.batches)
+        trained = quantize_aware(model, data, retraining=RETRAINING, preserve=preserve)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 result = trained.write_litert(Path(folder) / "model.tflite")
             except ExportError as error:
                 raise ExportError(str(error).replace(f"{folder}/", "")) from error
-        return {
-            "agreement": round(float(result.decisions_equal), 3),
-            "largest_difference": round(float(result.max_difference), 4),
-            "bytes": result.bytes,
-        }
+            return {
+                "accuracy": subject.accuracy(LiteRTModel(result.path).predict),
+                "agreement": round(float(result.decisions_equal), 3),
+                "largest_difference": round(float(result.max_difference), 4),
+                "bytes": result.bytes,
+            }
 
     return scheme
 
 
-def twice(model, batches):
-    return clustered(pruned(model, batches).model, batches)
-
-
+# What it starts from, an attribute of `Subject`, and what it does.
 SCHEMES = {
-    "prune": lambda model, batches: against_twin(pruned(model, batches), batches[0][0]),
-    "cluster": lambda model, batches: against_twin(clustered(model, batches), batches[0][0]),
-    "dense_sparse_dense": lambda model, batches: against_twin(
-        dense_sparse_dense(model, batches, retraining=RETRAINING), batches[0][0]
-    ),
-    "distill": lambda model, batches: against_twin(
-        distill(model, model, batches, retraining=RETRAINING), batches[0][0]
-    ),
-    "QAT": in_8_bits(None),
-    "PQAT": in_8_bits("sparsity", pruned),
-    "CQAT": in_8_bits("clusters", clustered),
-    "PCQAT": in_8_bits("clusters", twice),
+    "prune": ("model", lambda model, subject: against_twin(subject.pruned, subject)),
+    "cluster": ("model", lambda model, subject: against_twin(subject.clustered, subject)),
+    "dense_sparse_dense": ("model", in_float(dense_again)),
+    "distill": ("model", in_float(distilled)),
+    "QAT": ("model", in_8_bits(None)),
+    "PQAT": ("pruned", in_8_bits("sparsity")),
+    "CQAT": ("clustered", in_8_bits("clusters")),
+    "PCQAT": ("pruned_and_clustered", in_8_bits("clusters")),
 }
 
 

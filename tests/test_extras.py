@@ -177,7 +177,7 @@ class TestOneLine:
         with pytest.raises(NotInstalledError) as caught:
             require("compression")
         assert str(caught.value) == (
-            "Pruning, clustering and quantization-aware training need tensorflow-model-optimization"
+            "Clustering and quantization-aware training need tensorflow-model-optimization"
             " and tf_keras: pip install 'squeezenet-keras[compression]'"
         )
         assert caught.value.name == "tensorflow_model_optimization"
@@ -262,7 +262,7 @@ line_of(lambda: keras_squeezenet.export_litert(model, folder + "/b.tflite"))
 """
 
 TRAIN = "Training, recipes and labelled data sets need tensorflow: "
-COMPRESSION = "Pruning, clustering and quantization-aware training need "
+COMPRESSION = "Clustering and quantization-aware training need "
 
 
 @needs_torch
@@ -333,7 +333,7 @@ def test_a_command_names_in_one_line_what_it_lacks(tmp_path):
         ("classify", PHOTO, "--model", run / "model.keras"): "train",
         ("evaluate", network, "digits"): "train",
         ("export", network, tmp_path / "b.tflite"): "litert",
-        ("prune", network, keras_file): "compression",
+        ("prune", network, keras_file): "train",
         ("cluster", network, keras_file): "compression",
         ("quantize", network, litert): "compression",
         ("report", run): "report",

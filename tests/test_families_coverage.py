@@ -14,10 +14,11 @@ study = importlib.import_module("families_coverage")
 
 
 class Tiny:
-    constructor = "Tiny"
+    description = "Tiny"
     side = 8
+    learning_rate = 0.01
 
-    def model(self):
+    def short_model(self):
         return keras.Sequential(
             [
                 keras.Input((8, 8, 3)),
@@ -25,17 +26,18 @@ class Tiny:
                 layers.Conv2D(8, 3, use_bias=False),
                 layers.BatchNormalization(),
                 layers.Activation("hard_silu"),
-                layers.Flatten(),
+                layers.GlobalAveragePooling2D(),
                 layers.Dense(study.CLASSES, activation="softmax"),
             ]
         )
 
 
 class Refused(Tiny):
-    constructor = "Refused"
+    description = "Refused"
 
-    def model(self):
-        return keras.Sequential([super().model(), layers.UnitNormalization(name="odd")])
+    def short_model(self):
+        outputs = layers.UnitNormalization(name="odd")
+        return keras.Sequential([keras.Input((8, 8, 3)), *super().short_model().layers, outputs])
 
 
 @pytest.fixture
@@ -53,7 +55,9 @@ def test_a_row_says_what_ran_and_why_not(families, monkeypatch, tmp_path):
     table = tmp_path / "coverage.csv"
     few = {name: study.SCHEMES[name] for name in ("prune", "PCQAT")}
     monkeypatch.setattr(study, "SCHEMES", few)
-    monkeypatch.setattr(sys, "argv", ["families_coverage.py", "--output", str(table)])
+    networks = tmp_path / "networks"
+    arguments = ["--output", str(table), "--networks", str(networks)]
+    monkeypatch.setattr(sys, "argv", ["families_coverage.py", *arguments])
     study.main()
     rows = rows_of(table)
     assert [(r["family"], r["scheme"], r["ok"]) for r in rows] == [
@@ -63,9 +67,15 @@ def test_a_row_says_what_ran_and_why_not(families, monkeypatch, tmp_path):
         ("Refused", "PCQAT", "no"),
     ]
     assert float(rows[0]["agreement"]) == 1
+    # A network that has not learned says nothing about an 8-bit file.
+    assert all(float(row["accuracy_before"]) == 1 for row in rows[:2])
+    assert float(rows[1]["accuracy"]) > 0.8
     assert float(rows[0]["largest_difference"]) < 1e-5
     assert int(rows[1]["bytes"]) > 1000
     assert "Layer odd of class UnitNormalization has no twin" in rows[2]["reason"]
+
+    kept = study.Subject("Tiny", Tiny(), networks)
+    assert kept.accuracy(kept.model) == 1
 
     def nothing(*_):
         raise AssertionError("rows that are there are not measured again")

@@ -180,6 +180,9 @@ def coverage():
         if row["ok"] == "no":
             reasons.setdefault((row["family"], row["reason"]), []).append(row["scheme"])
     lines += ["", *(f"- {family}, {', '.join(of)}: {why}" for (family, why), of in reasons.items())]
+    dates = [row["date"] for row in rows]
+    if dates:
+        lines += ["", f"Measured from {min(dates)} to {max(dates)}."]
     return "\n".join(lines)
 
 

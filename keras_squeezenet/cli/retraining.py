@@ -74,6 +74,7 @@ def prune(
     shared: RetrainingOptions,
 ) -> None:
     """Prune a network's kernels while it trains on; the zeros stay zeros."""
+    require("train")
     asked = _section("prune", shared, sparsity=sparsity)
     if structure and sparsity:
         raise InputError(f"--structure fixes the sparsity. Received: --sparsity {sparsity}")
@@ -107,6 +108,7 @@ def cluster(
     shared: RetrainingOptions,
 ) -> None:
     """Let the weights of each kernel share a few values, and train those."""
+    require("compression")
     asked = _section("cluster", shared, bits=bits)
     with _prepared(model, out, ".keras", shared) as prepared:
         from keras_squeezenet.compression.with_training.clustering import cluster as cluster_model
@@ -142,6 +144,7 @@ def quantize(
 
     Its accuracy is that of the file, which is run on the validation images.
     """
+    require("compression")
     asked = _section("quantize", shared)
     with _prepared(model, out, ".tflite", shared) as prepared:
         from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
@@ -321,7 +324,6 @@ def _dataset(classifier: "Classifier", asked: dict[str, Any]) -> "Dataset":
 def _section(command: str, shared: RetrainingOptions, **options: Any) -> Any:
     """The command's section of a `CompressionRecipe`: the options that were given, checked, and the
     defaults of the others."""
-    require("compression")
     from keras_squeezenet.compression.recipe import CompressionRecipe
     from keras_squeezenet.settings import check_recipe
 

@@ -227,7 +227,12 @@ def _unbounded(model: Any, graph: Any, schema: ModuleType) -> list[int]:
 def _late(model: Any, graph: Any, schema: ModuleType) -> list[int]:
     """Those of the unbounded tensors that the late layers give, with all that follows them."""
     operator = schema.BuiltinOperator
-    with_kernel = {operator.CONV_2D, operator.DEPTHWISE_CONV_2D, operator.FULLY_CONNECTED}
+    with_kernel = {
+        operator.CONV_2D,
+        operator.DEPTHWISE_CONV_2D,
+        operator.FULLY_CONNECTED,
+        operator.TRANSPOSE_CONV,
+    }
     has_kernel = [_kind(model, step) in with_kernel for step in graph.operators]
     first = first_late(sum(has_kernel))
     late = set()

@@ -9,6 +9,7 @@ made of all of them, zeros included: one that has grown enough comes back.
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_squeezenet.compression.pruning.kernels import Kernel, kernels_of
+from keras_squeezenet.compression.pruning.masking import Masking
 from keras_squeezenet.compression.pruning.masks import Mask, greatest, two_of_four
 from keras_squeezenet.compression.pruning.schedules import (
     ConstantSparsity,
@@ -75,10 +77,6 @@ class _Pruned:
     def set(self, values: np.ndarray, mask: Mask) -> None:
         self.mask, self.on_device = mask, ops.convert_to_tensor(mask)
         self.kernel.variable.assign(np.where(mask, values, 0))
-
-    def apply_mask(self, variable: keras.Variable) -> None:
-        values = ops.convert_to_tensor(variable)
-        variable.assign(ops.where(self.on_device, values, ops.zeros_like(values)))
 
 
 class MagnitudePruning(keras.callbacks.Callback):
@@ -145,6 +143,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         self._pruned: dict[str, _Pruned] = {}
         self._begun = False  # whether this run has taken a step
         self._first_epoch: int | None = None
+        self._masking: Masking | None = None
         self._step = 0  # the last one that was taken, of the run that began in epoch 0
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -191,17 +190,25 @@ class MagnitudePruning(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         model = self.model
         self._step += 1
+        if self._prunes(self._step + 1):
+            for pruned in self._pruned.values():
+                pruned.unmasked = _values(pruned.kernel.variable)
+        masks = list(self._masked(model))
+        variables = [variable for _, variable in masks]
+        if self._masking is None or not self._masking.covers(variables):
+            self._masking = Masking(variables)
+        self._masking([pruned.on_device for pruned, _ in masks])
+
+    def _masked(self, model: keras.Model) -> Iterator[tuple[_Pruned, keras.Variable]]:
+        """Each kernel, and its average: the weights that a run with `use_ema=True` ends with."""
         optimizers = plain_optimizers(getattr(model, "optimizer", None))
         for pruned in self._pruned.values():
             variable = pruned.kernel.variable
-            if self._prunes(self._step + 1):
-                pruned.unmasked = _values(variable)
-            pruned.apply_mask(variable)
-            # The weights that a run with `use_ema=True` ends with.
+            yield pruned, variable
             for optimizer in optimizers:
                 average = moving_average_of(optimizer, variable)
                 if average is not None:
-                    pruned.apply_mask(average)
+                    yield pruned, average
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None:

@@ -16,7 +16,12 @@ if TYPE_CHECKING:  # imported on use
     import tensorflow as tf
     import tf_keras
 
-KERNEL_ATTRIBUTES = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
+KERNEL_ATTRIBUTES = {
+    "Conv2D": "kernel",
+    "Conv2DTranspose": "kernel",
+    "Dense": "kernel",
+    "DepthwiseConv2D": "depthwise_kernel",
+}
 
 # The variables min and max of an activation.
 Range = tuple["tf.Variable", "tf.Variable"]

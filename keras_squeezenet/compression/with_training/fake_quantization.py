@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # imported on use
 # those of its Add. LiteRT has all of them in 8 bits.
 MERGING = ("Maximum", "Minimum", "Multiply", "Subtract")
 
+# The functions that tfmot rounds in a layer.
+ACTIVATIONS = ("gelu", "linear", "relu", "sigmoid", "softmax", "swish", "tanh")
+
 PRESERVABLE = (None, "sparsity", "clusters")
 
 
@@ -46,12 +49,31 @@ def _is_clustered(kernel: np.ndarray) -> bool:
 def with_fake_quantization(twin: "tf_keras.Model", preserve: str | None) -> "tf_keras.Model":
     """The twin with fake quantization, made by tfmot."""
     quantization = load_tfmot().quantization.keras
+    _check_quantizable(twin)
     try:
         annotated = quantization.quantize_annotate_model(twin)
         return quantization.quantize_apply(annotated, _scheme(preserve))
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RetrainingError(f"tfmot cannot quantize model {twin.name}: {reason}") from error
+
+
+def _check_quantizable(twin: "tf_keras.Model") -> None:
+    """Refuse what tfmot has no 8 bits for, by the layer's name: tfmot does not always say it."""
+    registry = _tfmot_module("default_8bit.default_8bit_quantize_registry")
+    known = registry.Default8BitQuantizeRegistry()
+    # tfmot folds batch normalizations into what is before them.
+    others = ("BatchNormalization", "InputLayer", *MERGING)
+    for layer in twin.layers:
+        kind = type(layer).__name__
+        cannot = f"tfmot cannot quantize layer {layer.name} of class {kind}: expected"
+        if kind not in others and not known.supports(layer):
+            raise RetrainingError(f"{cannot} a class that it has a QuantizeConfig for")
+        function = getattr(layer, "activation", None)
+        activation = getattr(function, "__name__", "linear")
+        if activation not in ACTIVATIONS:
+            expected = ", ".join(ACTIVATIONS)
+            raise RetrainingError(f"{cannot} an activation of {expected}. Received: {activation}")
 
 
 def _scheme(preserve: str | None) -> Any:
@@ -104,29 +126,59 @@ def _scheme(preserve: str | None) -> Any:
 def _config(layer: "tf_keras.layers.Layer", config: Any, preserve: str | None) -> Any:
     """The quantization of a layer with a kernel, from tfmot's own choice (None: the default)."""
     registry = _tfmot_module("default_8bit.default_8bit_quantize_registry")
+    default = registry.Default8BitQuantizeRegistry().get_quantize_config(layer)
     if config is None:
-        config = registry.Default8BitQuantizeRegistry().get_quantize_config(layer)
+        config = default
     elif type(config).__name__ == "NoOpQuantizeConfig":
         # A layer of its own for ReLU follows. The output waits for it; the kernel must not.
-        dense = type(layer).__name__ == "Dense"
-        kind = (
-            registry.Default8BitQuantizeConfig if dense else registry.Default8BitConvQuantizeConfig
-        )
-        config = kind([KERNEL_ATTRIBUTES[type(layer).__name__]], [], False)
+        config = type(default)([KERNEL_ATTRIBUTES[type(layer).__name__]], [], False)
     else:
         config = copy.copy(config)  # layers that one Concatenate takes share theirs
-    quantizer = _preserving_quantizer(layer, preserve)
+    if type(layer).__name__ == "DepthwiseConv2D":
+        config.weight_quantizer = _depthwise_quantizer()
+    quantizer = _preserving_quantizer(layer, config, preserve)
     if quantizer is not None:
         config.weight_quantizer = quantizer
     return config
 
 
-def _preserving_quantizer(layer: "tf_keras.layers.Layer", preserve: str | None) -> Any:
+def _depthwise_quantizer() -> Any:
+    """tfmot's quantizer of convolutions, with a range for each channel of a depthwise kernel.
+
+    tfmot takes a range for each step of the kernel's last axis, which of a depthwise kernel
+    (height, width, channels, multiplier) is the multiplier: all channels share one range, and those
+    of small weights become zeros. LiteRT has a scale for each channel.
+    """
+    import tensorflow as tf
+
+    convolution: Any = _tfmot_module(
+        "default_8bit.default_8bit_quantizers"
+    ).Default8BitConvWeightsQuantizer
+
+    class Depthwise(convolution):
+        def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:
+            return super().build(_flat(tensor_shape), name, layer)
+
+        def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+            kernel = tf.reshape(inputs, _flat(inputs.shape))
+            rounded = super().__call__(kernel, training, weights, **kwargs)
+            return tf.reshape(rounded, inputs.shape)
+
+    def _flat(shape: Any) -> tuple[int, ...]:
+        height, width, channels, multiplier = shape
+        return height, width, 1, channels * multiplier
+
+    return Depthwise()
+
+
+def _preserving_quantizer(layer: "tf_keras.layers.Layer", config: Any, preserve: str | None) -> Any:
     """tfmot's quantizer for a kernel that has something to preserve, else None."""
     if preserve is None or not layer.trainable_weights or type(layer).__name__ == "DepthwiseConv2D":
         return None
     kernel = layer.kernel.numpy()
     has_zeros = not kernel.all()
+    if type(layer).__name__ == "Conv2DTranspose":  # which tfmot preserves nothing of
+        return _masked(config.weight_quantizer) if has_zeros else None
     if preserve == "clusters" and _is_clustered(kernel):
         module = _tfmot_module("collab_opts.cluster_preserve.cluster_preserve_quantize_registry")
         # Always a new one: one that serves several layers forgets the zeros of all with the first
@@ -138,6 +190,22 @@ def _preserving_quantizer(layer: "tf_keras.layers.Layer", preserve: str | None) 
     else:
         return None
     return registry.get_quantize_config(layer).weight_quantizer
+
+
+def _masked(quantizer: Any) -> Any:
+    """A quantizer of a kernel whose zeros stay zeros."""
+
+    kind: Any = type(quantizer)
+
+    class Masked(kind):
+        def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:
+            mask = np.asarray(layer.layer.kernel) != 0
+            return {**super().build(tensor_shape, name, layer), "mask": mask.astype(np.float32)}
+
+        def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+            return super().__call__(inputs * weights["mask"], training, weights, **kwargs)
+
+    return Masked()
 
 
 def _tfmot_module(name: str) -> ModuleType:

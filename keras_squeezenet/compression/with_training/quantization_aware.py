@@ -219,7 +219,7 @@ def quantize_aware(
         preserve: None; "sparsity", zeros stay zeros (PQAT); "clusters", the weights that share a
             value go on sharing one, and zeros stay zeros (PCQAT). Where all filters of a kernel
             have as many different values as each other, or one more, tfmot gives each filter
-            values of its own.
+            values of its own. Of a Conv2DTranspose only zeros are preserved.
         validation_data: the same with an end, to measure top-1 on. A file is
             later compared with the network on 100 of its images, spread over all. Without it they
             are training images that no range is taken from: those after the first 100, or every

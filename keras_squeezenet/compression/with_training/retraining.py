@@ -58,6 +58,8 @@ def retrain(
     broadcast(twin)
     variables = _trainable(twin)
     optimizer = retraining.make_optimizer(run.steps)
+    # Else the first step would make its variables, and TensorFlow traces a step that does twice.
+    optimizer.build(variables)
     step = _training_step(twin, variables, optimizer, precondition)
     batches = endless(train_data)
     for epoch in range(run.epochs):
