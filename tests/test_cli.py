@@ -374,7 +374,7 @@ class TestExport:
     def test_a_conversion_that_went_wrong_is_seen_on_made_images(
         self, model_path, tmp_path, monkeypatch
     ):
-        def spoiled(model, *, copy):
+        def spoiled(model, **options):
             model = keras.models.clone_model(model)
             model.set_weights([0.9 * weight for weight in model.get_weights()])
             return model

@@ -310,6 +310,7 @@ class TestTraining:
             CondensingStages(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_other_backends_train_and_condense_as_tensorflow(backend, tmp_path):
     if not find_spec(backend):

@@ -260,7 +260,10 @@ def accuracy_after(model, size, rate, epochs, callbacks=(), count=384):
     return (predicted == labels[learned:]).mean()
 
 
-@pytest.mark.parametrize("family", TRAININGS)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=() if f == "VGG" else pytest.mark.slow) for f in TRAININGS],
+)
 def test_it_learns_digits_with_fit(family):
     keras.utils.set_random_seed(1)
     size, rate, epochs = TRAININGS[family]

@@ -198,6 +198,7 @@ def test_a_layer_of_one_s_own_is_imported_by_an_option(folder, tmp_path):
         keras.saving.get_custom_objects()[registered] = kind
 
 
+@pytest.mark.slow
 def test_a_person_s_network_is_fine_tuned(run, tmp_path):
     """Its last layer is Dense: an epoch fits it to the features, then all layers learn."""
     done = train("--output", tmp_path / "run", "--set", "fine_tuning={}")

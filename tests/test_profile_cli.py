@@ -117,7 +117,7 @@ class TestProfile:
         ("arguments", "message"),
         [
             (("no_such",), "Expected A .keras or .sqz file, a run's folder.*Received: no_such"),
-            (("application:Foo",), "keras.applications has"),
+            (("application:Foo",), "there is no application Foo; there is ConvNeXtBase"),
             ((GOLDEN,), "a run's folder, with a model.keras"),
             (("1.1", "--input-shape", "64"), "input_shape"),
             (("1.1", "--input-shape", "a,b"), "--input-shape takes sizes"),

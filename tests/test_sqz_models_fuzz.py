@@ -301,6 +301,7 @@ def with_sections(name, **changes):
     return container.joined([sections[key] for key in model_delta.SECTIONS])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tenths", TENTHS)
 def test_mutated_headers_of_updates_are_refused_or_sound(tenths):
     """What deflate would hide from changes of the update's bytes."""
@@ -341,7 +342,7 @@ def test_an_update_brings_no_more_weights_than_its_bytes_may():
     )
 
     def apply():
-        with pytest.raises(SqzError, match=r"Received: 1174405120 up to wide/kernel"):
+        with pytest.raises(SqzError, match=r"Received: 11744\d+ up to wide/kernel"):
             model_delta.rewritten(counted(), Reader(body, "update"))
 
     assert peak_of(apply) < 1_000_000

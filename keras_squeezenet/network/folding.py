@@ -71,14 +71,14 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
     ...         keras.Input((32, 32, 3)),
     ...         keras.layers.Conv2D(8, 3, use_bias=False, name="conv"),
     ...         keras.layers.BatchNormalization(name="norm"),
-    ...         keras.layers.ReLU(),
+    ...         keras.layers.ReLU(name="relu"),
     ...     ]
     ... )
     >>> result = fold_batch_normalization(model)
     >>> result.folded
     {'norm': 'conv'}
     >>> [layer.name for layer in result.model.layers]
-    ['conv', 're_lu']
+    ['conv', 'relu']
     """
     rebuilt = _Rebuilt()
     folded = rebuilt.of(model)

@@ -15,7 +15,7 @@ Effect = Literal["writes", "overwrites", "views"]
 
 
 @dataclass(frozen=True)
-class Step:
+class MemoryStep:
     """One operation.
 
     Attributes:
@@ -30,7 +30,7 @@ class Step:
 
 
 def live_bytes(
-    steps: Sequence[Step],
+    steps: Sequence[MemoryStep],
     sizes: Mapping[int, int],
     inputs: Iterable[int],
     outputs: Iterable[int],

@@ -13,7 +13,7 @@ import keras
 from keras_squeezenet.network.data_formats import Shape
 from keras_squeezenet.network.graph import graph_of, has_graph
 from keras_squeezenet.network.layer_costs import LayerCosts, ModelCosts, costs_of
-from keras_squeezenet.network.live_memory import Step, live_bytes
+from keras_squeezenet.network.live_memory import MemoryStep, live_bytes
 
 FLOAT32_BYTES = 4
 # Of a weight: as trained; two as LiteRT files have; the index of Deep Compression's codebooks, as
@@ -195,7 +195,7 @@ def _profile(name: str, costs: ModelCosts) -> ModelProfile:
         tensors |= {id(tensor): tensor for tensor in (*layer.inputs, *layer.outputs)}
     sizes = {key: _float32_bytes([tensor]) for key, tensor in tensors.items()}
     steps = [
-        Step(tuple(map(id, layer.inputs)), tuple(map(id, layer.outputs)), layer.effect)
+        MemoryStep(tuple(map(id, layer.inputs)), tuple(map(id, layer.outputs)), layer.effect)
         for layer in costs.layers
     ]
     ends = list(map(id, costs.inputs)), list(map(id, costs.outputs))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from keras_squeezenet.network.profile import LayerProfile, ModelProfile
 from keras_squeezenet.numerals import byte_size, scaled
 from keras_squeezenet.reports.figures.drawing import (
     DPI,
@@ -27,6 +27,9 @@ from keras_squeezenet.reports.figures.drawing import (
     style,
     width_of,
 )
+
+if TYPE_CHECKING:  # it imports Keras, which no figure needs
+    from keras_squeezenet.network.profile import LayerProfile, ModelProfile
 
 MOST_NAMED = 64  # rows with a name of their own
 _LABELLED = 4  # of more rows, the largest
