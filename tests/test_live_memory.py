@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_squeezenet.network.live_memory import MemoryStep, live_bytes
+from keras_squeezenet.network.live_memory import MemoryStep as Step
+from keras_squeezenet.network.live_memory import live_bytes
 
 
 def simulated(steps, sizes, inputs, outputs):
@@ -34,7 +35,7 @@ def networks(draw):
         read = draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique=True))
         new = [len(keys) + number for number in range(draw(st.integers(1, 2)))]
         keys += new
-        steps.append(MemoryStep(tuple(read), tuple(new)))
+        steps.append(Step(tuple(read), tuple(new)))
     sizes = {key: draw(st.integers(0, 9)) for key in keys}
     outputs = draw(st.lists(st.sampled_from(keys), min_size=1, max_size=2, unique=True))
     return steps, sizes, inputs, outputs
@@ -55,7 +56,7 @@ def test_in_place_takes_no_more_and_never_less_than_what_is_read(network, data):
             effect = data.draw(st.sampled_from(["writes", "overwrites", "views"]))
         if effect != "writes":
             sizes[step.outputs[0]] = sizes[step.inputs[0]]
-        changed.append(MemoryStep(step.inputs, step.outputs, effect))
+        changed.append(Step(step.inputs, step.outputs, effect))
     apart = live_bytes(changed, sizes, inputs, outputs, in_place=False)
     in_place = live_bytes(changed, sizes, inputs, outputs, in_place=True)
     for step, most, least in zip(changed, apart, in_place, strict=True):
@@ -65,10 +66,10 @@ def test_in_place_takes_no_more_and_never_less_than_what_is_read(network, data):
 def test_a_tensor_that_waits_for_a_bypass_counts_all_the_while():
     # 0 → 1 → 2 → 3, and 0 again beside 3.
     steps = [
-        MemoryStep((0,), (1,)),
-        MemoryStep((1,), (2,)),
-        MemoryStep((2,), (3,)),
-        MemoryStep((0, 3), (4,)),
+        Step((0,), (1,)),
+        Step((1,), (2,)),
+        Step((2,), (3,)),
+        Step((0, 3), (4,)),
     ]
     sizes = {0: 100, 1: 1, 2: 10, 3: 1, 4: 1000}
     assert live_bytes(steps, sizes, [0], [4], in_place=False) == [101, 111, 111, 1101]
@@ -76,17 +77,17 @@ def test_a_tensor_that_waits_for_a_bypass_counts_all_the_while():
 
 def test_a_view_keeps_what_it_is_of_alive():
     steps = [
-        MemoryStep((0,), (1,)),
-        MemoryStep((1,), (2,), "views"),
-        MemoryStep((0,), (3,)),
-        MemoryStep((2, 3), (4,)),
+        Step((0,), (1,)),
+        Step((1,), (2,), "views"),
+        Step((0,), (3,)),
+        Step((2, 3), (4,)),
     ]
     sizes = {0: 1, 1: 10, 2: 10, 3: 100, 4: 1000}
     assert live_bytes(steps, sizes, [0], [4], in_place=True) == [11, 11, 111, 1110]
 
 
 def test_an_output_is_not_overwritten():
-    steps = [MemoryStep((0,), (1,)), MemoryStep((1,), (2,), "overwrites")]
+    steps = [Step((0,), (1,)), Step((1,), (2,), "overwrites")]
     sizes = {0: 1, 1: 10, 2: 10}
     assert live_bytes(steps, sizes, [0], [1, 2], in_place=True) == [11, 20]
     assert live_bytes(steps, sizes, [0], [2], in_place=True) == [11, 10]
