@@ -574,7 +574,7 @@ class TestPrune:
         self, model_path, tmp_path, monkeypatch, missing
     ):
         monkeypatch.setitem(sys.modules, missing, None)
-        line = refused("prune", model_path, tmp_path / "a.keras", "--data", "digits")
+        line = refused("cluster", model_path, tmp_path / "a.keras", "--data", "digits")
         assert missing.replace("_", "-") in line.replace("_", "-")
         assert "pip install 'squeezenet-keras[compression]'" in line
 

@@ -53,26 +53,6 @@ def tensors_of(path):
                 continue
 
 
-@pytest.mark.parametrize("multiplier", [1, 2])
-def test_each_channel_of_a_depthwise_kernel_has_its_own_8_bits(multiplier, tmp_path):
-    """Batch normalization takes away what kernels of channels differ by, a ten thousandth here."""
-    depthwise = layers.DepthwiseConv2D(3, depth_multiplier=multiplier, use_bias=False, name="dw")
-    normalization = layers.BatchNormalization(name="bn", trainable=False)
-    model = classifier(depthwise, normalization, layers.ReLU(), channels=CHANNELS)
-    sizes = np.logspace(-3, 1, CHANNELS * multiplier).reshape(CHANNELS, multiplier)
-    depthwise.kernel.assign(RNG.uniform(-1, 1, (3, 3, CHANNELS, multiplier)) * sizes)
-    normalization.gamma.assign(1 / sizes.ravel())
-
-    found = quantize_aware(model, (images(channels=CHANNELS), labels()), retraining=STILL)
-    result = found.write_litert(tmp_path / "model.tflite")
-    few = found.check_images
-    exact = np.asarray(model(few, training=False))
-    differences = np.abs(exact - LiteRTModel(result.path).predict(few))
-    assert differences.mean() < 0.01 * np.abs(exact).max()
-    (codes,) = (codes for _, codes, scales in tensors_of(result.path) if codes.shape[1:3] == (3, 3))
-    assert np.abs(codes).max(axis=(0, 1, 2)).tolist() == [127] * CHANNELS * multiplier
-
-
 def test_a_depthwise_channel_of_zeros_becomes_integers(tmp_path):
     depthwise = layers.DepthwiseConv2D(3, name="dw")
     model = classifier(depthwise, channels=CHANNELS)

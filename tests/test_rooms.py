@@ -25,9 +25,10 @@ ROOMS = (
     "communication",
     "reports",
     "training",
-    "cli __main__",
+    "cli",
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(ROOMS) for name in names.split()}
+FLOOR_OF["__main__"] = len(ROOMS)  # it starts `cli`
 
 # They read and write without Keras and TensorFlow, on a device as well.
 PLAIN = (
@@ -90,6 +91,10 @@ def module_name(path, package):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def package_of(module, path):
+    return module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+
 def arrows_up(package):
     """A line for each import that points up, or leads nowhere."""
     paths = {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
@@ -98,8 +103,7 @@ def arrows_up(package):
         if module == "keras_squeezenet" or module in IMPORTED_BY_NAME:
             continue
         room = module.split(".")[1]
-        within = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        for line, name in imported(ast.parse(path.read_text()), paths, within):
+        for line, name in imported(ast.parse(path.read_text()), paths, package_of(module, path)):
             if name == "keras_squeezenet":  # its version, its docstring
                 continue
             there = name.split(".")[1]

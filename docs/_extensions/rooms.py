@@ -9,7 +9,15 @@ The arrows are those of the code. One that follows from others is left out: who 
 import ast
 from pathlib import Path
 
-from tests.test_rooms import FLOOR_OF, PACKAGE, ROOMS, imported, module_name
+from tests.test_rooms import (
+    FLOOR_OF,
+    IMPORTED_BY_NAME,
+    PACKAGE,
+    ROOMS,
+    imported,
+    module_name,
+    package_of,
+)
 
 DRAWING = Path(__file__).parents[1] / "explanation" / "rooms.svg"
 PLAIN = "plain modules"
@@ -45,9 +53,11 @@ def arrows():
     paths = {module_name(path, PACKAGE): path for path in sorted(PACKAGE.rglob("*.py"))}
     direct = {}
     for module, path in paths.items():
-        if module == "keras_squeezenet":
+        if module in ("keras_squeezenet", "keras_squeezenet.__main__", *IMPORTED_BY_NAME):
             continue
-        for _, name in imported(ast.parse(path.read_text()), paths):
+        for _, name in imported(ast.parse(path.read_text()), paths, package_of(module, path)):
+            if name == "keras_squeezenet":
+                continue
             here, there = room_of(module), room_of(name)
             if here != there:
                 direct.setdefault(here, set()).add(there)

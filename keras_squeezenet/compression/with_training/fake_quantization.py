@@ -134,41 +134,10 @@ def _config(layer: "tf_keras.layers.Layer", config: Any, preserve: str | None) -
         config = type(default)([KERNEL_ATTRIBUTES[type(layer).__name__]], [], False)
     else:
         config = copy.copy(config)  # layers that one Concatenate takes share theirs
-    if type(layer).__name__ == "DepthwiseConv2D":
-        config.weight_quantizer = _depthwise_quantizer()
     quantizer = _preserving_quantizer(layer, config, preserve)
     if quantizer is not None:
         config.weight_quantizer = quantizer
     return config
-
-
-def _depthwise_quantizer() -> Any:
-    """tfmot's quantizer of convolutions, with a range for each channel of a depthwise kernel.
-
-    tfmot takes a range for each step of the kernel's last axis, which of a depthwise kernel
-    (height, width, channels, multiplier) is the multiplier: all channels share one range, and those
-    of small weights become zeros. LiteRT has a scale for each channel.
-    """
-    import tensorflow as tf
-
-    convolution: Any = _tfmot_module(
-        "default_8bit.default_8bit_quantizers"
-    ).Default8BitConvWeightsQuantizer
-
-    class Depthwise(convolution):
-        def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:
-            return super().build(_flat(tensor_shape), name, layer)
-
-        def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
-            kernel = tf.reshape(inputs, _flat(inputs.shape))
-            rounded = super().__call__(kernel, training, weights, **kwargs)
-            return tf.reshape(rounded, inputs.shape)
-
-    def _flat(shape: Any) -> tuple[int, ...]:
-        height, width, channels, multiplier = shape
-        return height, width, 1, channels * multiplier
-
-    return Depthwise()
 
 
 def _preserving_quantizer(layer: "tf_keras.layers.Layer", config: Any, preserve: str | None) -> Any:
