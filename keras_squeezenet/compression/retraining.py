@@ -161,8 +161,9 @@ class Compressed:
     Attributes:
         model: a new `keras.Model`; the one that was compressed is as it was.
         layers: the kernels in the order of execution.
-        before, after: top-1 accuracy (0 to 1) on the validation data, over all ranks, of the
-            model that came and of `model`; None without validation data.
+        before: top-1 accuracy (0 to 1) of the model that came on the validation data, over all
+            ranks; None without validation data.
+        after: the same of `model`.
     """
 
     model: keras.Model

@@ -32,15 +32,17 @@ class ExportResult:
         path: the file.
         bytes: its size, class names included.
         quantize: a name of `QUANTIZATIONS`.
-        input, output: of the file.
+        input: of the file.
+        output: of the file.
         max_difference: largest absolute difference of any output of any image.
         mean_difference: mean over the images of each image's largest absolute difference.
         decisions_equal: share (0 to 1) of images with the same top-1 class; None where the output
             is not `(batch, classes)`.
         images_checked: images compared.
         tolerance: what the difference was held to; see `export_litert`.
-        confidence, model_confidence: mean over the images of the highest output, of the file and
-            of the model; None where the output is not `(batch, classes)`.
+        confidence: mean over the images of the file's highest output; None where the output is not
+            `(batch, classes)`.
+        model_confidence: the same of the model.
         saturation: of an int8 file, a `Saturation` of each activation that nothing bounds.
     """
 

@@ -175,7 +175,7 @@ class Architecture:
 
     @property
     def last_conv_number(self) -> int:
-        """The number in the name of the last convolution: 10 in the paper's networks."""
+        """The number in the name of the last convolution, 10 in the paper's networks."""
         return FIRST_FIRE + len(self.fires)
 
     @property
@@ -215,7 +215,7 @@ class Architecture:
 
     @property
     def last_conv_name(self) -> str:
-        """The name of the last convolution: `conv10` in the paper's networks."""
+        """The name of the last convolution, `conv10` in the paper's networks."""
         return f"conv{self.last_conv_number}"
 
     def takes_weights_of(self, other: "Architecture") -> bool:

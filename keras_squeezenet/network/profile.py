@@ -103,7 +103,7 @@ class ModelProfile:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of every row's output together: about what training keeps for one image."""
+        """Bytes of every row's output together, about what training keeps for one image."""
         return sum(layer.activation_bytes for layer in self.layers)
 
     @property
