@@ -43,7 +43,8 @@ autodoc_preserve_defaults = True
 # `-n` asks for the target of every reference. These are types of other projects, and the site is
 # built without a network; and our own that no page describes.
 nitpick_ignore_regex = [
-    ("py:.*", r"((tf_)?keras|tf|tensorflow|np|numpy|PIL|collections|contextlib|pathlib|os|enum|abc)\b.*"),
+    ("py:.*", r"((tf_)?keras|tf|tensorflow|np|numpy|PIL|collections|contextlib)\b.*"),
+    ("py:.*", r"(pathlib|os|enum|abc)\b.*"),
     ("py:class", r"(Path|Any|Callable|Iterator|Iterable|Sequence|Mapping|Self|optional)"),
     ("py:class", r"keras_squeezenet\.(?!\w+$).*"),
     # Errors stand in docstrings by their bare names.

@@ -130,7 +130,7 @@ def recipe_path(name, folder=PROJECT):
 def marks_of(block):
     """Marks of the test that runs a block."""
     # Commands, one after the other: each reads what those before it wrote. Examples that train.
-    if block.language != "python" or ".fit(" in block.text:
+    if block.language != "python" or ".fit(" in block.text or file_of_the_readers(block):
         yield pytest.mark.slow
         if block.reason is None and "horovodrun" in block.text:
             yield from needs_horovod
@@ -163,6 +163,12 @@ def shortened(command, folder):
     return command
 
 
+def file_of_the_readers(block):
+    """The name of the file that an example is, by its first line; else None."""
+    named = re.match(r"# (\w+\.py)\n", block.text) if block.language == "python" else None
+    return named and named[1]
+
+
 def run_block(block, folder):
     """Run a block in a page's folder; a file is what a block of YAML gives. Returns the output."""
     if block.language == "yaml":
@@ -170,9 +176,9 @@ def run_block(block, folder):
         (folder / f"{name}.yaml").write_text(block.text, encoding="utf-8")
         return ""
     if block.language == "python":
-        module = re.match(r"# (\w+\.py)\n", block.text)
-        if module:  # a file of the reader's, by its first line
-            (folder / module[1]).write_text(block.text, encoding="utf-8")
+        module = file_of_the_readers(block)
+        if module:
+            (folder / module).write_text(block.text, encoding="utf-8")
         return run_python(block, folder)
     script = "\n".join(shortened(command, folder) for command in block.commands)
     return run(["bash", "-euo", "pipefail", "-c", script], folder)
