@@ -71,6 +71,7 @@ class TestAlexNet:
             ones = name in ("conv2", "conv4", "conv5", "fc6", "fc7")
             np.testing.assert_array_equal(bias, np.full(bias.shape, float(ones)))
 
+    @pytest.mark.slow
     def test_it_learns_on_a_processor(self):
         keras.utils.set_random_seed(0)
         features = AlexNet(include_top=False, pooling="avg", input_shape=(67, 67, 3))

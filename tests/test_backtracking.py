@@ -170,11 +170,13 @@ class TestBacktracking:
             [0, 0.01, 0.01, 0.01, 0.003, 0.003]
         )
 
+    @pytest.mark.slow
     def test_after_the_fourth_time_training_ends(self, digits, tmp_path):
         recipe = Recipe.model_validate({**RECIPE, "training": {**RECIPE["training"], "epochs": 9}})
         _, found = tune(tmp_path, recipe, digits, [0.9] + [0.5] * 8)
         assert [row["went_back"] for row in found] == [0, 1, 1, 1, 1]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("lost", "how"),
         [

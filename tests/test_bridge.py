@@ -13,6 +13,7 @@ from keras_squeezenet.compression.with_training import bridge, tfmot
 from keras_squeezenet.compression.with_training.bridge import BridgeError
 from keras_squeezenet.network.architecture import preset
 from tests.compression_digits import tiny_net
+from tests.tiers import parametrize
 from tests.twins import RNG, outputs_differ_by, randomize, same_numbers
 
 
@@ -22,7 +23,7 @@ def the_same_numbers():
 
 
 # Every two of a version, a bypass and a preprocessing meet.
-@pytest.mark.parametrize(
+@parametrize(
     ("version", "sides", "bypass", "preprocessing"),
     [
         ("1.0", (64, 67), None, False),
@@ -35,6 +36,7 @@ def the_same_numbers():
         ("1.1", (45, 48), "complex", "caffe"),
         ("1.1", (45, 48), "complex", "torch"),
     ],
+    quick=4,
 )
 def test_every_squeezenet_has_a_twin_of_equal_outputs_and_names(
     version, sides, bypass, preprocessing

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "studies"))
 study = importlib.import_module("families_coverage")
 
 # The others take more than some seconds together.
-QUICK = {"MobileNet", "MobileNetV3"}  # between them: gates, hard_silu, depthwise kernels
+QUICK = {"MobileNet"}
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from keras_squeezenet.compression.without_training.calibration import sites
 from keras_squeezenet.network.architecture import preset
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.steps import steps_of
+from tests.tiers import parametrize
 
 RNG = np.random.default_rng(5)
 SIDE = 25
@@ -105,7 +106,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@parametrize("variant", VARIANTS, quick=3)
 def test_sites_are_all_convolutions_with_what_they_take_in_the_whole_model(variant):
     images = IMAGES
     if "version" in VARIANTS[variant]:

@@ -17,6 +17,7 @@ from keras_squeezenet.network.architecture import preset
 from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.published import WEIGHTS
 from keras_squeezenet.network.weight_files.contents import published_last_conv_padding
+from tests.tiers import parametrize
 
 RESULTS = Path(__file__).parents[1] / "results" / "imagenet.csv"
 # What each set of weights is called in the table.
@@ -33,7 +34,7 @@ def build(constructor):
     return eval(constructor, {name: getattr(keras_squeezenet, name) for name in names})
 
 
-@every_model
+@parametrize("listed", list_models(), quick=6, ids=lambda listed: listed.name)
 def test_costs_are_those_of_the_network(listed):
     if listed.weights:
         # Without the file: the network that it makes.

@@ -344,6 +344,7 @@ def folder_of_a_run(tmp_path_factory):
 
 
 class TestForeignValues:
+    @pytest.mark.slow
     @pytest.mark.parametrize("file", ["within an epoch", "between two"])
     @settings(max_examples=60)
     @given(data=st.data())

@@ -22,6 +22,7 @@ from keras_squeezenet.litert.model import LiteRTModel
 from keras_squeezenet.litert.quantizations import QUANTIZATIONS
 from keras_squeezenet.litert.tensor_arena import estimate_arena
 from keras_squeezenet.network.architecture import Architecture
+from tests.tiers import parametrize
 
 DIGITS = tuple("0123456789")
 
@@ -258,8 +259,8 @@ class TestExport:
         assert "--calibration is needed" in line
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize(
-        "quantize", [name for name, row in QUANTIZATIONS.items() if not row.calibrated]
+    @parametrize(
+        "quantize", [name for name, row in QUANTIZATIONS.items() if not row.calibrated], quick=1
     )
     def test_a_conversion_needs_no_photos_and_says_so(
         self, model_path, keras_top1, tmp_path, quantize
@@ -313,7 +314,7 @@ class TestExport:
         monkeypatch.setattr("keras_squeezenet.data.sources.download_cifar", read)
         monkeypatch.setattr("keras_squeezenet.data.sources._tensorflow_datasets", read)
 
-    @pytest.mark.parametrize(
+    @parametrize(
         ("unusable", "quantize"),
         [
             ("few", "none"),
@@ -322,6 +323,7 @@ class TestExport:
             ("tfds:no_such_set_of_pictures", "dynamic"),
         ],
         indirect=["unusable"],
+        quick=2,
     )
     def test_a_conversion_goes_without_photos_of_its_run_that_cannot_be_used(
         self, model_of_a_run, unusable, no_downloads, quantize
@@ -356,6 +358,7 @@ class TestExport:
         line = refused("export", moved, moved.with_name("m.tflite"), "--resize", 31)
         assert "image_size=32. Received: resize=31" in line
 
+    @pytest.mark.slow
     def test_where_the_photos_are_not_at_hand_it_needs_none_either(self, moved):
         out, _ = run("export", moved, moved.with_name("m.tflite"), "--images", 10, "--json")
         assert json.loads(out)["compared_on"] == "made images"
@@ -384,6 +387,7 @@ class TestExport:
         assert "does not do what the Keras model does" in line
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.slow
     def test_made_images_are_named_in_the_line_for_people(self, model_path, tmp_path):
         path = tmp_path / "m.tflite"
         assert "on 10 made images the" in run("export", model_path, path, "--images", 10)[0]
@@ -448,6 +452,7 @@ class TestProcess:
         )
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.slow
     def test_json_is_all_there_is_on_standard_output(self, model_path):
         command = Path(sys.executable).with_name("keras-squeezenet")
         done = subprocess.run(

@@ -76,6 +76,7 @@ def test_zeros_may_move_when_they_need_not_be_kept(pruned):
     assert np.count_nonzero(kernels(result.model)[name]) > np.count_nonzero(kernels(pruned)[name])
 
 
+@pytest.mark.slow
 def test_bits_are_given_layer_by_layer(trained):
     by_dict = cluster(
         trained, training_batches(), retraining=SHORT, bits={"conv4": 2, "fire2_expand3x3": 5}

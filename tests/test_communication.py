@@ -376,6 +376,7 @@ class TestPage:
         assert names == {"communication_step_time.png", "communication_scaling.png"}
         assert {path.name for path in tmp_path.iterdir()} == names
 
+    @pytest.mark.slow
     def test_report_takes_the_table_or_its_folder(self, table):
         for path in (table, table.parent):
             done = CliRunner().invoke(app, ["report", str(path), "--json"])
@@ -435,6 +436,7 @@ class TestResult:
                     assert sent[other] == pytest.approx(expected, rel=0.1)
 
     # Older ones place some text a pixel elsewhere.
+    @pytest.mark.slow
     @pytest.mark.skipif(matplotlib.__version_info__ < (3, 11), reason="drawn with matplotlib 3.11")
     def test_the_readmes_figures_are_drawn_from_it(self, tmp_path):
         for path in write_figures(RESULT, tmp_path):

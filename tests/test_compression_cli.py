@@ -26,6 +26,7 @@ from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.sqz.files import read_network, write_network
 from tests.compression_digits import SIDE, trained_net
 from tests.sqz_networks import assert_same, counted
+from tests.tiers import parametrize
 
 DIGITS = tuple("0123456789")
 
@@ -162,6 +163,7 @@ class TestCompress:
             sizes.append(out.stat().st_size)
         assert sizes[1] < sizes[0]
 
+    @pytest.mark.slow
     def test_images_without_labels_count_decisions(self, model_path, photos, tmp_path):
         out = tmp_path / "digits.sqz"
         measured = measured_by(
@@ -201,7 +203,7 @@ class TestCompress:
         assert measured["images_judged"] == 0
         assert_equal_weights(load_compressed(out), keras.saving.load_model(rounded_path))
 
-    @pytest.mark.parametrize("source", ["photos", "empty", "cifar10"])
+    @parametrize("source", ["photos", "empty", "cifar10"], quick=1)
     def test_a_network_is_packed_as_it_is_also_where_photos_of_its_run_cannot_judge_it(
         self, rounded_path, tmp_path, monkeypatch, source
     ):
@@ -248,6 +250,7 @@ class TestCompress:
         assert "positions" in sqz.bytes_spent(faithful.read_bytes())
         assert_same(read_network(faithful), read_network(best))
 
+    @pytest.mark.slow
     def test_a_network_that_was_trained_on_takes_the_values_of_its_base(
         self, model_path, rounded_path, tmp_path
     ):
@@ -486,6 +489,7 @@ class TestUpdate:
 
 
 class TestPrune:
+    @pytest.mark.slow
     def test_the_file_is_as_sparse_as_asked_and_measured(self, model_path, tmp_path):
         out = tmp_path / "pruned.keras"
         measured = measured_by(
@@ -500,6 +504,7 @@ class TestPrune:
         assert measured["after"] == pytest.approx(accuracy(pruned.predict_on_batch))
         assert json.loads(out.with_name("class_names.json").read_text()) == list(DIGITS)
 
+    @pytest.mark.slow
     def test_a_structure_leaves_two_of_four(self, model_path, tmp_path, monkeypatch):
         for name in EXTRAS["compression"].packages:  # which pruning does without
             monkeypatch.setitem(sys.modules, name, None)
@@ -551,6 +556,7 @@ class TestPrune:
         line = refused("prune", model_path, tmp_path / "a.keras", "--data", tmp_path / "pets")
         assert "Expected data of the model's 10 classes. Received: 2 classes in" in line
 
+    @pytest.mark.slow
     def test_ranks_are_looked_after_from_before_the_data_until_the_file_is_written(
         self, model_path, tmp_path, monkeypatch
     ):
@@ -598,6 +604,7 @@ class TestCluster:
         assert "Received: bits=9" in line
 
 
+@pytest.mark.slow
 class TestQuantize:
     def test_the_accuracy_is_that_of_the_integer_file(
         self, model_path, tmp_path, monkeypatch, capsys

@@ -57,6 +57,7 @@ def printed_counts(model):
     return flops / 1e6, learned_weights / 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_condensed_it_has_the_published_counts_for_imagenet(groups):
     model = condensed_model(condense_all(CondenseNet(groups=groups)))
@@ -253,6 +254,7 @@ class TestTraining:
         )
         assert condensed.count_params() < 0.8 * model.count_params()
 
+    @pytest.mark.slow
     def test_stages_end_at_the_papers_times(self):
         """Of 4 epochs of 4 steps the first 8 steps are condensing, in 3 stages."""
         seen = []
@@ -272,6 +274,7 @@ class TestTraining:
         )
         assert seen == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3]
 
+    @pytest.mark.slow
     def test_a_saved_and_loaded_model_goes_on_as_if_nothing_had_been(self, tmp_path):
         expected, _ = trained()
 

@@ -222,6 +222,7 @@ def test_arguments_are_those_of_the_constructor(name, argument, message):
         constructors.check_arguments(constructors.application(name), [argument])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", constructors.FAMILIES)
 def test_each_family_of_ours_is_one_that_the_package_exports(name):
     import keras_squeezenet

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from keras_squeezenet import cli, files
 from keras_squeezenet.data import load_dataset
 from keras_squeezenet.data.sources import is_same_source, resolved
+from tests.tiers import parametrize
 
 EACH, HELD_OUT = 10, 0.2  # images of both classes, and the default val_fraction
 CLASSES = ("left", "right")
@@ -98,7 +99,7 @@ def test_a_run_measures_its_own_data_by_what_it_held_out(
     assert images_measured(model, "../link/photos") == OWN
 
 
-@pytest.mark.parametrize(
+@parametrize(
     ("asked", "noted", "spellings"),
     [
         ("~/photos", None, ["~/photos", "photos"]),
@@ -108,6 +109,7 @@ def test_a_run_measures_its_own_data_by_what_it_held_out(
         ("photos", "/gone/photos", ["~/photos", "photos"]),
         ("{link}/photos/", "/gone/photos", ["{link}/photos", "./photos/"]),
     ],
+    quick=2,
 )
 def test_runs_that_noted_nothing_or_come_from_elsewhere(
     home, run_folder, monkeypatch, asked, noted, spellings

@@ -48,6 +48,7 @@ def result_and_phases(trained):
     return result, phases
 
 
+@pytest.mark.slow
 def test_the_network_ends_dense_and_as_accurate(trained, result_and_phases):
     result, _ = result_and_phases
     assert result.density > 0.99

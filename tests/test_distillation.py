@@ -209,6 +209,7 @@ class TestTraining:
             )
 
 
+@pytest.mark.slow
 class TestTwoRanks:
     pytestmark = needs_horovod
 

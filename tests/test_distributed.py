@@ -19,6 +19,7 @@ from tests import preloaded
 from tests.launching import SECOND_OF_TWO, horovodrun, needs_horovod
 from tests.ranks import overflowing
 from tests.ranks.cases import BATCH, CASES, joined_examples, make_loss, make_model
+from tests.tiers import parametrize
 
 RANKS_FOLDER = Path(__file__).parent / "ranks"
 
@@ -129,6 +130,7 @@ class TestTwoRanks:
         skipped = precision == "mixed_float16"  # the one group with the overflow
         assert applied == same_applied == 6 // accumulation_steps - skipped
 
+    @pytest.mark.slow
     def test_a_rank_that_fails_ends_the_job_with_its_message(self):
         done = horovodrun(RANKS_FOLDER / "failing.py", timeout=60)
         assert done.returncode != 0
@@ -136,6 +138,7 @@ class TestTwoRanks:
         assert "this rank finished" not in done.stdout
 
 
+@pytest.mark.slow
 class TestStatistics:
     """Batch normalization on three ranks, each with images of its own, through `fit`."""
 
@@ -172,6 +175,7 @@ class TestWhoeverJoinsTheRanks:
 
     pytestmark = needs_horovod
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "order",
         [
@@ -197,8 +201,10 @@ class TestWhoeverJoinsTheRanks:
         assert "has not joined them: call hvd.init()" in done.stderr
         assert not list(tmp_path.iterdir())
 
-    @pytest.mark.parametrize(
-        ("order", "launcher"), [("start", "Open MPI"), ("init", "Open MPI"), ("start", "srun")]
+    @parametrize(
+        ("order", "launcher"),
+        [("start", "Open MPI"), ("init", "Open MPI"), ("start", "srun")],
+        quick=1,
     )
     def test_nor_one_whom_horovod_joined_to_nobody(self, order, launcher, tmp_path):
         """As under mpirun with a Horovod that was built without MPI."""
@@ -214,6 +220,7 @@ class TestWhoeverJoinsTheRanks:
         assert "launcher started 2 processes" in done.stderr
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.slow
     def test_a_launcher_of_one_process_leaves_it_alone(self, tmp_path):
         done = horovodrun(RANKS_FOLDER / "orders.py", "bare", tmp_path, ranks=1)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -5,10 +5,10 @@ import importlib
 
 import keras
 import numpy as np
-import pytest
 
 import keras_squeezenet
 from tests.test_rooms import PACKAGE, module_name
+from tests.tiers import parametrize
 
 MODULES = [
     module_name(path, PACKAGE)
@@ -21,7 +21,11 @@ def test_there_are_examples():
     assert "keras_squeezenet.network.models" in MODULES
 
 
-@pytest.mark.parametrize("name", MODULES)
+# Their examples train or search for seconds; they come last.
+LONG = ("keras_squeezenet.compression.saving", "keras_squeezenet.network.families.condensing")
+
+
+@parametrize("name", sorted(MODULES, key=LONG.__contains__), quick=len(MODULES) - len(LONG))
 def test_an_example_gives_what_it_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some write files
     keras.utils.set_random_seed(0)

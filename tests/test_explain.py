@@ -8,6 +8,7 @@ from keras import layers
 from keras_squeezenet import SqueezeNet
 from keras_squeezenet.inference.explain import ExplanationError, grad_cam
 from keras_squeezenet.network.architecture import Architecture
+from tests.tiers import parametrize
 
 SMALL = Architecture.from_metaparameters(
     base_e=8,
@@ -84,7 +85,7 @@ def test_the_map_is_the_one_that_a_hand_calculates(tail):
 
 
 @pytest.mark.parametrize("last_activation", ["relu", None])
-@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+@parametrize("bypass", [None, "simple", "complex"], quick=1)
 def test_channel_weights_of_a_squeezenet_are_finite_differences(bypass, last_activation):
     model = squeezenet(bypass=bypass, last_activation=last_activation)
     images, classes = images_of(model), [4, 0, 2]

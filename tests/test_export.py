@@ -25,6 +25,7 @@ from keras_squeezenet.litert.bias_correction import correct_biases, rounded
 from keras_squeezenet.litert.export import ExportError, export_litert
 from keras_squeezenet.litert.model import LiteRTModel, TensorDetails, read_class_names
 from keras_squeezenet.litert.quantizations import QUANTIZATIONS
+from tests.tiers import parametrize
 
 SIDE = 32
 CLASS_NAMES = ("red 0", "red 1", "grün 0", "grün 1", "blue 0", "blue 1")
@@ -235,7 +236,7 @@ def test_any_number_of_images_is_predicted_whatever_the_files_batch(
     assert np.mean(together.argmax(1) == trained.predict(IMAGES[:38], verbose=0).argmax(1)) > 0.9
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
+@parametrize("policy", ["mixed_float16", "bfloat16"], quick=1)
 def test_a_model_trained_in_half_precision_is_written_in_float32(trained, tmp_path, policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -254,7 +255,7 @@ def test_a_model_trained_in_half_precision_is_written_in_float32(trained, tmp_pa
     np.testing.assert_allclose(outputs, full.predict(IMAGES[:20], verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize(("bypass", "quantize"), [("simple", "none"), ("complex", "int8")])
+@parametrize(("bypass", "quantize"), [("simple", "none"), ("complex", "int8")], quick=1)
 def test_bypasses_are_exported(tmp_path, bypass, quantize):
     keras.utils.set_random_seed(3)
     architecture = dataclasses.replace(TINY, fires=(*TINY.fires, TINY.fires[-1]))
@@ -272,7 +273,7 @@ def test_bypasses_are_exported(tmp_path, bypass, quantize):
     assert result.max_difference <= tolerance
 
 
-@pytest.mark.parametrize(("version", "side"), [("1.0", 224), ("1.1", 227)])
+@parametrize(("version", "side"), [("1.0", 224), ("1.1", 227)], quick=1)
 def test_the_papers_networks_need_ordinary_operators_and_no_padding(tmp_path, version, side):
     model = SqueezeNet(
         weights=None, input_shape=(side, side, 3), version=version, include_preprocessing=True
@@ -407,7 +408,7 @@ def test_inside_of_a_fire_every_convolution_is_corrected_for_its_own_input(data_
     )
 
 
-@pytest.mark.parametrize("mode", ["caffe", "tf", "torch"])
+@parametrize("mode", ["caffe", "tf", "torch"], quick=1)
 def test_preprocessing_is_folded_into_the_first_convolution(tmp_path, mode):
     keras.utils.set_random_seed(4)
     model = tiny_net(include_preprocessing=mode, classifier_activation=None)

@@ -265,6 +265,7 @@ TRAIN = "Training, recipes and labelled data sets need tensorflow: "
 COMPRESSION = "Clustering and quantization-aware training need "
 
 
+@pytest.mark.slow
 @needs_torch
 def test_the_core_works_on_another_backend_and_names_what_it_lacks(tmp_path):
     parts = ("load_dataset", "DistributedOptimizer", "cluster")
@@ -305,6 +306,7 @@ def ends(*commands, **options):
     return [tuple(json.loads(line)) for line in without_extras(COMMANDS, asked, **options)]
 
 
+@pytest.mark.slow
 @needs_torch
 def test_the_commands_of_the_core_do_their_work(tmp_path):
     network, unpacked = GOLDEN / "grid-best.sqz", tmp_path / "a.keras"

@@ -122,6 +122,7 @@ class TestTheFolderFails:
         assert saved == [1, 2, 2, 2, 5, 6]
         self.check(folder, warnings_said, "Read-only file system")
 
+    @pytest.mark.slow
     def test_something_else_takes_its_name(self, tmp_path, model, warnings_said):
         folder, aside = tmp_path / "run", tmp_path / "aside"
 

@@ -21,6 +21,7 @@ from keras_squeezenet import (
 )
 from keras_squeezenet.compression.with_training import bridge
 from keras_squeezenet.network.graph import every_layer
+from tests.tiers import parametrize
 
 # Arguments of a small one, and its input.
 SMALL = {
@@ -37,6 +38,8 @@ SMALL = {
 QUICK = [name for name in SMALL if name != "AlexNet"]
 every_family = pytest.mark.parametrize("family", SMALL)
 quick_family = pytest.mark.parametrize("family", QUICK)
+few_families = parametrize("family", [*QUICK, "AlexNet"], quick=2)
+vgg_first = parametrize("family", ["VGG", *(name for name in QUICK if name != "VGG")], quick=1)
 
 
 def small(family, **options):
@@ -110,6 +113,7 @@ def test_it_is_built_on_a_tensor_of_ones_own(family):
     )
 
 
+@pytest.mark.slow
 @every_family
 def test_channels_first_computes_the_same(family):
     model = built(family)
@@ -153,6 +157,7 @@ def test_weights_come_from_a_file_of_the_same_network(family, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @quick_family
 def test_in_half_precision_the_probabilities_are_whole(family):
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -187,7 +192,7 @@ def for_inference(family):
     return model
 
 
-@every_family
+@few_families
 def test_it_comes_back_from_a_sqz_file(family, tmp_path):
     model = for_inference(family)
     save_compressed(model, tmp_path / "model.sqz")
@@ -197,7 +202,7 @@ def test_it_comes_back_from_a_sqz_file(family, tmp_path):
     np.testing.assert_array_equal(loaded(pictures(family)), model(pictures(family)))
 
 
-@quick_family
+@vgg_first
 @pytest.mark.parametrize("for_8_bits", [False, True])
 def test_it_has_a_twin_in_tf_keras_and_gets_its_weights_back(family, for_8_bits):
     model = for_inference(family)
@@ -214,8 +219,8 @@ def test_it_has_a_twin_in_tf_keras_and_gets_its_weights_back(family, for_8_bits)
     assert np.abs(found - expected).max() > 1e-4
 
 
-@quick_family
-@pytest.mark.parametrize("quantize", ["none", "int8"])
+@vgg_first
+@parametrize("quantize", ["none", "int8"], quick=1)
 def test_it_is_exported_to_litert(family, quantize, tmp_path):
     model = for_inference(family)
     images = pictures(family, count=32)
@@ -260,6 +265,7 @@ def accuracy_after(model, size, rate, epochs, callbacks=(), count=384):
     return (predicted == labels[learned:]).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [pytest.param(f, marks=() if f == "VGG" else pytest.mark.slow) for f in TRAININGS],

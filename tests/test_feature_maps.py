@@ -7,6 +7,7 @@ import pytest
 from keras_squeezenet import SqueezeNet, SqueezeNet1_0, SqueezeNet1_1, export_litert
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.network.architecture import Architecture, FireFilters, preset
+from tests.tiers import parametrize
 from tests.weight_file_writers import (
     CLASSES,
     TINY,
@@ -99,7 +100,7 @@ def test_the_named_constructors_have_them_too():
         assert model.output_names == [name for name, *_ in [*MAPS[version], LAST]]
 
 
-@pytest.mark.parametrize(
+@parametrize(
     ("asked", "names"),
     [
         ((-1,), ["fire9"]),
@@ -107,6 +108,7 @@ def test_the_named_constructors_have_them_too():
         ([-1, 0], ["fire9", "conv1"]),
         ((-4, 2), ["conv1", "fire5"]),
     ],
+    quick=2,
 )
 def test_they_come_in_the_order_asked_for_and_count_from_the_end_too(asked, names):
     model = backbone(out_indices=asked)
@@ -200,7 +202,7 @@ def test_weights_come_from_the_files_of_the_whole_network(tmp_path, name, out_in
         )
 
 
-@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+@parametrize("ending", [".keras", ".weights.h5"], quick=1)
 @pytest.mark.parametrize("out_indices", [(0, -1), (0,)])
 def test_weights_come_from_a_saved_network_with_or_without_top(tmp_path, ending, out_indices):
     images = pixels(2, 33, 33, 3)

@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from keras_squeezenet.network.profile import LayerProfile, ModelProfile
 from keras_squeezenet.reports import figures
 from tests.evaluation_samples import class_names, evaluate, history, random_evaluation
+from tests.tiers import parametrize
 
 
 def boxes_of_text(figure):
@@ -49,7 +50,7 @@ def size_of_png(path):
         return image.size
 
 
-@pytest.mark.parametrize("classes", [2, 10, 20, 21, 81, 100, 101, 300])
+@parametrize("classes", [2, 10, 20, 21, 81, 100, 101, 300], quick=3)
 def test_confusion_matrix_shows_every_name_whole_inside_the_picture(classes, tmp_path):
     path = tmp_path / "confusion_matrix.png"
 
@@ -63,7 +64,7 @@ def test_confusion_matrix_shows_every_name_whole_inside_the_picture(classes, tmp
     assert len(labels) == (classes if classes <= 100 else 0)
 
 
-@pytest.mark.parametrize("classes", [10, 20, 100, 300])
+@parametrize("classes", [10, 20, 100, 300], quick=2)
 def test_confusion_matrix_is_readable_on_a_page_of_1000_pixels(classes, tmp_path):
     figure = figures.confusion_matrix(random_evaluation(classes), tmp_path / "c.png")
 
@@ -248,7 +249,7 @@ def explanation(shape=(30, 40), seen=(0, 0, 1, 1), heat=None, title="photo.jpg",
     return figures.Explanation(title, photo, seen, heat, predictions)
 
 
-@pytest.mark.parametrize("shape", [(30, 40), (400, 100), (8, 5000), (5000, 8), (1, 1)])
+@parametrize("shape", [(30, 40), (400, 100), (8, 5000), (5000, 8), (1, 1)], quick=2)
 def test_an_explanation_fits_its_page_whatever_the_pictures_shape(shape, tmp_path):
     names = class_names(12)
     rows = [explanation(shape, title="a long name " * 9, names=names), explanation()]
@@ -266,6 +267,7 @@ def test_an_explanation_fits_its_page_whatever_the_pictures_shape(shape, tmp_pat
             assert not box.overlaps(other_box), (text, other)
 
 
+@pytest.mark.slow
 def test_forty_explanations_are_drawn_and_more_refused(tmp_path):
     path = tmp_path / "why.png"
     figures.explanations([explanation((60, 20))] * 40, path)
@@ -413,8 +415,8 @@ def profile_of(rows, name="network", layer="block1_conv"):
     return ModelProfile(name, ((224, 224, 3),), tuple(layers))
 
 
-@pytest.mark.parametrize("rows", [1, 20, 64, 65, 200, 1000])
-@pytest.mark.parametrize("layer", ["a", "a_layer_with_quite_a_long_name_" * 3, "$5_层"])
+@parametrize("rows", [20, 65, 1, 64, 200, 1000], quick=2)
+@parametrize("layer", ["a", "a_layer_with_quite_a_long_name_" * 3, "$5_层"], quick=2)
 def test_costs_of_layers_are_whole_inside_the_picture(rows, layer, tmp_path):
     path = tmp_path / "layers.png"
     profile = profile_of(rows, name=layer * 2, layer=layer)

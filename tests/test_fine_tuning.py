@@ -16,6 +16,7 @@ from keras_squeezenet.training.averaging import averaged_weights
 from keras_squeezenet.training.losses import SmoothedCrossentropy
 from keras_squeezenet.training.optimizers import build_optimizer
 from keras_squeezenet.training.recipe import Recipe
+from tests.tiers import parametrize
 
 RNG = np.random.default_rng(0)
 
@@ -69,7 +70,7 @@ def pictures(tmp_path):
     return load_dataset(str(tmp_path), image_size=32, train_image_size=24, max_broken_share=0.1)
 
 
-@pytest.mark.parametrize("padding", [0, 1])
+@parametrize("padding", [0, 1], quick=1)
 def test_the_network_is_then_a_logistic_regression_on_its_mean_features(pictures, padding):
     """Also with zeros around the last map, as 1.0's. Against the network without top."""
     settings = {
@@ -144,7 +145,7 @@ def step(optimizer, weights, decay=None):
     return model.get_weights()
 
 
-@pytest.mark.parametrize("kind", [keras.optimizers.SGD, keras.optimizers.Adam])
+@parametrize("kind", [keras.optimizers.SGD, keras.optimizers.Adam], quick=1)
 def test_each_layer_moves_so_much_less_than_the_one_above_it(kind):
     start = small_network().get_weights()
     plain, scaled = step(kind(0.1), start), step(kind(0.1), start, decay=0.25)

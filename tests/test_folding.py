@@ -13,6 +13,7 @@ from keras_squeezenet.network.architecture import Architecture, FireFilters
 from keras_squeezenet.network.folding import folded_weights
 from keras_squeezenet.network.layers import BatchNormalization, Fire
 from keras_squeezenet.network.pretrained import WeightFileError
+from tests.tiers import parametrize
 
 # Both kinds of bypass, and Fires of one kind of filters.
 NETWORK = Architecture(
@@ -124,7 +125,7 @@ def test_a_sqz_file_of_the_folded_network_is_of_version_1_and_computes_the_same(
     )
 
 
-@pytest.mark.parametrize("quantize", ["none", "int8"])
+@parametrize("quantize", ["none", "int8"], quick=1)
 def test_an_exported_file_has_it_in_its_convolutions(normalized, images, quantize, tmp_path):
     plain = built(False)
     plain.set_weights(folded_weights(normalized))
@@ -151,6 +152,7 @@ def operations_of(path):
     return Counter(codes[operation.opcodeIndex] for operation in graph.subgraphs[0].operators)
 
 
+@pytest.mark.slow
 def test_it_does_so_without_top_too(images):
     keras.utils.set_random_seed(2)
     normalized = built(True, include_top=False, pooling="avg")

@@ -89,6 +89,7 @@ def train(tmp_path, folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_they_are_trained_through_and_what_is_left_out_is_named(tmp_path, folder):
     broken = link_in_circles(folder / NAMES[0])
     for name in NAMES:

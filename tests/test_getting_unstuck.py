@@ -43,6 +43,7 @@ def data():
 
 
 class TestRun:
+    @pytest.mark.slow
     def test_case_and_seed_decide_it_whatever_was_run_before(self, data):
         first = study.train(data, SMALL, seed=3)
         other = study.train(data, replace(SMALL, learning_rate=1e-2), seed=3)
@@ -296,6 +297,7 @@ def onset(table, run):
 
 
 class TestPage:
+    @pytest.mark.slow
     def test_its_tables_are_those_of_the_rows(self, tmp_path):
         """What `--draw` writes is what is there: nobody changed one and forgot the other."""
         written = (page.DOCS / "getting_unstuck.md").read_text(encoding="utf-8")

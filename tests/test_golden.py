@@ -57,6 +57,7 @@ def rows(folder):
 
 @pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "rich"])
 class TestInterruptedRuns:
+    @pytest.mark.slow
     def test_an_interrupted_run_goes_on_and_ends_as_it_did(self, name, tmp_path):
         run, ended = tmp_path / "run", GOLDEN / "runs" / name
         shutil.copytree(GOLDEN / "runs" / f"{name}-interrupted", run)
@@ -91,6 +92,7 @@ class TestRuns:
             before["evaluation"]["top1"], abs=0.006
         )
 
+    @pytest.mark.slow
     def test_a_finished_run_is_finished_and_has_its_report_drawn_anew(self, name, tmp_path):
         run = tmp_path / "run"
         shutil.copytree(GOLDEN / "runs" / name, run)

@@ -12,6 +12,7 @@ from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.network.architecture import preset
 from keras_squeezenet.network.families.alexnet import AlexNet
 from keras_squeezenet.network.layers import Fire
+from tests.tiers import parametrize
 from tests.weight_file_writers import TINY
 
 SIDE = 65
@@ -55,7 +56,7 @@ def small_cnn(*head):
 # -- SqueezeNets ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "options",
     [
         {},
@@ -64,6 +65,7 @@ def small_cnn(*head):
         {"last_activation": None, "kernel_initializer": "he_normal"},
         {"batch_normalization": True, "name": "mine"},
     ],
+    quick=2,
 )
 def test_a_squeezenet_is_the_one_that_the_constructor_builds_with_the_features_kept(options):
     model = squeezenet(**options)
@@ -249,7 +251,7 @@ def test_a_users_cnn_gives_the_features_that_its_last_layer_took(head):
     )
 
 
-@pytest.mark.parametrize("head", HEADS)
+@parametrize("head", HEADS, quick=2)
 @pytest.mark.parametrize("activation", ["sigmoid", None])
 def test_the_outputs_activation_can_be_another(head, activation):
     found = with_new_head(small_cnn(*HEADS[head]()), 3, classifier_activation=activation)
@@ -261,7 +263,7 @@ def test_the_outputs_activation_can_be_another(head, activation):
     np.testing.assert_allclose(outputs_of(found, images(16)), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
+@parametrize(
     ("build", "side"),
     [
         (
@@ -277,6 +279,7 @@ def test_the_outputs_activation_can_be_another(head, activation):
         (lambda: AlexNet(input_shape=(67, 67, 3), classes=CLASSES), 67),
     ],
     ids=["MobileNet", "MobileNetV2", "AlexNet"],
+    quick=1,
 )
 def test_networks_that_others_built(build, side, tmp_path):
     keras.utils.set_random_seed(1)

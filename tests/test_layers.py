@@ -14,6 +14,7 @@ from keras_squeezenet.network.layers import (
     Fire,
     ImagePreprocessing,
 )
+from tests.tiers import parametrize
 
 BYPASSES = [None, "simple", "complex"]
 
@@ -348,7 +349,7 @@ def torch_pooling(torch, images, pool_size, strides):
     return pooled.permute(0, 2, 3, 1).numpy()
 
 
-@pytest.mark.parametrize(("pool_size", "strides"), WINDOWS)
+@parametrize(("pool_size", "strides"), WINDOWS, quick=3)
 def test_pooling_equals_pytorchs_ceil_mode_at_every_size(torch, pool_size, strides):
     pooling = CeilMaxPooling2D(pool_size, strides)
     for size in [*range(17, 65), 224, 227]:

@@ -39,6 +39,7 @@ from keras_squeezenet.training.stages import (
 )
 from keras_squeezenet.training.state import TrainingState
 from tests.interrupted_runs import Request
+from tests.tiers import parametrize
 
 COUNT = 26
 
@@ -122,6 +123,7 @@ class TestAnEpochInParts:
         assert set(indices.numpy()) < set(order[:-4])
         assert len(split.broken) == 4
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "broken",
         [pytest.param(range(0, COUNT, 9), marks=pytest.mark.slow), range(4, COUNT - 1)],
@@ -334,7 +336,7 @@ class TestLoop:
             (1, 1, "sgd", False),
             pytest.param(2, 1, "adam", False, marks=pytest.mark.slow),
             pytest.param(4, 0, "adam", False, marks=pytest.mark.slow),
-            (2, 1, "adam", True),
+            pytest.param(2, 1, "adam", True, marks=pytest.mark.slow),
         ],
     )
     def test_left_in_an_epoch_it_goes_on_as_if_nothing_had_been(
@@ -379,6 +381,7 @@ class TestLoop:
         for row, other in zip(rows, expected_rows, strict=True):
             assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "batch_normalization", [pytest.param(False, marks=pytest.mark.slow), True]
     )
@@ -517,7 +520,7 @@ class TestLoop:
         with pytest.raises(RunError, match="has begun, 2"):
             begin(tmp_path / "run", recipe_with(epochs=1), model, pictures, resume=True)
 
-    @pytest.mark.parametrize("version", ["this", "one that did not write it down"])
+    @parametrize("version", ["this", "one that did not write it down"], quick=1)
     def test_a_run_that_stopped_early_trains_no_more_when_resumed(
         self, model, pictures, tmp_path, version
     ):
@@ -533,7 +536,7 @@ class TestLoop:
         again = begin(tmp_path / "run", recipe, model, pictures, resume=True)
         assert train(again, model, pictures, never(), accuracies=accuracies) == rows
 
-    @pytest.mark.parametrize("met", [True, False])
+    @parametrize("met", [True, False], quick=1)
     def test_a_loss_of_another_rank_that_is_no_number_ends_this_one_too(
         self, model, pictures, tmp_path, monkeypatch, met
     ):
@@ -596,6 +599,7 @@ class TestLoop:
         with pytest.raises(DivergedError, match=r"not finite: .* search for its step was ended\."):
             train(run, model, pictures, request, [callback, LossWatch(classes=2)])
 
+    @pytest.mark.slow
     def test_that_no_checkpoint_is_whole_hides_no_divergence(self, model, pictures, tmp_path):
         run = begin(tmp_path / "run", recipe_with(), model, pictures)
 
@@ -644,6 +648,7 @@ class TestLoop:
         assert int(model.optimizer.iterations) == 2 * 6 - 2
         assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
+    @pytest.mark.slow
     def test_overflows_without_end_in_float16_end_the_run(self, pictures, tmp_path):
         recipe = recipe_with(precision="mixed_float16", epochs=5)
         keras.config.set_dtype_policy("mixed_float16")

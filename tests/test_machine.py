@@ -234,6 +234,7 @@ print(told, [*started()])
 """
 
 
+@pytest.mark.slow
 @several_cores
 def test_tensorflow_computes_within_the_limit_unless_it_is_told_otherwise():
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER_VARIABLES}

@@ -26,6 +26,7 @@ from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 from keras_squeezenet.network.architecture import preset
 from tests import backend_pruning
 from tests.test_extras import without_extras
+from tests.tiers import parametrize
 
 EPOCHS, STEPS, BATCH = 3, 4, 8
 CLASSES = 3
@@ -154,7 +155,7 @@ def three_ways():
     }
 
 
-@pytest.mark.parametrize("way", ["often", "seldom", "constant", "2:4"])
+@parametrize("way", ["often", "seldom", "constant", "2:4"], quick=1)
 def test_masks_and_weights_are_tfmots(way, three_ways):
     pruning, options = three_ways[way]
     model, watching = network(), Watching()
@@ -175,6 +176,7 @@ def test_masks_and_weights_are_tfmots(way, three_ways):
         assert np.abs(ours - start).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_prune_gives_what_tfmot_gives_through_the_bridge(three_ways):
     """As it did where it was tfmot's, with an optimizer of its own and each batch in its turn."""
     _, options = three_ways["constant"]
@@ -422,7 +424,7 @@ def test_weights_that_another_callback_puts_in_place_are_the_ones_ranked():
     assert magnitudes[gone].max() <= magnitudes[~gone].min()
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "optimizer",
     [
         lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.1, clipnorm=0.1),
@@ -435,6 +437,7 @@ def test_weights_that_another_callback_puts_in_place_are_the_ones_ranked():
         lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2, use_ema=True)),
     ],
     ids=["decay", "clipping", "average", "overwritten", "accumulating", "scaled"],
+    quick=2,
 )
 def test_zeros_are_zeros_with_any_optimizer(optimizer):
     model, watching = compiled(network(), optimizer()), Watching()
@@ -461,7 +464,7 @@ def test_averaged_weights_are_pruned_where_they_are_swapped_in():
     assert shares == [0.75] * EPOCHS
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
+@parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"], quick=2)
 def test_policies(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -508,6 +511,7 @@ def on_tensorflow(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_other_backends_give_the_same_without_what_tensorflow_brings(backend, on_tensorflow):
     if not find_spec(backend):

@@ -13,6 +13,7 @@ from keras import layers
 from keras_squeezenet import SqueezeNet, SqueezeNet1_0, SqueezeNet1_1
 from keras_squeezenet.network.architecture import Architecture, FireFilters, preset
 from keras_squeezenet.network.layers import Fire, ImagePreprocessing
+from tests.tiers import parametrize
 
 VERSIONS = ["1.0", "1.1"]
 BYPASSES = [None, "simple", "complex"]
@@ -20,6 +21,8 @@ TINY = Architecture("tiny", 4, 3, (FireFilters(2, 4, 4), FireFilters(2, 4, 4)), 
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
 every_bypass = pytest.mark.parametrize("bypass", BYPASSES)
+# Where the one with most layers says most: the others are slow.
+each_bypass = parametrize("bypass", ["complex", *(b for b in BYPASSES if b != "complex")], quick=1)
 both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 # Every two of a version, a bypass, a data format and a last choice meet in one of these six. All
 # combinations are built in `test_a_model_runs_and_is_rebuilt_from_its_config`.
@@ -141,7 +144,7 @@ def test_every_layer_has_the_output_size_of_table_1(version, bypass):
     assert shapes["pool10"] == shapes["predictions"] == (None, 1000)
 
 
-@every_bypass
+@each_bypass
 @both_formats
 def test_batch_normalization_follows_every_convolution_but_the_last(bypass, data_format):
     options = {
@@ -246,7 +249,7 @@ def test_the_versions_have_the_signature_of_squeezenet(constructor, version):
 
 
 @every_version
-@every_bypass
+@each_bypass
 def test_the_same_weights_give_pytorchs_feature_maps(reference, version, bypass):
     network = reference.reference_squeezenet(version, bypass)
     model = SqueezeNet(weights=None, version=version, bypass=bypass, include_top=False)
@@ -260,8 +263,10 @@ def test_the_same_weights_give_pytorchs_feature_maps(reference, version, bypass)
         assert_equal_to_scale(model(images), expected, f"{height}×{width}")
 
 
-@pytest.mark.parametrize(
-    ("version", "side", "bypass"), [("1.0", 227, "complex"), ("1.1", 224, None), ("1.0", 224, None)]
+@parametrize(
+    ("version", "side", "bypass"),
+    [("1.0", 227, "complex"), ("1.1", 224, None), ("1.0", 224, None)],
+    quick=1,
 )
 def test_the_same_weights_give_pytorchs_logits(reference, version, side, bypass):
     network = reference.reference_squeezenet(version, bypass, classes=7)
@@ -474,7 +479,7 @@ def test_without_an_initializer_kernels_start_as_the_authors_do():
     assert np.std(model.get_layer("conv10").get_weights()[0]) == pytest.approx(0.01, rel=0.01)
 
 
-@every_bypass
+@each_bypass
 def test_mixed_precision_ends_in_float32(bypass):
     images = normal((2, 40, 40, 3))
     options = dict(classes=5, input_shape=(40, 40, 3), bypass=bypass, classifier_activation=None)
@@ -540,6 +545,7 @@ def test_weights_of_a_file_are_loaded(tmp_path):
     assert SqueezeNet(architecture=TINY, classes=3, weights=path).count_params() > 0
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_read_by_a_fresh_process(tmp_path):
     model = SqueezeNet(
         weights=None,
@@ -564,6 +570,7 @@ print([layer.name for layer in model.layers])
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), model(images), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_saved_with_tensorflow_give_the_same_numbers_on_the_torch_backend(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
     images = normal((2, 46, 45, 3))

@@ -200,6 +200,7 @@ def flops_of_tensorflow(model):
     return tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*tensor_shape_from_node_def_name")
 def test_multiply_adds_of_mobilenet_v2_are_half_of_tensorflows_flops():
     shape = (32, 32, 3)

@@ -6,9 +6,10 @@ from keras_squeezenet import list_models, profile_model
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.by_name import network_by_name
 from keras_squeezenet.network.names import PUBLISHED, is_name
+from tests.tiers import parametrize
 
 
-@pytest.mark.parametrize("listed", list_models(), ids=lambda listed: listed.name)
+@parametrize("listed", list_models(), ids=lambda listed: listed.name, quick=6)
 def test_a_listed_network_is_the_one_of_the_list(listed):
     if listed.name == "alexnet":  # 61 million random numbers
         assert network_by_name("alexnet", input_shape=(67, 67, 3), classes=7).name == "alexnet"

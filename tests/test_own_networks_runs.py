@@ -19,6 +19,7 @@ from tests.interrupted_runs import TRAIN
 from tests.launching import horovodrun, needs_horovod
 from tests.scripts import run_script
 from tests.test_own_networks import CODE, VALUES
+from tests.tiers import parametrize
 
 OPTIMIZE = TRAIN.with_name("optimize.py")
 NAME = "networks_of_a_person"
@@ -76,6 +77,7 @@ def without_code():
     sys.modules[NAME] = None
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_ends_with_the_same_bits(run, tmp_path):
     other = tmp_path / "run"
     assert train("--output", other, "--set", "training.epochs=1").returncode == 0
@@ -95,7 +97,7 @@ def test_the_run_has_learned_and_says_what_it_was(run):
     }
 
 
-@pytest.mark.parametrize(
+@parametrize(
     ("setting", "message"),
     [
         ("model.filters=4", "model.filters was 8. Received: model.filters=4"),
@@ -103,6 +105,7 @@ def test_the_run_has_learned_and_says_what_it_was(run):
         (f"model.function={NAME}:scores", f"model.function was {NAME}:tiny. Received"),
         ("model={version: '1.1'}", "A run is resumed with the recipe that it began with: model."),
     ],
+    quick=2,
 )
 def test_a_run_of_another_network_is_not_resumed(run, setting, message):
     done = train("--output", run, "--resume", "--set", setting)
@@ -125,6 +128,7 @@ def test_a_run_is_not_resumed_with_a_function_that_was_changed(run, folder, tmp_
     assert "with activation=relu where linear is expected" in done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_but_training_needs_the_code(run, tmp_path):
     """Every command on a run's folder works where the code is not, and does not ask for it."""
     copy = shutil.copytree(run, tmp_path / "run")
@@ -154,7 +158,7 @@ def test_a_picture_is_classified(run, tmp_path):
     assert str(tmp_path / "grey.png") in json.dumps(told)
 
 
-@pytest.mark.parametrize("function", ["os:system", "trap:spring"])
+@parametrize("function", ["os:system", "trap:spring"], quick=1)
 def test_a_foreign_run_that_names_code_is_measured_and_nothing_is_called(
     run, folder, tmp_path, monkeypatch, function
 ):
@@ -179,6 +183,7 @@ def test_a_foreign_run_that_names_code_is_measured_and_nothing_is_called(
     assert not sprung.exists()
 
 
+@pytest.mark.slow
 def test_a_layer_of_one_s_own_is_imported_by_an_option(folder, tmp_path):
     function = f"{NAME}:of_layer"
     settings = ["--set", f"model={{function: '{function}', registered: true}}"]

@@ -88,6 +88,7 @@ main()
 
 
 # Windows lacks what macOS does, and more.
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", [pytest.param("macOS", marks=pytest.mark.slow), "Windows"])
 def test_every_module_is_imported_and_a_network_trains(platform, tmp_path):
     hide = HIDE.format(modules=MODULES[platform], functions=FUNCTIONS[platform])

@@ -23,6 +23,7 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.layers import Fire
 from tests.compression_digits import TRAINING, digits, tiny_net, trained_net
+from tests.tiers import parametrize
 
 IMAGES = digits()[0][:32]
 UNSEEN = digits()[0][TRAINING:]
@@ -100,6 +101,7 @@ def test_a_file_of_the_wanted_size_decides_as_the_original_and_better_than_neare
         np.testing.assert_array_equal(weight, expected)
 
 
+@pytest.mark.slow
 def test_what_is_found_is_what_a_file_gives_back(rounding, tmp_path):
     network = rounding.fit_to_size(2500)
     (tmp_path / "digits.sqz").write_bytes(sqz.encode(network))
@@ -186,7 +188,7 @@ def test_other_models_are_refused_before_any_work():
         share_weights(model, IMAGES, bits=4)
 
 
-@pytest.mark.parametrize("quantize", ["fit", "share"])
+@parametrize("quantize", ["fit", "share"], quick=1)
 def test_a_layer_that_no_image_wakes_does_no_harm(quantize):
     """A dead squeeze layer: what takes its output is never seen at work."""
     keras.utils.set_random_seed(1)
@@ -207,7 +209,7 @@ def test_a_layer_that_no_image_wakes_does_no_harm(quantize):
     assert np.abs(expected - found).mean() < 0.1
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1e-6])
+@parametrize("scale", [1e-3, 1e-6], quick=1)
 def test_a_layer_whose_inputs_nearly_vanish_keeps_its_biases_in_few_codes(scale):
     keras.utils.set_random_seed(1)
     model = tiny_net(classifier_activation=None)

@@ -14,6 +14,7 @@ from keras_squeezenet.downloads import FOLDER_VARIABLE
 from keras_squeezenet.network import imagenet, pretrained
 from keras_squeezenet.network.imagenet import preprocess_input
 from keras_squeezenet.network.weight_files import WeightFileError
+from tests.tiers import parametrize
 from tests.weight_file_writers import (
     CLASSES,
     TINY,
@@ -109,7 +110,7 @@ def test_the_padding_of_the_last_convolution_follows_the_weights(tmp_path):
 # -- which images ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preprocessing", [False, True, "caffe", "tf", "torch"])
+@parametrize("preprocessing", [False, True, "caffe", "tf", "torch"], quick=2)
 def test_published_weights_are_right_with_every_preprocessing(npz, preprocessing):
     expected = model_of(npz).predict_on_batch(preprocess_input(RGB))
     assert np.abs(expected).max() > 0.1

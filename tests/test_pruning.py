@@ -23,6 +23,7 @@ from tests.compression_digits import (
     training_batches,
     validation_batches,
 )
+from tests.tiers import parametrize
 
 RUN = Retraining(epochs=3, steps_per_epoch=20, learning_rate=0.005)
 SHORT = Retraining(epochs=1, steps_per_epoch=6, learning_rate=0.01)
@@ -107,7 +108,7 @@ def test_zeros_of_a_pruned_model_stay_whatever_is_asked_for(pruned):
         np.testing.assert_array_equal(kernels(again.model)[name] == 0, kernel == 0)
 
 
-@pytest.mark.parametrize("start", ["dense", "pruned"])
+@parametrize("start", ["dense", "pruned"], quick=1)
 def test_two_of_four_neighbouring_input_channels_are_zero(trained, pruned, start):
     model = trained if start == "dense" else pruned.model
     result = prune(model, training_batches(), retraining=SHORT, structure="2:4")

@@ -100,6 +100,7 @@ def test_a_name_is_where_it_is_said_to_be():
         assert getattr(keras_squeezenet, name).__module__ == f"keras_squeezenet.{module}", name
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_the_names(tmp_path):
     pytest.importorskip("mypy", reason="mypy is not installed")
     script = tmp_path / "script.py"

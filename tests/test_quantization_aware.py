@@ -30,6 +30,7 @@ from tests.compression_digits import (
     training_batches,
     validation_batches,
 )
+from tests.tiers import parametrize
 
 RUN = Retraining(epochs=1, steps_per_epoch=15, learning_rate=1e-3)
 RNG = np.random.default_rng(5)
@@ -109,9 +110,10 @@ def int8_kernels(path):
     return found
 
 
-@pytest.mark.parametrize(
+@parametrize(
     ("input_type", "output_type", "batch_size"),
     [("float32", "float32", 1), ("uint8", "int8", 1), ("int8", "uint8", None)],
+    quick=1,
 )
 def test_a_file_decides_as_the_network_that_was_trained(
     quantized, tmp_path, input_type, output_type, batch_size
@@ -157,6 +159,7 @@ def test_names_and_framing_are_in_the_file(written):
     assert read_resize(written.path) == 16
 
 
+@pytest.mark.slow
 def test_the_model_that_came_is_as_it_was(trained, request):
     before = copy_of(trained).get_weights()
     request.getfixturevalue("of_faint_images")
@@ -387,6 +390,7 @@ def ordinary_classifier():
     return keras.Model(image, layers.Dense(10, activation="softmax")(x))
 
 
+@pytest.mark.slow
 def test_a_network_of_ordinary_layers_becomes_a_file_of_integers(tmp_path):
     keras.utils.set_random_seed(1)
     model = ordinary_classifier()

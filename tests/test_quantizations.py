@@ -53,6 +53,7 @@ def run(*arguments):
     ).stdout
 
 
+@pytest.mark.slow
 def test_a_row_arrives_in_the_command_and_in_the_file(model_path, tmp_path):
     assert "half: the row of a test" in " ".join(run("export", "--help").split())
     path = tmp_path / "half.tflite"

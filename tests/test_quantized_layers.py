@@ -53,6 +53,7 @@ def tensors_of(path):
                 continue
 
 
+@pytest.mark.slow
 def test_a_depthwise_channel_of_zeros_becomes_integers(tmp_path):
     depthwise = layers.DepthwiseConv2D(3, name="dw")
     model = classifier(depthwise, channels=CHANNELS)
@@ -86,6 +87,7 @@ def test_a_transposed_convolution_is_clustered():
     assert np.abs(kernel - before).max() < 0.25 * np.ptp(before)
 
 
+@pytest.mark.slow
 def test_zeros_of_a_transposed_convolution_stay_zeros_in_the_file(tmp_path):
     model = upsampling()
     kernel = model.get_layer("up").kernel

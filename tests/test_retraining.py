@@ -25,6 +25,7 @@ from tests.compression_digits import (
     validation_batches,
 )
 from tests.launching import horovodrun, needs_horovod
+from tests.tiers import parametrize
 
 RANKS_FOLDER = Path(__file__).parent / "ranks"
 
@@ -72,6 +73,7 @@ def test_a_twin_learns_as_its_model_would(activation):
         assert np.abs(theirs - before).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_default_steps_are_those_of_tf_kerass_own_optimizer():
     import tf_keras
 
@@ -108,7 +110,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@parametrize("kind", OPTIMIZERS, quick=1)
 def test_a_twin_is_trained_by_any_optimizer_of_keras(kind):
     asked, make = OPTIMIZERS[kind]
     keras.utils.set_random_seed(0)

@@ -22,6 +22,7 @@ from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire
 from keras_squeezenet.sqz.files import read_network
 from tests.compression_digits import TINY, tiny_net
+from tests.tiers import parametrize
 
 SIDE = 33
 GRID = 2048  # steps to 1 between the weights: no file is larger than it need be
@@ -91,7 +92,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize(
+@parametrize(
     ("variant", "mode"),
     # A mode codes the weights and a variant is told of beside them: one mode for each. The quicker
     # one for the large ones.
@@ -100,6 +101,7 @@ VARIANTS = {
         for variant, options in VARIANTS.items()
     ]
     + [("caffe preprocessing", "faithful"), ("no padding", "faithful")],
+    quick=3,
 )
 def test_a_model_comes_back_bit_by_bit(variant, mode, tmp_path):
     model = network(**VARIANTS[variant])
@@ -118,6 +120,7 @@ def test_a_model_comes_back_bit_by_bit(variant, mode, tmp_path):
         np.testing.assert_array_equal(weight.numpy(), other.numpy())
 
 
+@pytest.mark.slow
 def test_the_published_paddings_come_back(tmp_path):
     architecture = replace(preset("1.0"), last_conv_padding=1)
     model = network(architecture=architecture, side=64)

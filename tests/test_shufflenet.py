@@ -7,6 +7,7 @@ import pytest
 from keras_squeezenet import ShuffleNet, profile_model
 from keras_squeezenet.network.families.blocks import shuffled
 from keras_squeezenet.network.graph import maker_of
+from tests.tiers import parametrize
 
 # Zhang et al., arXiv 1707.01083, Table 1: output channels of stages 2, 3, 4 and millions of
 # multiply-adds. The fully connected layer is left out there.
@@ -47,7 +48,7 @@ def multiply_adds(groups, scale):
     return total
 
 
-@pytest.mark.parametrize("groups", TABLE_1)
+@parametrize("groups", TABLE_1, quick=2)
 def test_it_is_table_1(groups):
     widths, millions = TABLE_1[groups]
     model = ShuffleNet(groups=groups)
@@ -59,7 +60,7 @@ def test_it_is_table_1(groups):
     assert round(counted / 1e6) == millions
 
 
-@pytest.mark.parametrize(("groups", "scale"), AUTHORS)
+@parametrize(("groups", "scale"), AUTHORS, quick=2)
 def test_scales_are_the_authors(groups, scale):
     millions, learned = AUTHORS[groups, scale]
     model = ShuffleNet(groups=groups, scale=scale)
@@ -71,7 +72,7 @@ def test_scales_are_the_authors(groups, scale):
     )
 
 
-@pytest.mark.parametrize("groups", TABLE_1)
+@parametrize("groups", TABLE_1, quick=1)
 @pytest.mark.parametrize(("scale", "millions"), [(0.25, 13), (0.5, 38)])
 def test_small_scales_are_table_2(groups, scale, millions):
     features = ShuffleNet(include_top=False, groups=groups, scale=scale)
@@ -83,7 +84,7 @@ def test_small_scales_are_table_2(groups, scale, millions):
         assert counted / 1e6 == pytest.approx(millions, abs=1.8)
 
 
-@pytest.mark.parametrize(("groups", "scale"), [(1, 0.25), (3, 0.25), (8, 0.5)])
+@parametrize(("groups", "scale"), [(1, 0.25), (3, 0.25), (8, 0.5)], quick=1)
 def test_it_computes_what_pytorch_does(groups, scale):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     from tests import torch_families

@@ -11,6 +11,7 @@ import pytest
 from keras_squeezenet import load_compressed, save_compressed
 from keras_squeezenet.sqz.model import is_kernel
 from tests.test_sqz_models import assert_same_bits, layer_names
+from tests.tiers import parametrize
 
 sys.path.append(str(Path(__file__).parents[1] / "studies"))
 study = importlib.import_module("families_coverage")
@@ -37,9 +38,10 @@ def with_few_values(model):
     return model
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "family",
     [pytest.param(f, marks=() if f in SMALL else pytest.mark.slow) for f in study.FAMILIES],
+    quick=1,
 )
 def test_a_family_comes_back_bit_by_bit(family, tmp_path):
     keras.utils.set_random_seed(0)

@@ -20,6 +20,7 @@ from keras_squeezenet.sqz.network import CompressedNetwork
 from keras_squeezenet.sqz.reading import unpack_bits
 from tests.sqz_networks import counted, made_by
 from tests.test_weight_files_fuzz import IN_PLACE, RESIZING, mutate, random_changes
+from tests.tiers import parametrize
 
 GOLDEN = Path(__file__).parent / "golden"
 # Of each file, a tenth of them while one waits.
@@ -76,7 +77,7 @@ def is_sound(read, data):
 
 
 @pytest.mark.parametrize("tenths", TENTHS)
-@pytest.mark.parametrize("name", files())
+@parametrize("name", files(), quick=2)
 def test_mutated_files_are_refused_or_sound(name, tenths):
     data, rng = files()[name], random.Random(f"{name} {tenths}")
     outcomes = set()
@@ -106,7 +107,7 @@ def with_header(data, header):
     return container.write_file(mode, list(sections.values()))
 
 
-@pytest.mark.parametrize("name", files())
+@parametrize("name", files(), quick=2)
 def test_mutated_headers_are_refused_or_sound(name):
     """What deflate would hide from changes of the file's bytes."""
     data, rng = files()[name], random.Random(name)
@@ -125,7 +126,7 @@ def test_mutated_headers_are_refused_or_sound(name):
 
 
 @pytest.mark.parametrize("tenths", TENTHS)
-@pytest.mark.parametrize("name", updates())
+@parametrize("name", updates(), quick=2)
 def test_mutated_updates_are_refused_or_give_the_network_all_the_same(name, tenths):
     """The latter where only a hint for the writer is another, or the mode of what it writes."""
     old, delta, network = updates()[name]
@@ -153,7 +154,7 @@ def test_random_bytes_are_refused(start):
         assert not is_sound(sqz.decode, mended(start + rng.randbytes(rng.randrange(300))))
 
 
-@pytest.mark.parametrize("mode", ["faithful", "best"])
+@parametrize("mode", ["faithful", "best"], quick=1)
 def test_a_small_file_takes_bounded_memory(mode):
     """The largest kernel that there may be, in some hundred bytes."""
     wide = Architecture("wide", 1, 1, (FireFilters(1, 500, 0),), ())
@@ -188,6 +189,7 @@ def test_a_huffman_stream_that_is_too_long_is_refused_before_it_is_decoded():
     assert peak_of(decode) < 1_000_000
 
 
+@pytest.mark.slow
 def test_decoding_takes_memory_for_the_symbols_and_little_for_the_stream():
     lengths = np.array([1, 2, *range(3, 20), 20, 20], np.uint8)
     symbols = np.full(1_000_000, 20)

@@ -107,6 +107,7 @@ def test_the_lists_of_names_are_keras_s():
         layers.UpSampling2D(interpolation=name)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_predicts_the_same_bits(models, tmp_path):
     model = models("a head on a SqueezeNet")
     save_compressed(model, tmp_path / "model.sqz", bits=5)

@@ -121,6 +121,7 @@ def test_a_target_size_is_that_of_the_whole_file(model, model_path, tmp_path):
     assert "`target_size` must be a size that can be reached" in line
 
 
+@pytest.mark.slow
 def test_by_default_it_loses_half_a_point_at_most(model, model_path, tmp_path):
     out = tmp_path / "person.sqz"
     measured = measured_by("compress", model_path, out, *IMAGES)
@@ -132,6 +133,7 @@ def layer_names(path):
     return [layer.name for layer in load_compressed(path).layers]
 
 
+@pytest.mark.slow
 def test_a_network_keeps_its_normalization_where_that_is_asked(model, model_path, tmp_path):
     out = tmp_path / "person.sqz"
     keeping = ("--bits", 4, "--no-fold-normalization")
@@ -213,6 +215,7 @@ def test_without_images_the_size_is_that_of_the_best_mode(model):
     )
 
 
+@pytest.mark.slow
 def test_with_images_a_network_of_the_same_size_answers_better(model):
     """What is asked of images is there in the file: nearer to the model on others than those."""
     images, _ = digits()

@@ -15,6 +15,7 @@ from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.layers import Fire
 from keras_squeezenet.network.models import SqueezeNet
 from keras_squeezenet.network.profile import profile_model
+from tests.tiers import parametrize
 
 
 def write_int8(model, path, **options):
@@ -119,9 +120,10 @@ class TestEstimate:
 
     # Measured with RecordingMicroAllocator of tflite_micro 0.dev20261023 on x86-64: the bytes of
     # the activations, and of all.
-    @pytest.mark.parametrize(
+    @parametrize(
         ("bypass", "activations", "total"),
         [(None, 30000, 37456), ("simple", 42336, 50272), ("complex", 42336, 51184)],
+        quick=1,
     )
     def test_it_is_what_the_micro_interpreter_takes(self, bypass, activations, total, tmp_path):
         keras.utils.set_random_seed(0)
@@ -152,7 +154,7 @@ def most_alive(buffers):
     return max(sum(b.size for b in buffers if b.first <= now <= b.last) for now in moments)
 
 
-@pytest.mark.parametrize("bypass", [None, "simple", "complex"])
+@parametrize("bypass", [None, "simple", "complex"], quick=1)
 def test_what_is_alive_in_a_file_is_the_profiles_peak(bypass, tmp_path, monkeypatch):
     image = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(12, 3, use_bias=False, name="conv")(image)

@@ -103,6 +103,7 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_rank_whose_standard_output_is_closed_is_asked_like_others():
     code = """
 import os, signal, sys, time

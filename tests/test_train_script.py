@@ -281,6 +281,7 @@ class TestAlone:
         resumed = keras.saving.load_model(folder / "checkpoints" / "epoch-0002.keras")
         assert int(resumed.optimizer.iterations) == 2 * (1438 // 32)
 
+    @pytest.mark.slow
     def test_the_report_is_renewed_with_every_file_that_was_exported(self, alone):
         cli = CliRunner()
         exported = cli.invoke(
@@ -325,6 +326,7 @@ class TestAlone:
             CliRunner().invoke(app, [command, str(tmp_path)], catch_exceptions=False)
 
 
+@pytest.mark.slow
 class TestTwoRanks:
     pytestmark = needs_horovod
 
@@ -393,6 +395,7 @@ class TestTwoRanks:
 
 
 class TestBadInput:
+    @pytest.mark.slow
     def test_a_run_that_diverges_ends_in_one_line_and_keeps_no_broken_checkpoint(
         self, recipe, tmp_path
     ):
@@ -493,6 +496,7 @@ def tuning(alone, tmp_path_factory):
 class TestFineTuning:
     RANKS = (1, pytest.param(2, marks=[*needs_horovod, pytest.mark.slow]))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("ranks", RANKS)
     def test_twenty_pictures_of_a_class_are_enough(self, recipe, tuning, tmp_path, ranks):
         arguments = ["--recipe", recipe, "--output", tmp_path / "run", *tuning]

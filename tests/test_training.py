@@ -32,6 +32,7 @@ from keras_squeezenet.training.recipe import Recipe, load_recipe
 from keras_squeezenet.training.runs import Run
 from keras_squeezenet.training.schedules import WarmUp
 from keras_squeezenet.training.stages import TrainingStage, compile_model, restore_state, stages_of
+from tests.tiers import parametrize
 
 RECIPES = Path(__file__).parents[1] / "train" / "recipes"
 TINY = {
@@ -223,12 +224,13 @@ class TestBuildModel:
             build_model(section, image_size=32, classes=4)
 
 
-@pytest.mark.parametrize(
+@parametrize(
     "name",
     [
         *("cifar10", "imagenette", "imagenet", "application"),
         *("imagenette_alexnet", "imagenette_mobilenetv2"),
     ],
+    quick=2,
 )
 def test_long_recipes_load_a_small_folder_of_their_form(name, tmp_path):
     rng = np.random.default_rng(0)
@@ -301,6 +303,7 @@ class TestStages:
         recipe = recipe_with(epochs=7)
         assert stages_of(recipe) == [TrainingStage(recipe, start=0, end=7)]
 
+    @pytest.mark.slow
     def test_the_base_keeps_the_loaded_weights_until_its_stage(self, recipe):
         frozen, whole = stages_of(recipe)
         assert [(stage.start, stage.end) for stage in (frozen, whole)] == [(0, 1), (1, 4)]
@@ -324,7 +327,7 @@ class TestStages:
         of_all = build_optimizer(whole.recipe, self.STEPS, 1)._learning_rate
         assert [float(of_all(step)) for step in (0, 3, 6)] == pytest.approx([0.001, 0.0005, 0])
 
-    @pytest.mark.parametrize(("epoch", "iterations"), [(1, 0), (2, 2), (3, 4)])
+    @parametrize(("epoch", "iterations"), [(1, 0), (2, 2), (3, 4)], quick=1)
     def test_a_run_goes_on_with_the_optimizer_of_its_stage(
         self, recipe, tmp_path, epoch, iterations
     ):
@@ -407,7 +410,7 @@ class TestLossWatch:
         model.fit(images, np.arange(8) % 5, epochs=2, verbose=0, callbacks=[watch])
         assert len(watch.warnings) == 1
 
-    @pytest.mark.parametrize(
+    @parametrize(
         ("model", "optimizer", "causes"),
         [
             # The initial values of the authors, on images from -1 to 1.
@@ -417,6 +420,7 @@ class TestLossWatch:
             (LEARNS, keras.optimizers.Adam(0.3), ["rate too high"]),
             (LEARNS, keras.optimizers.Adam(0.003), []),
         ],
+        quick=2,
     )
     def test_the_cause_is_named_after_the_first_epoch(self, model, optimizer, causes, caplog):
         keras.utils.set_random_seed(0)

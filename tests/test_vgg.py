@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_squeezenet import VGG
+from tests.tiers import parametrize
 
 # Parameters of torchvision's vgg11, vgg13, vgg16 and vgg19, 1000 classes.
 PUBLISHED = {11: 132_863_336, 13: 133_047_848, 16: 138_357_544, 19: 143_667_240}
@@ -21,7 +22,7 @@ def parameters(depth, **options):
     return features.count_params() + top, convolution_filters(features)
 
 
-@pytest.mark.parametrize("depth", PUBLISHED)
+@parametrize("depth", PUBLISHED, quick=2)
 def test_it_has_the_published_parameters(depth):
     plain, filters = parameters(depth, batch_normalization=False)
     assert plain == PUBLISHED[depth]
@@ -29,7 +30,7 @@ def test_it_has_the_published_parameters(depth):
     assert parameters(depth)[0] == PUBLISHED[depth] + 3 * filters
 
 
-@pytest.mark.parametrize(("depth", "theirs"), [(16, "VGG16"), (19, "VGG19")])
+@parametrize(("depth", "theirs"), [(16, "VGG16"), (19, "VGG19")], quick=1)
 def test_without_normalization_it_computes_what_keras_does(depth, theirs):
     keras.utils.set_random_seed(0)
     shape = (32, 40, 3)

@@ -20,6 +20,7 @@ from keras_squeezenet.network.weight_files import (
     npz,
     pytorch,
 )
+from tests.tiers import parametrize
 from tests.weight_file_writers import (
     TINY,
     caffe_bytes,
@@ -241,7 +242,7 @@ class TestSmallFiles:
         file_format, data = FILES[name]
         assert is_sound(file_format.read, data, TINY)
 
-    @pytest.mark.parametrize("name", [name for name in FILES if name != "ncnn"])
+    @parametrize("name", [name for name in FILES if name != "ncnn"], quick=3)
     def test_every_truncation_of_weights_is_refused(self, name):
         file_format, data = FILES[name]
         # A `.caffemodel` is whole without the layers that follow the last one with weights.
@@ -249,21 +250,21 @@ class TestSmallFiles:
         for length in range(0, whole, 7 if name == "torch before 1.6" else 1):
             assert not is_sound(file_format.read, data[:length], TINY)
 
-    @pytest.mark.parametrize("name", FILES)
+    @parametrize("name", FILES, quick=3)
     @FUZZ
     @given(changes=CHANGES)
     def test_mutations_are_refused_or_read(self, name, changes):
         file_format, data = FILES[name]
         is_sound(file_format.read, mutate(data, changes), TINY)
 
-    @pytest.mark.parametrize("name", FILES)
+    @parametrize("name", FILES, quick=3)
     @FUZZ
     @given(data=st.binary(max_size=2000), keep=st.integers(0, 200))
     def test_other_bytes_after_a_good_start_are_refused_or_read(self, name, data, keep):
         file_format, good = FILES[name]
         is_sound(file_format.read, good[:keep] + data, TINY)
 
-    @pytest.mark.parametrize("name", ARCHIVES)
+    @parametrize("name", ARCHIVES, quick=1)
     @FUZZ
     @given(changes=CHANGES, choice=st.integers(0, 100))
     def test_mutations_of_what_an_archive_holds_are_refused_or_read(self, name, changes, choice):

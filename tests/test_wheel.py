@@ -191,7 +191,8 @@ print(load_compressed("a.sqz").predict_on_batch(np.zeros((1, 224, 224, 3), "floa
         ("report", ("classify", "photo.png", "--model", "net.sqz", "--explain", "a.png")),
         ("train", ("train", "--recipe", "digits")),
         ("litert", ("export", "net.sqz", "a.tflite")),
-        ("compression", ("prune", "net.sqz", "a.keras")),
+        ("train", ("prune", "net.sqz", "a.keras")),
+        ("compression", ("cluster", "net.sqz", "a.keras")),
     ],
 )
 def test_an_extra_that_is_missing_is_named_in_one_line(core, tmp_path, extra, command):

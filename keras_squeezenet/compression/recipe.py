@@ -11,22 +11,28 @@ with from_extra("train"):
     from pydantic import Field
 
 Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Bits = Annotated[int, Field(ge=2, le=8)]
 
 
 class PruneSection(Section):
-    """`sparsity` as `prune` takes it: a share of every kernel, or "deep_compression"."""
+    """`sparsity` as `prune` takes it: a share of every kernel, of some by their layers' names, or
+    "deep_compression".
+    """
 
     epochs: Positive = 10
     learning_rate: Rate = 0.003
-    sparsity: Annotated[float, Field(gt=0, lt=1)] | Literal["deep_compression"] = 0.67
+    sparsity: Share | dict[str, Share] | Literal["deep_compression"] = 0.67
 
 
 class ClusterSection(Section):
-    """`bits` choose among the values that the weights of a kernel share."""
+    """`bits` choose among the values that the weights of a kernel share: one number, or some by
+    their layers' names.
+    """
 
     epochs: Positive = 3
     learning_rate: Rate = 0.0003
-    bits: Annotated[int, Field(ge=2, le=8)] = 5
+    bits: Bits | dict[str, Bits] = 5
 
 
 class QuantizeSection(Section):

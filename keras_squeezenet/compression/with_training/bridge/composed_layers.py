@@ -10,7 +10,11 @@ from keras import layers
 from keras_squeezenet.compression.with_training.bridge import activations
 from keras_squeezenet.compression.with_training.bridge.place import Place
 from keras_squeezenet.compression.with_training.bridge.same_layers import layer_like
-from keras_squeezenet.network.families.layers import ChannelSelection, GroupedConv2D
+from keras_squeezenet.network.families.layers import (
+    ChannelSelection,
+    GroupedConv2D,
+    LocalResponseNormalization,
+)
 from keras_squeezenet.network.graph import class_beside
 from keras_squeezenet.network.layers import CeilMaxPooling2D, Fire
 
@@ -152,6 +156,26 @@ def group_name(number: int) -> str:
     return f"group{number}"
 
 
+def _local_response_normalization(place: Place, inputs: Any) -> Any:
+    """TensorFlow's own function. tfmot has no 8 bits for it."""
+    layer = place.operation
+    if len(inputs.shape) != 4:
+        raise place.refusal("an input (batch, height, width, channels)", tuple(inputs.shape))
+    constants = {
+        "depth_radius": layer.radius,
+        "bias": layer.k,
+        "alpha": layer.alpha,
+        "beta": layer.beta,
+    }
+    return place.layer("Lambda", inputs, function=_normalized_by_neighbours, arguments=constants)
+
+
+def _normalized_by_neighbours(inputs: Any, **constants: float) -> Any:
+    import tensorflow as tf
+
+    return tf.nn.local_response_normalization(inputs, **constants)
+
+
 def _selection(place: Place, inputs: Any) -> Any:
     """A 1×1 convolution of zeros and ones, which does not learn."""
     channels = inputs.shape[-1]
@@ -200,6 +224,7 @@ COMPOSED: dict[type | None, Callable[[Place, Any], Any]] = {
     Fire: _fire,
     GroupedConv2D: _grouped,
     LayerScale: _layer_scale,
+    LocalResponseNormalization: _local_response_normalization,
     StochasticDepth: _stochastic_depth,
     layers.Average: _average,
     layers.Identity: _identity,
