@@ -4,8 +4,9 @@
 
 Two networks, both in 5 bits: SqueezeNet 1.1's published features with a head of 10 classes, and
 MobileNetV2 0.35 at 96 pixels with random weights and statistics of normalization as training leaves
-them. Each is changed further from row to row, packed with the file before all changes as `base`,
-and updated from that file. Nothing is trained: a new head is drawn at random, which is the longest
+them. Each is changed further from row to row, normalization and all, packed with the file before
+all changes as `base`, and updated from that file: as in a training that goes on from the network
+which the file was made of. Packing folds the normalization. Nothing is trained: a new head is drawn at random, which is the longest
 it can be; statistics move by 1%, kernels by 3% of their deviation. Each update was applied, and
 gave the new file byte for byte.
 """
@@ -22,7 +23,7 @@ import numpy as np
 from keras import layers
 
 from keras_squeezenet import SqueezeNet, sqz
-from keras_squeezenet.compression.saving import model_of, network_of
+from keras_squeezenet.compression.saving import network_of
 from keras_squeezenet.files import write_csv
 
 BITS = 5
@@ -99,9 +100,9 @@ def main():
     asked = parser.parse_args()
     rows = []
     for name, (make, changes) in CASES.items():
-        base = network_of(make(), bits=BITS)
+        model = make()
+        base = network_of(model, bits=BITS)
         old = sqz.encode(base)
-        model = model_of(base)
         for change, changed in changes.items():
             model = changed(model)
             new = sqz.encode(network_of(model, base=base))
