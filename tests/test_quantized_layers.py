@@ -10,6 +10,7 @@ from keras_squeezenet.compression.retraining import Retraining
 from keras_squeezenet.compression.with_training.clustering import cluster
 from keras_squeezenet.compression.with_training.quantization_aware import quantize_aware
 from keras_squeezenet.litert.model import LiteRTModel
+from tests.tiers import parametrize
 from tests.twins import RNG, same_numbers
 
 STILL = Retraining(epochs=1, steps_per_epoch=1, learning_rate=1e-12)
@@ -51,6 +52,26 @@ def tensors_of(path):
                 yield details["name"], interpreter.get_tensor(details["index"]), scales
             except ValueError:  # of an activation, which is not kept
                 continue
+
+
+@parametrize("multiplier", [1, 2], quick=1)
+def test_each_channel_of_a_depthwise_kernel_has_its_own_8_bits(multiplier, tmp_path):
+    """Batch normalization takes away what kernels of channels differ by, a ten thousandth here."""
+    depthwise = layers.DepthwiseConv2D(3, depth_multiplier=multiplier, use_bias=False, name="dw")
+    normalization = layers.BatchNormalization(name="bn", trainable=False)
+    model = classifier(depthwise, normalization, layers.ReLU(), channels=CHANNELS)
+    sizes = np.logspace(-3, 1, CHANNELS * multiplier).reshape(CHANNELS, multiplier)
+    depthwise.kernel.assign(RNG.uniform(-1, 1, (3, 3, CHANNELS, multiplier)) * sizes)
+    normalization.gamma.assign(1 / sizes.ravel())
+
+    found = quantize_aware(model, (images(channels=CHANNELS), labels()), retraining=STILL)
+    result = found.write_litert(tmp_path / "model.tflite")
+    few = found.check_images
+    exact = np.asarray(model(few, training=False))
+    differences = np.abs(exact - LiteRTModel(result.path).predict(few))
+    assert differences.mean() < 0.01 * np.abs(exact).max()
+    (codes,) = (codes for _, codes, scales in tensors_of(result.path) if codes.shape[1:3] == (3, 3))
+    assert np.abs(codes).max(axis=(0, 1, 2)).tolist() == [127] * CHANNELS * multiplier
 
 
 @pytest.mark.slow

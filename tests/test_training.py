@@ -228,7 +228,8 @@ class TestBuildModel:
     "name",
     [
         *("cifar10", "imagenette", "imagenet", "application"),
-        *("imagenette_alexnet", "imagenette_mobilenetv2"),
+        *("imagenette_alexnet", "imagenette_mobilenetv2", "imagenette_shufflenet"),
+        *("imagenette_squeezenet", "imagenette_vgg"),
     ],
     quick=2,
 )

@@ -39,7 +39,7 @@ from keras_squeezenet.compression.retraining import Retraining
 from keras_squeezenet.compression.saving import load_compressed, save_compressed
 from keras_squeezenet.compression.stages import Stage
 from keras_squeezenet.compression.with_training.bridge import kernels
-from keras_squeezenet.compression.with_training.clustering import cluster
+from keras_squeezenet.compression.with_training.clustering import MAX_BITS, cluster
 from keras_squeezenet.compression.with_training.quantization_aware import (
     QuantizationAware,
     quantize_aware,
@@ -50,6 +50,7 @@ from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.inference import classifiers, evaluation
 from keras_squeezenet.litert.comparison import ExportResult
+from keras_squeezenet.network.folding import fold_batch_normalization
 from keras_squeezenet.network.keras_files import save_and_read_back
 from keras_squeezenet.printing import printable
 from keras_squeezenet.reports.compression_page import write_compression_report
@@ -109,7 +110,8 @@ def compress(
                 sparsity=recipe.prune.sparsity,
             ).model
             stages.save("pruned", "pruned.keras", sparse)
-        unshared = sparse or model
+        # Batch normalization ends here: after the shared values it would part them again.
+        unshared = fold_batch_normalization(sparse or model).model
         if "cluster" in wanted:
             shared = cluster(
                 unshared,
@@ -119,8 +121,9 @@ def compress(
             ).model
             stages.save("clustered", "clustered.keras", shared)
         if "pack" in wanted:
-            # Without trained codebooks the weights share values as they are.
-            bits = None if shared else recipe.cluster.bits
+            # Kernels without a trained codebook, those of depthwise convolutions among them, share
+            # values as they are. 2**8 values are all that a trained one can have.
+            bits = MAX_BITS if shared else recipe.cluster.bits
             stages.pack("Huffman", "model-faithful.sqz", shared or unshared, "faithful", bits)
             stages.pack("best", "model-best.sqz", shared or unshared, "best", bits)
         if "quantize" in wanted:

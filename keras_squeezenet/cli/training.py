@@ -84,9 +84,9 @@ def train(
         str,
         typer.Option(
             help="A YAML file, or the name of a recipe of ours: finetune, grocery, imagenette, "
-            "imagenet, cifar10, digits, application, imagenette_alexnet, "
-            "imagenette_mobilenetv2. Its model section may name another network "
-            "than SqueezeNet, or a function of yours."
+            "imagenet, cifar10, digits, application; of networks to compare imagenette_squeezenet, "
+            "imagenette_alexnet, imagenette_vgg, imagenette_mobilenetv2, imagenette_shufflenet. "
+            "Its model section may name another network than SqueezeNet, or a function of yours."
         ),
     ],
     data: Annotated[

@@ -134,10 +134,51 @@ def _config(layer: "tf_keras.layers.Layer", config: Any, preserve: str | None) -
         config = type(default)([KERNEL_ATTRIBUTES[type(layer).__name__]], [], False)
     else:
         config = copy.copy(config)  # layers that one Concatenate takes share theirs
+    if type(layer).__name__ == "DepthwiseConv2D" and _learns_apart(layer):
+        config.weight_quantizer = _depthwise_quantizer()
     quantizer = _preserving_quantizer(layer, config, preserve)
     if quantizer is not None:
         config.weight_quantizer = quantizer
     return config
+
+
+def _learns_apart(layer: "tf_keras.layers.DepthwiseConv2D") -> bool:
+    """Whether the channels of a depthwise kernel are to have ranges of their own.
+
+    Those of the bridge's multiplications (`Place.affine`) are not: many are equal, all ones. Of
+    equal kernels with ranges for each channel LiteRT's converter keeps one, and when it folds a
+    batch normalization into that, all the others are multiplied, too.
+    """
+    return bool(layer.trainable_weights) and bool(np.ptp(layer.depthwise_kernel.numpy()))
+
+
+def _depthwise_quantizer() -> Any:
+    """tfmot's quantizer of convolutions, with a range for each channel of a depthwise kernel.
+
+    tfmot takes a range for each step of the kernel's last axis, which of a depthwise kernel
+    (height, width, channels, multiplier) is the multiplier: all channels share one range, and those
+    of small weights become zeros. LiteRT has a scale for each channel.
+    """
+    import tensorflow as tf
+
+    convolution: Any = _tfmot_module(
+        "default_8bit.default_8bit_quantizers"
+    ).Default8BitConvWeightsQuantizer
+
+    class Depthwise(convolution):
+        def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:
+            return super().build(_flat(tensor_shape), name, layer)
+
+        def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
+            kernel = tf.reshape(inputs, _flat(inputs.shape))
+            rounded = super().__call__(kernel, training, weights, **kwargs)
+            return tf.reshape(rounded, inputs.shape)
+
+    def _flat(shape: Any) -> tuple[int, ...]:
+        height, width, channels, multiplier = shape
+        return height, width, 1, channels * multiplier
+
+    return Depthwise()
 
 
 def _preserving_quantizer(layer: "tf_keras.layers.Layer", config: Any, preserve: str | None) -> Any:
