@@ -20,6 +20,7 @@ from keras_squeezenet import (
     save_compressed,
 )
 from keras_squeezenet.compression.with_training import bridge
+from keras_squeezenet.network.families.layers import LocalResponseNormalization
 from keras_squeezenet.network.graph import every_layer
 from tests.tiers import parametrize
 
@@ -202,10 +203,31 @@ def test_it_comes_back_from_a_sqz_file(family, tmp_path):
     np.testing.assert_array_equal(loaded(pictures(family)), model(pictures(family)))
 
 
-@vgg_first
+def test_local_response_normalization_has_a_twin_with_all_its_constants():
+    image = keras.Input((4, 5, 6))
+    layer = LocalResponseNormalization(radius=1, k=1.5, alpha=0.5, beta=0.6)
+    model = keras.Model(image, layer(image))
+    pictures = np.random.default_rng(0).normal(0, 3, (2, 4, 5, 6)).astype("float32")
+    squares = np.pad(pictures**2, [(0, 0)] * 3 + [(1, 1)])
+    by_hand = (
+        pictures / (1.5 + 0.5 * (squares[..., :-2] + squares[..., 1:-1] + squares[..., 2:])) ** 0.6
+    )
+    np.testing.assert_allclose(bridge.to_tf_keras(model)(pictures), by_hand, rtol=1e-5)
+    np.testing.assert_allclose(model(pictures), by_hand, rtol=1e-5)
+
+
+def test_a_normalization_without_8_bits_is_named():
+    message = "Layer norm1 of class LocalResponseNormalization .*: expected .* in 8 bits"
+    with pytest.raises(bridge.BridgeError, match=message):
+        bridge.to_tf_keras(built("AlexNet"), for_8_bits=True)
+
+
+@parametrize("family", [*QUICK, "AlexNet"], quick=1)
 @pytest.mark.parametrize("for_8_bits", [False, True])
 def test_it_has_a_twin_in_tf_keras_and_gets_its_weights_back(family, for_8_bits):
     model = for_inference(family)
+    if family == "AlexNet" and for_8_bits:
+        return  # refused, see above
     twin = bridge.to_tf_keras(model, for_8_bits=for_8_bits)
     expected = model(pictures(family), training=False)
     np.testing.assert_allclose(twin(pictures(family)), expected, rtol=1e-3, atol=1e-5)

@@ -157,8 +157,10 @@ def group_name(number: int) -> str:
 
 
 def _local_response_normalization(place: Place, inputs: Any) -> Any:
-    """TensorFlow's own function. tfmot has no 8 bits for it."""
+    """TensorFlow's own function, which neither tfmot nor LiteRT has in 8 bits."""
     layer = place.operation
+    if place.twin.for_8_bits:
+        raise place.refusal("a layer that LiteRT has in 8 bits", "local response normalization")
     if len(inputs.shape) != 4:
         raise place.refusal("an input (batch, height, width, channels)", tuple(inputs.shape))
     constants = {
