@@ -6,9 +6,9 @@ Two networks, both in 5 bits: SqueezeNet 1.1's published features with a head of
 MobileNetV2 0.35 at 96 pixels with random weights and statistics of normalization as training leaves
 them. Each is changed further from row to row, normalization and all, packed with the file before
 all changes as `base`, and updated from that file: as in a training that goes on from the network
-which the file was made of. Packing folds the normalization. Nothing is trained: a new head is drawn at random, which is the longest
-it can be; statistics move by 1%, kernels by 3% of their deviation. Each update was applied, and
-gave the new file byte for byte.
+which the file was made of. Packing folds the normalization. Nothing is trained: a new head is drawn
+at random, which is the longest it can be; statistics move by 1%, kernels by 3% of their deviation.
+Each update was applied, and gave the new file byte for byte.
 """
 
 import argparse

@@ -109,3 +109,12 @@ def test_an_augmentation_is_read_from_a_recipes_mapping():
 def test_a_wrong_augmentation_is_refused_by_name(settings, message):
     with pytest.raises(DataError, match=message):
         Augmentation.from_mapping(settings)
+
+
+def test_larger_pictures_take_larger_crops_so_that_objects_stay_as_large():
+    augmentation = Augmentation(flip=True, crop_scale=(0.25, 0.5))
+    # A crop of a quarter of the area makes 96 pixels of half a side: as one of a side does 192.
+    assert augmentation.for_size(192, meant_for=96).crop_scale == (1.0, 1.0)
+    assert augmentation.for_size(120, meant_for=96).crop_scale == pytest.approx((0.390625, 0.78125))
+    assert augmentation.for_size(96, meant_for=96) == augmentation
+    assert Augmentation(flip=True).for_size(192, meant_for=96) == Augmentation(flip=True)

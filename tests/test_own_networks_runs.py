@@ -1,5 +1,6 @@
 """Runs of a network of the user's own: training to its end and on, and all that is done with it."""
 
+import csv
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from keras_squeezenet import cli, load_compressed
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.inference.classifiers import open_classifier
 from keras_squeezenet.litert.quantizations import QUANTIZATIONS
-from tests.interrupted_runs import TRAIN
+from tests.interrupted_runs import TRAIN, history, started
 from tests.launching import horovodrun, needs_horovod
 from tests.scripts import run_script
 from tests.test_own_networks import CODE, VALUES
@@ -259,3 +260,66 @@ def test_an_application_of_keras_is_trained_and_resumed(folder, tmp_path):
     assert_equal_weights(tmp_path / "run/model.keras", tmp_path / "other/model.keras")
     refused = train(*asked, "--resume", "--set", "model.alpha=0.5")
     assert "model.alpha was 0.35. Received: model.alpha=0.5" in refused.stderr
+
+
+CONDENSENET = {"family": "CondenseNet", "blocks": [2, 2], "strides": 1, "growth_rate": 4}
+CONDENSENET["classifier_condensation_factor"] = 1
+
+
+def write_condensing(folder):
+    recipe = {**VALUES, "name": "condensing", "model": CONDENSENET}
+    recipe["training"] = {"epochs": 4, "batch_size": 32}
+    (folder / "condensing.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "condensing.yaml"
+
+
+def condensing(folder, *arguments):
+    words = ("--recipe", write_condensing(folder), "--output", folder / "run")
+    return run_script(TRAIN, *words, *arguments)
+
+
+@pytest.mark.slow
+def test_a_condensenet_is_condensed_in_its_run_and_kept_in_standard_layers(tmp_path):
+    done = condensing(tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "run"
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    kinds = {type(layer).__name__ for layer in model.layers}
+    assert "ChannelSelection" in kinds
+    assert "GroupedConv2D" in kinds
+    assert "LearnedGroupConv2D" not in kinds
+    metrics = json.loads((run / "metrics.json").read_text())
+    with (run / "history.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    # What was validated, not condensed yet, computes the same as what is kept.
+    assert metrics["evaluation"]["top1"] == pytest.approx(float(rows[-1]["val_accuracy"]), abs=1e-6)
+    assert metrics["evaluation"]["top1"] > 0.2
+    written = command("export", run / "model.keras", run / "model.tflite")
+    assert written["decisions_equal"] == 1
+    command("compress", run / "model.keras", run / "model.sqz", "--bits", 6)
+
+
+@pytest.mark.slow
+def test_a_condensenet_that_is_stopped_while_it_condenses_ends_with_the_same_bits(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    assert condensing(whole).returncode == 0
+    recipe = write_condensing(parts)
+    command = (sys.executable, TRAIN, "--recipe", recipe, "--output", parts / "run")
+    with started(command, parts / "log.txt") as run:
+        run.wait_until(lambda: len(history(parts / "run")) == 1)
+        run.process.terminate()
+        assert run.wait() != 0
+    assert len(history(parts / "run")) < 4
+    done = condensing(parts, "--resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_equal_weights(whole / "run" / "model.keras", parts / "run" / "model.keras")
+
+
+@pytest.mark.parametrize("setting", ["training.keep=best", "training.early_stopping=2"])
+def test_a_condensenet_is_kept_as_it_ends(setting, tmp_path):
+    done = condensing(tmp_path, "--set", setting)
+    assert done.returncode == 2
+    assert "is condensed in the first half of its training" in done.stderr
+    assert setting in done.stderr

@@ -92,7 +92,7 @@ def compress(
     look_out: stalls.StallWatch,
 ) -> dict[str, Any] | None:
     with distributed.together():
-        dataset = load_data(of_the_run)
+        dataset = data_of(of_the_run)
         model = classifiers.open_classifier(run / runs.MODEL_FILE).model
     keras.utils.set_random_seed(of_the_run.seed + distributed.rank())
     data = Data(dataset, of_the_run, recipe, look_out)
@@ -143,15 +143,26 @@ def compress(
 
 
 def recipe_of(run: Path) -> Recipe:
-    """The run's recipe, without the smaller images that its training may have begun with."""
+    """The run's recipe."""
     for name in (runs.RECIPE_FILE, runs.MODEL_FILE):
         if not (run / name).is_file():
             raise InputError(f"Expected the folder of a finished run: {name} is missing in {run}")
     recipe = load_recipe_of_run(run / runs.RECIPE_FILE)
-    # The saved network takes images of one size.
-    source = resolved(recipe.data.source)
-    data = recipe.data.model_copy(update={"train_image_size": None, "source": source})
+    data = recipe.data.model_copy(update={"source": resolved(recipe.data.source)})
     return recipe.model_copy(update={"data": data})
+
+
+def data_of(recipe: Recipe) -> Dataset:
+    """The run's data. The saved network takes images of one size, also to be trained on."""
+    data = recipe.data.model_copy(update={"train_image_size": None})
+    return load_data(recipe.model_copy(update={"data": data}))
+
+
+def augmentation_of(recipe: Recipe) -> Augmentation:
+    """That of the run, on images which may be larger than it was trained on."""
+    augmentation = Augmentation.from_mapping(recipe.data.augmentation)
+    size = recipe.data.image_size
+    return augmentation.for_size(size, meant_for=recipe.data.train_image_size or size)
 
 
 class Data:
@@ -170,7 +181,7 @@ class Data:
         self.batch_size = recipe.batch_size or of_the_run.training.local_batch_size(
             distributed.size()
         )
-        self.augmentation = Augmentation.from_mapping(of_the_run.data.augmentation)
+        self.augmentation = augmentation_of(of_the_run)
         self.seed = of_the_run.seed
 
     def train_batches(self, stage: int) -> Iterable[Any]:

@@ -46,6 +46,7 @@ from keras_squeezenet.training.callbacks import (
     ShardedValidation,
     StopEarly,
 )
+from keras_squeezenet.training.condensing import condensing_callbacks, for_inference
 from keras_squeezenet.training.folder_callbacks import Checkpoint, FolderWatch
 from keras_squeezenet.training.locks import SECONDS_FOR_AN_ENDING_RUN, FolderLock
 from keras_squeezenet.training.loop import Loop
@@ -83,6 +84,7 @@ def main(asked: command.TrainingRequest) -> dict[str, Any] | None:
     class_names = dataset.class_names
     with distributed.together():
         model, twin = build_twins(recipe, dataset)
+        condensing = condensing_callbacks(model, recipe)  # of learned group convolutions
     compile_for_validation(twin, recipe)
     with distributed.together(), dataset.clear_errors():
         some = dataset.train.train_batches(min(64, dataset.train.count), seed=recipe.seed)
@@ -138,6 +140,7 @@ def main(asked: command.TrainingRequest) -> dict[str, Any] | None:
         # validates its shard; over all of them every example counts once.
         val_batches = dataset.val.val_batches(batch_size, rank=rank, ranks=ranks)
         callbacks = [
+            *condensing,
             ShardedValidation(
                 twin,
                 val_batches,
@@ -210,6 +213,7 @@ def keep_result(
         if recipe.keeps_best:
             run.restore_best(result)
         distributed.broadcast_weights(result)
+        result = for_inference(result)
         shard = evaluation.predict_batches(result.predict_on_batch, look_out.each(batches))
         shards = distributed.gather(shard)
     look_out.stop()  # the others wait for nobody any more

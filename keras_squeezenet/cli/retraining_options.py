@@ -31,8 +31,8 @@ class RetrainingOptions:
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            help="Of the first step; falls to 0. Default: 0.003 to prune, 0.0003 to "
-            "cluster and to quantize."
+            help="Of the first step; falls to 0. Default: 0.003 to prune, 0.00003 to "
+            "cluster, 0.0003 to quantize."
         ),
     ] = None
     momentum: Annotated[float, typer.Option(min=0, help="Of SGD, below 1.")] = 0.9

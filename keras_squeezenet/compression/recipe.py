@@ -27,11 +27,12 @@ class PruneSection(Section):
 
 class ClusterSection(Section):
     """`bits` choose among the values that the weights of a kernel share: one number, or some by
-    their layers' names.
+    their layers' names. The gradient of a value is the sum of those of its weights, thousands in
+    a large kernel: hence the low rate.
     """
 
     epochs: Positive = 3
-    learning_rate: Rate = 0.0003
+    learning_rate: Rate = 0.00003
     bits: Bits | dict[str, Bits] = 5
 
 

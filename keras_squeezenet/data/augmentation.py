@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -73,6 +73,24 @@ class Augmentation:
                 f"`augmentation` knows the keys {', '.join(known)}. Received: {', '.join(unknown)}"
             )
         return cls(**settings)
+
+    def for_size(self, size: int, meant_for: int) -> Self:
+        """The same for pictures of another side, with objects as large in pixels.
+
+        A crop is magnified to the side of the picture. So a picture of twice the side takes a crop
+        of four times the area, where there is so much. Without that a network that was trained on
+        small crops, and judged on large pictures, would find its objects twice as large when it is
+        trained on (Touvron et al., arXiv 1906.06423).
+
+        Args:
+            size: of the pictures, in pixels.
+            meant_for: what the settings were chosen for, in pixels.
+        """
+        if self.crop_scale is None:
+            return self
+        factor = (size / meant_for) ** 2
+        scale = tuple(min(share * factor, 1.0) for share in self.crop_scale)
+        return replace(self, crop_scale=scale)
 
     def box(self, width: int, height: int, framing: Framing, rng: np.random.Generator) -> Box:
         """A random crop of a picture of `width` x `height` pixels.

@@ -13,6 +13,7 @@ import keras
 from keras_squeezenet.errors import one_line
 from keras_squeezenet.network.data_formats import Shape
 from keras_squeezenet.network.families.alexnet import AlexNet
+from keras_squeezenet.network.families.condensenet import CondenseNet
 from keras_squeezenet.network.families.shufflenet import ShuffleNet
 from keras_squeezenet.network.families.vgg import VGG
 from keras_squeezenet.network.graph import every_layer
@@ -24,6 +25,7 @@ Constructor = Callable[..., keras.Model]
 # Ours, beside SqueezeNet. A constructor has the arguments of keras.applications, in their order.
 FAMILIES: dict[str, Constructor] = {
     "AlexNet": AlexNet,
+    "CondenseNet": CondenseNet,
     "ShuffleNet": ShuffleNet,
     "VGG": VGG,
 }
