@@ -1,7 +1,7 @@
 """Small networks side by side: trained from nothing, pruned, clustered, packed, in 8 bits.
 
     python studies/families_study.py --data imagenette2-160 --output results/families.csv \
-        --picture docs/families.png
+        --picture docs/small_networks.png
 
 Each network is trained by its recipe and compressed by `keras-squeezenet optimize` with the
 settings below. `export` makes the int8 file of the network as it was trained, `compress` the .sqz
@@ -27,6 +27,7 @@ import keras_squeezenet.startup.quiet  # noqa: F401
 
 # isort: split
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from pages import renew_tables
 
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.inference import evaluation
@@ -49,7 +50,10 @@ from keras_squeezenet.training.building import load_data
 from keras_squeezenet.training.recipe import load_recipe_of_run
 
 COMMAND = (sys.executable, "-m", "keras_squeezenet")
-SHORT = ("prune.epochs=4", "cluster.epochs=1", "quantize.epochs=1")
+SHORT = (
+    *("prune.epochs=4", "cluster.epochs=1", "quantize.epochs=1"),
+    "quantize.learning_rate=0.00003",  # of shared values, as in clustering
+)
 ALL_STAGES = "prune,cluster,pack,quantize"
 
 
@@ -73,9 +77,9 @@ class Subject:
 # Sparsities in the order of Deep Compression's Tables 4 and 5: most in the fully connected layers,
 # least in the first.
 SUBJECTS = (
-    Subject("SqueezeNet 1.1, simple bypass", "imagenette_squeezenet"),
-    Subject("MobileNetV2 0.5", "imagenette_mobilenetv2"),
-    Subject("ShuffleNet 0.5, 3 groups", "imagenette_shufflenet"),
+    Subject("SqueezeNet 1.1, simple bypass", "imagenette_squeezenet", ("prune.sparsity=0.5",)),
+    Subject("MobileNetV2 0.5", "imagenette_mobilenetv2", ("prune.sparsity=0.5",)),
+    Subject("ShuffleNet 0.5, 3 groups", "imagenette_shufflenet", ("prune.sparsity=0.5",)),
     Subject("VGG-11, a quarter as wide", "imagenette_vgg", ("prune.sparsity=0.9",)),
     Subject(
         "AlexNet",
@@ -120,7 +124,9 @@ def main():
     parser.add_argument("--data", required=True, help="the folder imagenette2-160")
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
-    parser.add_argument("--picture", type=Path, help="the PNG to write")
+    parser.add_argument(
+        "--picture", type=Path, help="the PNG to write, and tables of a page beside"
+    )
     asked = parser.parse_args()
     rows = []
     for subject in SUBJECTS:
@@ -130,6 +136,9 @@ def main():
         write_csv(asked.output, rows)
     if asked.picture:
         draw(rows, asked.picture)
+        page = asked.picture.with_suffix(".md")
+        if page.exists():
+            renew_tables(page, lambda name: TABLES[name](rows))
 
 
 def make_files(subject, run, data):
@@ -245,6 +254,30 @@ def draw(rows, path):
     axes.add_artist(first)
     axes.legend(handles=kinds, loc="lower center", title="file")
     save(figure, path, DPI)
+
+
+def lines_of_networks(rows):
+    yield "| network | parameters | multiply-adds | float32 | minutes | top-1 |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        if row["file"] == "float32":
+            yield (
+                f"| {row['network']} | {row['parameters']:,} | {row['multiply_adds'] / 1e6:.0f} M | "
+                f"{byte_size(row['bytes'])} | {row['epochs_minutes']:.0f} | {row['top1']:.4f} |"
+            )
+
+
+def lines_of_files(rows):
+    yield "| network | file | bytes | times smaller | top-1 | points lost |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        yield (
+            f"| {row['network']} | {row['file']} | {row['bytes']:,} | {row['times_smaller']:.1f} | "
+            f"{row['top1']:.4f} | {row['lost_points']:.2f} ± {row['standard_error']:.2f} |"
+        )
+
+
+TABLES = {"networks": lines_of_networks, "files": lines_of_files}
 
 
 def say(text):

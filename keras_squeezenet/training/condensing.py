@@ -26,8 +26,8 @@ def condensing_callbacks(model: keras.Model, recipe: Recipe) -> list[keras.callb
     ):
         if value != expected:
             raise RecipeError(
-                f"{model.name} is condensed in the first half of its training, and kept as it is at "
-                f"the end: {key} must be {expected or 'null'}. Received: {key}={value}"
+                f"{model.name} is condensed in the first half of its training and kept as it ends: "
+                f"{key} must be {expected or 'null'}. Received: {key}={value}"
             )
     return [CondensingStages()]
 
