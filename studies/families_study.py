@@ -260,11 +260,17 @@ def lines_of_networks(rows):
     yield "| network | parameters | multiply-adds | float32 | minutes | top-1 |"
     yield "|---|---|---|---|---|---|"
     for row in rows:
-        if row["file"] == "float32":
-            yield (
-                f"| {row['network']} | {row['parameters']:,} | {row['multiply_adds'] / 1e6:.0f} M | "
-                f"{byte_size(row['bytes'])} | {row['epochs_minutes']:.0f} | {row['top1']:.4f} |"
-            )
+        if row["file"] != "float32":
+            continue
+        cells = (
+            row["network"],
+            f"{row['parameters']:,}",
+            f"{row['multiply_adds'] / 1e6:.0f} M",
+            byte_size(row["bytes"]),
+            f"{row['epochs_minutes']:.0f}",
+            f"{row['top1']:.4f}",
+        )
+        yield f"| {' | '.join(cells)} |"
 
 
 def lines_of_files(rows):
