@@ -85,6 +85,7 @@ SUBJECTS = (
         "AlexNet",
         "imagenette_alexnet",
         (
+            "prune.epochs=3",
             "prune.sparsity={conv1: 0.16, conv2: 0.62, conv3: 0.65, conv4: 0.63, conv5: 0.63, "
             "fc6: 0.95, fc7: 0.97, fc8: 0.75}",
             "cluster.bits={conv1: 8, conv2: 8, conv3: 8, conv4: 8, conv5: 8, fc6: 4, fc7: 4, "

@@ -343,6 +343,7 @@ def test_without_preserving_zeros_are_lost(pruned):
     assert max(s.density for s in result.layers if s.name != "conv1") > 0.6
 
 
+@pytest.mark.filterwarnings("error:Gradients do not exist")
 def test_weights_that_share_a_value_go_on_sharing_one(clustered, tmp_path):
     result = quantize_aware(
         clustered,

@@ -112,7 +112,9 @@ def _training_step(
         gradients = distributed.average_gradients(tape.gradient(loss, variables))
         if precondition is not None:
             gradients = precondition(variables, gradients)
-        optimizer.apply(gradients, variables)
+        # A kernel has none whose shared values learn in its place, of which Keras would warn.
+        learning = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        optimizer.apply(*zip(*learning, strict=True))
         return loss
 
     return step
