@@ -101,6 +101,7 @@ FILES = {
     "int8": "model-int8.tflite",
     "pruned": "compressed/pruned.keras",
     "pruned, shared without training": "compressed/reconstructed.sqz",
+    "pruned, int8": "compressed/pqat.tflite",
     "pruned, clustered": "compressed/clustered.keras",
     "pruned, clustered, faithful .sqz": "compressed/model-faithful.sqz",
     "pruned, clustered, best .sqz": "compressed/model-best.sqz",
@@ -113,6 +114,7 @@ MARKERS = {
     "float32": "o",
     "int8": "s",
     "pruned, shared without training": "v",
+    "pruned, int8": "X",
     "pruned, clustered, faithful .sqz": "D",
     "pruned, clustered, best .sqz": "*",
     "pruned, clustered, int8": "P",
@@ -155,6 +157,13 @@ def make_files(subject, run, data):
     for made, words in (
         (run / "model-int8.tflite", ("export", run / "model.keras", "--quantize", "int8")),
         (
+            compressed / "pqat.tflite",
+            (
+                *("quantize", compressed / "pruned.keras", "--preserve", "sparsity"),
+                *("--epochs", "1"),
+            ),
+        ),
+        (
             compressed / "reconstructed.sqz",
             ("compress", compressed / "pruned.keras", "--max-drop", "0.5", "--images", "400"),
         ),
@@ -162,11 +171,11 @@ def make_files(subject, run, data):
         if not made.exists():
             name, model, *options = words
             log = run.with_suffix(f".{name}.log")
-            command(name, model, made, *options, log=log, fails=name == "export")
+            command(name, model, made, *options, log=log, fails=name != "compress")
 
 
 def command(*words, log, fails=False):
-    """Run `keras-squeezenet WORDS`, its lines into a file; `fails`: it may."""
+    """Run `keras-squeezenet WORDS`, its lines into a file; `fails`: it may, as AlexNet in int8."""
     say(f"keras-squeezenet {' '.join(map(str, words))}, see {log}")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as lines:

@@ -44,7 +44,7 @@ from keras_squeezenet.compression.with_training.quantization_aware import (
     QuantizationAware,
     quantize_aware,
 )
-from keras_squeezenet.data import Augmentation, Dataset
+from keras_squeezenet.data import Dataset
 from keras_squeezenet.data.sources import resolved
 from keras_squeezenet.distributed import stalls
 from keras_squeezenet.errors import InputError
@@ -56,7 +56,7 @@ from keras_squeezenet.printing import printable
 from keras_squeezenet.reports.compression_page import write_compression_report
 from keras_squeezenet.settings import RecipeError
 from keras_squeezenet.training import results, runs
-from keras_squeezenet.training.building import load_data
+from keras_squeezenet.training.building import augmentation_at_image_size, load_data
 from keras_squeezenet.training.locks import FolderLock
 from keras_squeezenet.training.recipe import Recipe, load_recipe_of_run
 
@@ -67,6 +67,8 @@ def main(asked: command.CompressionRequest) -> dict[str, Any] | None:
     """Do what a `CompressionRequest` asks; the rows of compression.csv, and where they are."""
     check_stages(asked.stages)
     recipe = CompressionRecipe.of(asked.settings)
+    if "pack" in asked.stages and "cluster" not in asked.stages:
+        one_number_of_bits(recipe)
     run, output = asked.run, asked.output or asked.run / "compressed"
     if output.resolve() == run.resolve():
         raise InputError(f"The output must be another folder than the run's. Received: {output}")
@@ -123,7 +125,7 @@ def compress(
         if "pack" in wanted:
             # Kernels without a trained codebook, those of depthwise convolutions among them, share
             # values as they are. 2**8 values are all that a trained one can have.
-            bits = MAX_BITS if shared else recipe.cluster.bits
+            bits = MAX_BITS if shared else one_number_of_bits(recipe)
             stages.pack("Huffman", "model-faithful.sqz", shared or unshared, "faithful", bits)
             stages.pack("best", "model-best.sqz", shared or unshared, "best", bits)
         if "quantize" in wanted:
@@ -158,13 +160,6 @@ def data_of(recipe: Recipe) -> Dataset:
     return load_data(recipe.model_copy(update={"data": data}))
 
 
-def augmentation_of(recipe: Recipe) -> Augmentation:
-    """That of the run, on images which may be larger than it was trained on."""
-    augmentation = Augmentation.from_mapping(recipe.data.augmentation)
-    size = recipe.data.image_size
-    return augmentation.for_size(size, meant_for=recipe.data.train_image_size or size)
-
-
 class Data:
     """This rank's shard of a run's images."""
 
@@ -181,7 +176,7 @@ class Data:
         self.batch_size = recipe.batch_size or of_the_run.training.local_batch_size(
             distributed.size()
         )
-        self.augmentation = augmentation_of(of_the_run)
+        self.augmentation = augmentation_at_image_size(of_the_run.data)
         self.seed = of_the_run.seed
 
     def train_batches(self, stage: int) -> Iterable[Any]:
@@ -228,7 +223,7 @@ class Stages:
             saved = save_and_read_back(model, self.output / file, include_optimizer=False)
             self.measure(name, self.output / file, saved)
 
-    def pack(self, name: str, file: str, model: keras.Model, mode: str, bits: int | None) -> None:
+    def pack(self, name: str, file: str, model: keras.Model, mode: str, bits: int) -> None:
         if distributed.rank() == 0:
             path = self.output / file
             save_compressed(
@@ -305,6 +300,15 @@ class Stages:
             recipe=recipe.to_yaml(),
         )
         return page, rows
+
+
+def one_number_of_bits(recipe: CompressionRecipe) -> int:
+    if isinstance(recipe.cluster.bits, dict):
+        raise RecipeError(
+            "cluster.bits by layers needs the stage cluster. Received: "
+            f"cluster.bits={recipe.cluster.bits} without it"
+        )
+    return recipe.cluster.bits
 
 
 def check_stages(wanted: Iterable[str]) -> None:

@@ -281,6 +281,7 @@ def _prepared(model: str, out: Path, ending: str, shared: RetrainingOptions) -> 
     import keras
 
     from keras_squeezenet.data import Augmentation
+    from keras_squeezenet.training.building import augmentation_at_image_size
 
     seed = recipe.seed if recipe else 0
     keras.utils.set_random_seed(seed + distributed.rank())
@@ -292,8 +293,8 @@ def _prepared(model: str, out: Path, ending: str, shared: RetrainingOptions) -> 
             model=model,
             classifier=classifier,
             dataset=dataset,
-            augmentation=Augmentation.from_mapping(
-                recipe.data.augmentation if recipe and of_the_run else {}
+            augmentation=(
+                augmentation_at_image_size(recipe.data) if recipe and of_the_run else Augmentation()
             ),
             resize=asked["resize"],
             batch_size=shared.batch_size or own_batch_size,

@@ -89,8 +89,8 @@ class Augmentation:
         if self.crop_scale is None:
             return self
         factor = (size / meant_for) ** 2
-        scale = tuple(min(share * factor, 1.0) for share in self.crop_scale)
-        return replace(self, crop_scale=scale)
+        least, greatest = self.crop_scale
+        return replace(self, crop_scale=(min(least * factor, 1.0), min(greatest * factor, 1.0)))
 
     def box(self, width: int, height: int, framing: Framing, rng: np.random.Generator) -> Box:
         """A random crop of a picture of `width` x `height` pixels.

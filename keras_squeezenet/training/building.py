@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_squeezenet.data import load_dataset
+from keras_squeezenet.data import Augmentation, load_dataset
 from keras_squeezenet.data.dataset import Dataset
 from keras_squeezenet.errors import one_line
 from keras_squeezenet.network import constructors
@@ -24,7 +24,7 @@ from keras_squeezenet.training.model_section import (
     SqueezeNetSection,
     TrustedFunctionSection,
 )
-from keras_squeezenet.training.recipe import Recipe
+from keras_squeezenet.training.recipe import DataSection, Recipe
 
 
 def load_data(recipe: Recipe) -> Dataset:
@@ -43,6 +43,16 @@ def load_data(recipe: Recipe) -> Dataset:
         seed=section.split_seed,
         max_broken_share=section.max_broken_share,
     )
+
+
+def augmentation_at_image_size(section: DataSection) -> Augmentation:
+    """That of a recipe's `data` section for training on at `image_size`.
+
+    The recipe may have chosen it for the smaller images of `train_image_size`.
+    """
+    augmentation = Augmentation.from_mapping(section.augmentation)
+    size = section.image_size
+    return augmentation.for_size(size, meant_for=section.train_image_size or size)
 
 
 def check_network(section: ModelSection) -> None:
