@@ -264,6 +264,10 @@ class TestRefusals:
             (["--stages", "prune,squash"], "--stages takes prune, cluster, pack, quantize."),
             (["--set", "prune.sparsty=0.5"], "unknown key prune.sparsty; did you mean sparsity?"),
             (["--set", "cluster.bits=9"], "Received: cluster.bits=9"),
+            (
+                ["--stages", "pack", "--set", "cluster.bits={conv1: 4}"],
+                "cluster.bits by layers needs the stage cluster. Received: cluster.bits=",
+            ),
             (["--output", "RUN"], "The output must be another folder than the run's"),
         ],
     )

@@ -233,6 +233,16 @@ def test_it_is_optimized(run):
         *("pruned.keras", "clustered.keras", "model-faithful.sqz", "model-best.sqz"),
         *("model-int8.tflite", "compression.csv", "report.html"),
     }
+    packed = load_compressed(run / "compressed" / "model-best.sqz")
+    kinds = [type(layer).__name__ for layer in packed.layers]
+    assert "BatchNormalization" not in kinds
+    # 2**5 values that were trained; 2**8 without training in the depthwise kernel.
+    values = {
+        layer.name: len(np.unique(layer.weights[0])) for layer in packed.layers if layer.weights
+    }
+    (depthwise,) = (layer.name for layer in packed.layers if "depthwise" in layer.name)
+    assert values.pop(depthwise) <= 256
+    assert max(values.values()) <= 32
 
 
 @pytest.mark.slow
