@@ -412,7 +412,7 @@ def test_the_page_on_the_format_has_the_kinds_and_the_dictionary():
     for name, kind in KINDS.items():
         text = rows[name].replace("a convolution's", of_convolutions)
         for argument, about in {**kind.arguments, **kind.sizes}.items():
-            said = re.search(rf"\b{argument}( =([^\s;:]+))?", text)
+            said = re.search(rf"\b{argument}(\s=([^\s;:]+))?", text)
             assert said, (name, argument)
             if said[2]:
                 default = json.loads(said[2].rstrip(","))
