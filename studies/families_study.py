@@ -66,19 +66,21 @@ class Subject:
         recipe: of train/recipes.
         settings: of `optimize`, beside `SHORT`.
         stages: of `optimize`.
+        pqat: whether the pruned network is also trained in 8 bits without shared values.
     """
 
     name: str
     recipe: str
     settings: tuple[str, ...] = ()
     stages: str = ALL_STAGES
+    pqat: bool = False
 
 
 # Sparsities in the order of Deep Compression's Tables 4 and 5: most in the fully connected layers,
 # least in the first.
 SUBJECTS = (
     Subject("SqueezeNet 1.1, simple bypass", "imagenette_squeezenet", ("prune.sparsity=0.5",)),
-    Subject("MobileNetV2 0.5", "imagenette_mobilenetv2", ("prune.sparsity=0.5",)),
+    Subject("MobileNetV2 0.5", "imagenette_mobilenetv2", ("prune.sparsity=0.5",), pqat=True),
     Subject("ShuffleNet 0.5, 3 groups", "imagenette_shufflenet", ("prune.sparsity=0.5",)),
     Subject("VGG-11, a quarter as wide", "imagenette_vgg", ("prune.sparsity=0.9",)),
     Subject(
@@ -154,28 +156,21 @@ def make_files(subject, run, data):
         settings = [word for each in (*SHORT, *subject.settings) for word in ("--set", each)]
         words = ("--stages", subject.stages, *settings)
         command("optimize", run, *words, log=run.with_suffix(".optimize.log"))
-    for made, words in (
-        (run / "model-int8.tflite", ("export", run / "model.keras", "--quantize", "int8")),
-        (
-            compressed / "pqat.tflite",
-            (
-                *("quantize", compressed / "pruned.keras", "--preserve", "sparsity"),
-                *("--epochs", "1"),
-            ),
-        ),
-        (
-            compressed / "reconstructed.sqz",
-            ("compress", compressed / "pruned.keras", "--max-drop", "0.5", "--images", "400"),
-        ),
-    ):
-        if not made.exists():
-            name, model, *options = words
-            log = run.with_suffix(f".{name}.log")
-            command(name, model, made, *options, log=log, fails=name != "compress")
+    pruned = compressed / "pruned.keras"
+    int8, pqat = run / "model-int8.tflite", compressed / "pqat.tflite"
+    packed = compressed / "reconstructed.sqz"
+    log = run.with_suffix(".others.log")
+    if not int8.exists():  # AlexNet has none, whose normalization has no 8 bits
+        command("export", run / "model.keras", int8, "--quantize", "int8", log=log, fails=True)
+    if subject.pqat and not pqat.exists():
+        words = (pruned, pqat, "--preserve", "sparsity", "--epochs", "1")
+        command("quantize", *words, log=log)
+    if not packed.exists():
+        command("compress", pruned, packed, "--max-drop", "0.5", "--images", "400", log=log)
 
 
 def command(*words, log, fails=False):
-    """Run `keras-squeezenet WORDS`, its lines into a file; `fails`: it may, as AlexNet in int8."""
+    """Run `keras-squeezenet WORDS`, its lines into a file; `fails`: it may."""
     say(f"keras-squeezenet {' '.join(map(str, words))}, see {log}")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as lines:
