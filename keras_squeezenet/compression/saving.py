@@ -11,7 +11,7 @@ import numpy as np
 from keras_squeezenet.compression.graph_building import assign as assign_arrays
 from keras_squeezenet.compression.graph_building import model_of_graph
 from keras_squeezenet.compression.graph_models import bits_of, compressed_model_of
-from keras_squeezenet.compression.graph_reading import graph_and_arrays
+from keras_squeezenet.compression.graph_reading import check_finite, graph_and_arrays
 from keras_squeezenet.compression.squeezenet_settings import (
     NotASqueezeNetError,
     settings_of,
@@ -160,6 +160,8 @@ def network_of(
     for name, convolution in convolutions_of(model.layers).items():
         kernel = keras.ops.convert_to_numpy(convolution.kernel).astype(np.float32)
         bias = keras.ops.convert_to_numpy(convolution.bias).astype(np.float32)
+        check_finite(f"{name}/kernel", kernel)
+        check_finite(f"{name}/bias", bias)
         if base is not None:
             _check_shape(base, name, kernel.shape)
             kernels[name] = nearest_values(kernel, base.kernels[name])
@@ -226,6 +228,7 @@ def check_model(model: keras.Model) -> None:
 
     Raises:
         UnsupportedModelError: names the layer.
+        InputError: a weight is not finite.
     """
     try:
         settings_of(model)
