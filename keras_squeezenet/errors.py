@@ -1,5 +1,7 @@
 """The error that is the user's to mend. Commands show its one line instead of a traceback."""
 
+MAX_SHOWN = 200  # characters of a value
+
 
 def one_line(error: BaseException, most: int | None = None) -> str:
     """An error's text in one line, or the name of its kind where it says nothing itself.
@@ -7,7 +9,12 @@ def one_line(error: BaseException, most: int | None = None) -> str:
     Args:
         most: characters after which it is cut: some libraries put whole networks into their text.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    return shown(error, most) or type(error).__name__
+
+
+def shown(value: object, most: int | None = MAX_SHOWN) -> str:
+    """A value in one line of at most so many characters, after which it is cut."""
+    text = " ".join(str(value).split())
     return text if most is None or len(text) <= most else f"{text[:most]}…"
 
 

@@ -3,13 +3,23 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
-from keras_squeezenet import Architecture, FireFilters, SqueezeNet
+from keras_squeezenet import (
+    Architecture,
+    FireFilters,
+    SqueezeNet,
+    fit_to_size,
+    share_weights,
+    sqz,
+)
+from keras_squeezenet.compression import copies
 from keras_squeezenet.compression.without_training import calibration
 from keras_squeezenet.compression.without_training.calibration import sites
 from keras_squeezenet.network.architecture import preset
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.steps import steps_of
+from tests.test_fold_any_model import shared_by_models_within
 from tests.tiers import parametrize
 
 RNG = np.random.default_rng(5)
@@ -222,3 +232,20 @@ def test_half_precision_does_not_overflow_the_moments():
     model = network()
     for site in sites(model, copy_of(model), IMAGES):
         assert np.isfinite(site.moments().own).all()
+
+
+def test_a_layer_of_two_models_within_the_model_has_both_names():
+    """A file has it twice; both are rounded, and the copy is as tied as the original."""
+    model = shared_by_models_within(layers.ReLU())
+    copy = copies.copy_of(model)
+    assert len(copy.weights) == len(model.weights) == 2
+    images = np.random.default_rng(0).uniform(-1, 1, (20, 16, 16, 3)).astype(np.float32)
+    found = [(site.name, site.unseen) for site in sites(model, copy, images)]
+    again = "its layer is called more than once"
+    assert found == [("features/conv/kernel", again), ("head/conv/kernel", again)]
+    small = share_weights(model, images, bits=2)
+    kernels = [small.values(name) for name, _ in found]
+    assert np.unique(kernels[0]).size <= 4
+    np.testing.assert_array_equal(*kernels)
+    size = len(sqz.encode(fit_to_size(model, images, 500)))
+    assert size <= 500

@@ -186,6 +186,26 @@ def _training():
     )
 
 
+def shared_by_models_within(*after):
+    """A convolution in a model, and the same in another that has more after it."""
+    inner = layers.Input((16, 16, 3))
+    x = y = layers.Conv2D(3, 1, name="conv")(inner)
+    for layer in after:
+        y = layer(y)
+    features, head = keras.Model(inner, x, name="features"), keras.Model(inner, y, name="head")
+    inputs = layers.Input((16, 16, 3))
+    return keras.Model(inputs, layers.Add()([features(inputs), head(inputs)]))
+
+
+def _shared_with_a_model_within():
+    inner = layers.Input((16, 16, 3))
+    conv = layers.Conv2D(3, 1, name="conv")
+    features = keras.Model(inner, conv(inner), name="features")
+    inputs = layers.Input((16, 16, 3))
+    x = layers.BatchNormalization()(conv(inputs))
+    return keras.Model(inputs, layers.Add()([features(inputs), x]))
+
+
 EXACT_NOWHERE = {
     "an activation before it": lambda: chain(
         layers.Conv2D(3, 1, activation="relu"), layers.BatchNormalization()
@@ -208,6 +228,8 @@ EXACT_NOWHERE = {
         layers.Conv2D(3, 1, dtype="mixed_float16"), layers.BatchNormalization()
     ),
     "training": _training,
+    "two models within": lambda: shared_by_models_within(layers.BatchNormalization()),
+    "a model within that has the layer, too": _shared_with_a_model_within,
     "no normalization": lambda: chain(layers.Conv2D(3, 1)),
 }
 
@@ -218,6 +240,18 @@ def test_nothing_is_folded_where_it_would_not_be_exact(what):
     result = fold_batch_normalization(model)
     assert result.model is model
     assert result.folded == {}
+
+
+def test_an_activation_of_another_precision_stays():
+    """As it is often the last of a network in mixed precision."""
+    inputs = layers.Input((16, 16, 3))
+    x = layers.Conv2D(3, 1, dtype="mixed_float16", name="conv")(inputs)
+    x = layers.BatchNormalization(dtype="mixed_float16", name="norm")(x)
+    model = keras.Model(inputs, layers.Activation("softmax", dtype="float32")(x))
+    result = fold_batch_normalization(with_weights(model))
+    assert result.folded == {"norm": "conv"}
+    assert result.model.outputs[0].dtype == "float32"
+    assert outputs_differ_by(model, result.model, IMAGES) < 1e-2
 
 
 def test_models_within_the_model_are_folded_and_shared_ones_once():

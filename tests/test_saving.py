@@ -276,6 +276,7 @@ def built_by_hand(
     strides=2,
     activation="relu",
     fire_activation="relu",
+    fire_normalization=False,
     pool=CeilMaxPooling2D,
     extra=None,
     middle=None,
@@ -293,7 +294,8 @@ def built_by_hand(
     x = image if extra is None else extra(image)
     x = layers.Conv2D(4, 3, strides=strides, activation=activation, name="conv1")(x)
     x = pool(3, 2, name="pool1")(x)
-    x = Fire(2, 3, 3, activation=fire_activation, name="fire2")(x)
+    fire_options = {"activation": fire_activation, "batch_normalization": fire_normalization}
+    x = Fire(2, 3, 3, **fire_options, name="fire2")(x)
     x = x if middle is None else middle(x)
     x = layers.Dropout(0.5, name="drop2")(x)
     x = layers.Conv2D(
@@ -352,6 +354,7 @@ FOREIGN = {
     "batch normalization": lambda: built_by_hand(middle=layers.BatchNormalization()),
     "a larger last kernel": lambda: built_by_hand(last_kernel=3, last_padding="same"),
     "dilation": lambda: built_by_hand(last_kernel=2, dilation=2),
+    "normalization in a fire": lambda: built_by_hand(fire_normalization=True),
     "no bias": lambda: built_by_hand(use_bias=False),
     "another average": lambda: built_by_hand(average=layers.GlobalMaxPooling2D),
     "another classifier": lambda: built_by_hand(classifier="sigmoid"),

@@ -13,7 +13,7 @@ from keras import layers
 
 from keras_squeezenet import load_compressed, save_compressed, sqz
 from keras_squeezenet.compression.graph_reading import UnsupportedModelError
-from keras_squeezenet.compression.layer_classes import CLASSES
+from keras_squeezenet.compression.layer_classes import AUGMENTATION, CLASSES
 from keras_squeezenet.compression.saving import model_of, network_of
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.graph import graph_of
@@ -260,9 +260,62 @@ def test_calls_of_keras_ops_come_back_as_layers_of_the_same_bits(tmp_path):
     kinds = [type(layer).__name__ for layer in loaded.layers]
     assert kinds.count("Activation") == len(functions)
     assert {"GlobalAveragePooling2D", "GlobalMaxPooling2D", "Reshape", "Concatenate"} < set(kinds)
-    for refused in (ops.mean(inputs, axis=1), ops.reshape(inputs, (16, -1)), ops.sqrt(inputs)):
+    largest = ops.max(inputs, axis=(1, 2), initial=0.5)  # it is 0.5 where all pixels are less
+    for refused in (
+        ops.mean(inputs, axis=1),
+        ops.reshape(inputs, (16, -1)),
+        ops.sqrt(inputs),
+        largest,
+    ):
         with pytest.raises(UnsupportedModelError, match=r"operation of keras\.ops"):
             network_of(keras.Model(inputs, refused))
+
+
+AUGMENTING = {
+    **dict.fromkeys(("RandomFlip", "AugMix", "RandAugment", "RandomElasticTransform"), ()),
+    **dict.fromkeys(("RandomErasing", "RandomPerspective", "RandomColorJitter"), ()),
+    **dict.fromkeys(("RandomGaussianBlur",), ()),
+    **dict.fromkeys(("RandomGrayscale", "RandomInvert"), (1.0,)),
+    **dict.fromkeys(("RandomPosterization",), (4,)),
+    **dict.fromkeys(("RandomTranslation",), (0.5, 0.5)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_layers_that_alter_images_in_training_alone_are_identity(dtype, tmp_path):
+    model = keras.Sequential(
+        [
+            layers.Input((SIDE, SIDE, 3), dtype=dtype),
+            *(kind(*AUGMENTING.get(kind.__name__, (0.5,))) for kind in AUGMENTATION),
+            layers.Conv2D(4, 3),
+            layers.RandomFlip(dtype="mixed_float16"),
+        ]
+    )
+    with_weights(model)
+    save_compressed(model, tmp_path / "model.sqz")
+    loaded = load_compressed(tmp_path / "model.sqz")
+    images = np.random.default_rng(0).integers(0, 255, (2, SIDE, SIDE, 3)).astype(dtype)
+    expected, found = (each(images, training=False) for each in (model, loaded))
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype
+    kinds = {type(layer).__name__ for layer in loaded.layers}
+    assert kinds == {"Conv2D", "Identity"} | ({"Rescaling"} if dtype == "uint8" else set())
+
+
+def test_factors_of_rescaling_may_be_arrays(tmp_path):
+    factors = np.array([0.1, 0.2, 0.3], np.float32)
+    model = chain(layers.Rescaling(factors, offset=np.float64(-1)), layers.Conv2D(4, 3))
+    save_compressed(with_weights(model), tmp_path / "model.sqz")
+    assert_same_bits(model, load_compressed(tmp_path / "model.sqz"))
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 4}])
+def test_weights_that_are_not_finite_are_named(options):
+    model = with_weights(chain(layers.Conv2D(4, 3, name="conv"), layers.Flatten()))
+    kernel = model.get_layer("conv").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(InputError, match=r"`model` must have finite weights.*conv/kernel"):
+        network_of(model, **options)
 
 
 class Doubled(layers.Conv2D):
@@ -292,7 +345,7 @@ REFUSED = {
     "a lambda": (lambda: chain(layers.Lambda(twice, name="l")), r"layer l \(Lambda\)"),
     "a subclass": (lambda: chain(Doubled(3, 3, name="d")), r"layer d \(Doubled\)"),
     "an operation": (of_operations, r"operation of keras\.ops sin\w* \(Sin\)"),
-    "augmentation": (lambda: chain(layers.RandomFlip(name="f")), r"layer f \(RandomFlip\)"),
+    "augmentation": (lambda: chain(layers.RandomCrop(8, 8, name="f")), r"layer f \(RandomCrop\)"),
     "a function": (
         lambda: chain(layers.Activation(twice, name="a")),
         r"layer a \(Activation\) must have as activation one of linear, .* 'twice of function'",

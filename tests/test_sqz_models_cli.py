@@ -274,3 +274,14 @@ def test_names_that_are_not_as_many_as_the_classes_are_refused(model, tmp_path):
     path.write_bytes(sqz.encode(wrong))
     with pytest.raises(ModelFileError, match=r"Expected 10 class names.*Received: 2"):
         open_classifier(path)
+
+
+@pytest.mark.parametrize("ending", ["sqz", "keras"])
+def test_a_model_of_two_outputs_is_no_classifier_and_it_is_said_so(ending, tmp_path):
+    inputs = layers.Input((SIDE, SIDE, 3))
+    x = layers.Flatten()(inputs)
+    model = keras.Model(inputs, [layers.Dense(4)(x), layers.Dense(1)(x)])
+    path = tmp_path / f"model.{ending}"
+    save_compressed(model, path) if ending == "sqz" else model.save(path)
+    with pytest.raises(ModelFileError, match=r"^Expected a model from square RGB images"):
+        open_classifier(path)

@@ -248,6 +248,29 @@ def test_a_graph_of_graphs_that_grow_is_refused_without_taking_memory():
         sqz.encode(CompressedModel("growing", graph, {}))
 
 
+def test_a_model_within_the_model_of_many_outputs_is_refused_without_taking_memory():
+    """Few bytes, as many tensors as there are outputs at each call."""
+    data = sqz.encode(nested(1))
+    inside = [False, [["Input", "in", {"shape": [None, 4]}]], 0, [0] * 200_000]
+    nodes = [["Input", "in", {"shape": [None, 4]}], ["Model", "m", inside], *[[1, [0]]] * 50]
+    for graph in ([False, nodes, 0, 1], inside, [*inside[:2], [0] * 200_000, 0]):
+        file = with_header(data, json.dumps(["m", graph, None]).encode())
+
+        def decode(file=file):
+            with pytest.raises(SqzError, match=r"at most 65536 (inputs|outputs)"):
+                sqz.decode(file)
+
+        assert peak_of(decode) < 30_000_000
+    inside[3] = [0] * 60_000
+    file = with_header(data, json.dumps(["m", [False, nodes, 0, 1], None]).encode())
+
+    def decode_calls():
+        with pytest.raises(SqzError, match=r"give at most 65536 tensors in all"):
+            sqz.decode(file)
+
+    assert peak_of(decode_calls) < 10_000_000
+
+
 # Updates
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from keras_squeezenet.compression.samples import HeldOut, Samples
     from keras_squeezenet.inference.classifiers import Classifier
     from keras_squeezenet.network.folding import FoldedModel
-    from keras_squeezenet.sqz.versions import Compressed
+    from keras_squeezenet.sqz.versions import AnyCompressed
 
 KILOBYTE = 1000
 DEFAULT_BITS = 6  # Deep Compression's SqueezeNet of 0.47 MB
@@ -178,7 +178,7 @@ class _Aim:
     density: float | None
     target_size: float | None
     max_drop: float | None
-    base: Compressed | None
+    base: AnyCompressed | None
 
     def __post_init__(self) -> None:
         asked = self._asked
@@ -208,7 +208,7 @@ class _Aim:
 
     def reach(
         self, classifier: Classifier, model: keras.Model, samples: Samples | None
-    ) -> Compressed:
+    ) -> AnyCompressed:
         """What was asked for, without class names, of the model that computes as the classifier."""
         from keras_squeezenet.compression.without_training.drop_search import fit_to_drop
         from keras_squeezenet.compression.without_training.post_training import (
@@ -235,7 +235,7 @@ class _Aim:
         return fit_to_drop(model, images, drop_of, max_drop, **options)
 
 
-def _drop_measure(classifier: Classifier, held_out: HeldOut) -> Callable[[Compressed], float]:
+def _drop_measure(classifier: Classifier, held_out: HeldOut) -> Callable[[AnyCompressed], float]:
     """A function: what a compressed form of the classifier loses on images held out."""
     from keras_squeezenet.compression.saving import assign, model_of
 
@@ -243,7 +243,7 @@ def _drop_measure(classifier: Classifier, held_out: HeldOut) -> Callable[[Compre
     # One for all that are tried: a new one would compile its graph anew.
     trials: list[keras.Model] = []
 
-    def drop_of(network: Compressed) -> float:
+    def drop_of(network: AnyCompressed) -> float:
         if not trials:
             trials.append(model_of(network))
         assign(trials[0], network)
@@ -263,7 +263,7 @@ def _folded(model: keras.Model) -> FoldedModel:
     return result
 
 
-def _as_it_is(path: Path | None, result: FoldedModel) -> Compressed | None:
+def _as_it_is(path: Path | None, result: FoldedModel) -> AnyCompressed | None:
     """What a .sqz file holds of a model that is compressed already; None of another.
 
     Raises:
@@ -325,16 +325,18 @@ def _size_without_names(target_size: float, class_names: tuple[str, ...] | None)
 def _weighed(
     out: Path, model: keras.Model, folded: keras.Model, compressed: keras.Model
 ) -> dict[str, Any]:
+    from keras_squeezenet.compression.graph_reading import graph_and_arrays
     from keras_squeezenet.sqz.files import bytes_spent
 
     size, float32 = out.stat().st_size, 4 * model.count_params()
-    pairs = zip(folded.get_weights(), compressed.get_weights(), strict=True)
+    # By name: a layer of two models within the model comes back as two.
+    ours, theirs = (graph_and_arrays(each)[1] for each in (folded, compressed))
     return {
         "path": str(out),
         "bytes": size,
         "float32_bytes": float32,
         "times_smaller": float32 / size,
-        "weights_equal": all(bool((ours == theirs).all()) for ours, theirs in pairs),
+        "weights_equal": all(bool((ours[name] == theirs[name]).all()) for name in ours),
         "bytes_spent": bytes_spent(out),
     }
 

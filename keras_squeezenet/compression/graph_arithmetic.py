@@ -86,6 +86,8 @@ def _of_tensors_alone(
         axes = operation.axis if isinstance(operation.axis, list | tuple) else ()
         if len(shape) != 4 or {axis % 4 for axis in axes} != {1, 2}:
             return None
+        if getattr(operation, "initial", None) is not None:  # a maximum begins with it
+            return None
         # Which axes they are is said here; the default is the reader's.
         arguments = {"data_format": "channels_last", "keepdims": operation.keepdims}
         return _OVER_THE_IMAGE[kind], arguments

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 
 from keras_squeezenet.compression.base_values import in_values_of
 from keras_squeezenet.compression.graph_reading import graph_and_arrays
 from keras_squeezenet.compression.without_training.codebooks import share_values
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.sqz.model import CompressedModel, Stored, is_kernel, stored
+from keras_squeezenet.sqz.model import CompressedModel, is_kernel, stored
 from keras_squeezenet.sqz.network import check_class_names
 
 
@@ -37,7 +36,7 @@ def compressed_model_of(
     names = None if class_names is None else tuple(class_names)
     if names is not None:
         check_class_names(names, _classes_of(model))
-    held = {name: _stored(name, array) for name, array in arrays.items()}
+    held = {name: stored(array) for name, array in arrays.items()}
     return CompressedModel(
         name=model.name,
         graph=graph,
@@ -53,15 +52,6 @@ def bits_of(bits: int | dict[str, int], name: str) -> int:
     if name not in bits:
         raise InputError(f"`bits` must name every kernel. Received: none for {name}")
     return bits[name]
-
-
-def _stored(name: str, array: np.ndarray) -> Stored:
-    try:
-        return stored(array)
-    except InputError as error:
-        raise InputError(
-            f"`model` must have finite weights. Received: {name}, not finite"
-        ) from error
 
 
 def _classes_of(model: keras.Model) -> int | None:

@@ -12,7 +12,7 @@ from keras import layers
 
 from keras_squeezenet.compression.graph_arithmetic import as_layer
 from keras_squeezenet.compression.layer_arrays import array_of
-from keras_squeezenet.compression.layer_classes import KIND_OF
+from keras_squeezenet.compression.layer_classes import AUGMENTATION, KIND_OF
 from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.network.graph import first_inputs_of, follow, graph_of, maker_of
 from keras_squeezenet.sqz.graph import (
@@ -46,6 +46,7 @@ def graph_and_arrays(model: keras.Model) -> tuple[Graph, dict[str, np.ndarray]]:
 
     Raises:
         UnsupportedModelError: one line names the layer, its class and what would be needed.
+        InputError: a weight is not finite.
     """
     graph, called = _graph(model)
     arrays = {}
@@ -56,8 +57,19 @@ def graph_and_arrays(model: keras.Model) -> tuple[Graph, dict[str, np.ndarray]]:
                 raise UnsupportedModelError(
                     f"`model` must have {path}/{name} of shape {shape}. Received: {array.shape}"
                 )
+            check_finite(f"{path}/{name}", array)
             arrays[f"{path}/{name}"] = array
     return graph, arrays
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Refuse weights of a model that are not finite, by their name.
+
+    Raises:
+        InputError: one line.
+    """
+    if not np.isfinite(array).all():
+        raise InputError(f"`model` must have finite weights. Received: {name}, not finite")
 
 
 @dataclass(frozen=True)
@@ -132,7 +144,8 @@ class _Walk:
             arguments = checked_arguments(KINDS[kind], given, f"`model`: {_named(operation)}")
             inputs = tuple(tensor.number for tensor in taken)
             return self._add(Node(kind, operation.name, arguments, inputs), 1)[0]
-        if not isinstance(operation, keras.Model) and type(operation) not in KIND_OF:
+        is_known = type(operation) in KIND_OF or type(operation) in AUGMENTATION
+        if not isinstance(operation, keras.Model) and not is_known:
             raise UnsupportedModelError(
                 "`model` must be of layers that a .sqz file holds (docs/sqz.md lists them). "
                 f"Received: {_named(operation)}; put layers of the list in its place, or keep a "
@@ -178,7 +191,9 @@ def _taken(
             f"Received: {_named(operation)} called with other arguments"
         )
     # False is what inference is; a call of the whole model says otherwise for training.
-    if training is not None and training is not False:
+    # What augments images has True as its default, and a model's prediction says False to it, too.
+    trains = training is not None and training is not False
+    if trains and type(operation) not in AUGMENTATION:
         raise UnsupportedModelError(
             f"`model` must not call its layers with training={training}, for a .sqz file to hold "
             f"it. Received: {_named(operation)}"
@@ -186,7 +201,23 @@ def _taken(
     return tuple(tensor.number for tensor in tensors)
 
 
+def _augmentation_node(layer: keras.layers.Layer, inputs: tuple[int, ...]) -> Node:
+    """What a layer is in inference that alters images in training alone."""
+    given: dict[str, Any] = {"dtype": layer.dtype_policy.name}
+    kind = "Identity"
+    if "float" not in first_inputs_of(layer)[0].dtype:
+        kind, given["scale"] = "Rescaling", 1.0  # of pixels it makes floats, as the layer does
+    where = f"`model`: {_named(layer)}"
+    try:
+        arguments = checked_arguments(KINDS[kind], given, where)
+    except InputError as error:
+        raise UnsupportedModelError(one_line(error)) from error
+    return Node(kind, layer.name, arguments, inputs)
+
+
 def _layer_node(layer: keras.layers.Layer, inputs: tuple[int, ...]) -> Node:
+    if type(layer) in AUGMENTATION:
+        return _augmentation_node(layer, inputs)
     name = KIND_OF[type(layer)]
     kind, config = KINDS[name], layer.get_config()
     for key, value in config.items():
@@ -202,6 +233,8 @@ def _layer_node(layer: keras.layers.Layer, inputs: tuple[int, ...]) -> Node:
     given = {key: _plain(config[key]) for key in kind.arguments if key in config}
     if "activation" in given:
         given["activation"] = _activation_name(layer)
+    if isinstance(layer, layers.Rescaling):  # whose configuration has arrays as more than numbers
+        given |= {"scale": _plain(layer.scale), "offset": _plain(layer.offset)}
     given["dtype"] = layer.dtype_policy.name
     where = f"`model`: {_named(layer)}"
     try:
@@ -235,6 +268,8 @@ def _adapted(layer: keras.layers.Layer) -> dict[str, bool]:
 
 def _plain(value: Any) -> Any:
     """A value of a configuration without numpy's numbers."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value

@@ -46,6 +46,16 @@ CLASSES: dict[str, type[keras.layers.Layer]] = {
     "ChannelSelection": ChannelSelection,
     "LocalResponseNormalization": LocalResponseNormalization,
 }
+# They alter images in training alone, and give in inference what they take: in a file they are
+# Identity. A version of Keras may have fewer of them.
+_AUGMENTATION = (
+    *("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomShear"),
+    *("RandomPerspective", "RandomElasticTransform", "RandomErasing", "RandomBrightness"),
+    *("RandomContrast", "RandomHue", "RandomSaturation", "RandomSharpness", "RandomInvert"),
+    *("RandomColorJitter", "RandomColorDegeneration", "RandomGrayscale", "RandomPosterization"),
+    *("RandomGaussianBlur", "AugMix", "RandAugment"),
+)
+AUGMENTATION = tuple(getattr(layers, name) for name in _AUGMENTATION if hasattr(layers, name))
 KIND_OF: dict[type[keras.layers.Layer], str] = {
     **{kind_class: name for name, kind_class in CLASSES.items()},
     # It computes the same, and comes back as Keras's.

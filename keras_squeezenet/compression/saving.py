@@ -11,7 +11,7 @@ import numpy as np
 from keras_squeezenet.compression.graph_building import assign as assign_arrays
 from keras_squeezenet.compression.graph_building import model_of_graph
 from keras_squeezenet.compression.graph_models import bits_of, compressed_model_of
-from keras_squeezenet.compression.graph_reading import graph_and_arrays
+from keras_squeezenet.compression.graph_reading import check_finite, graph_and_arrays
 from keras_squeezenet.compression.squeezenet_settings import (
     NotASqueezeNetError,
     settings_of,
@@ -31,7 +31,7 @@ from keras_squeezenet.sqz import SqzError
 from keras_squeezenet.sqz.files import read_network, write_network
 from keras_squeezenet.sqz.model import CompressedModel
 from keras_squeezenet.sqz.network import MAX_CODEBOOK, CompressedNetwork, SharedValues
-from keras_squeezenet.sqz.versions import Compressed
+from keras_squeezenet.sqz.versions import AnyCompressed
 
 
 def save_compressed(
@@ -40,7 +40,7 @@ def save_compressed(
     *,
     mode: str = "best",
     bits: int | dict[str, int] | None = None,
-    base: Compressed | None = None,
+    base: AnyCompressed | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
     fold: bool | None = None,
@@ -124,11 +124,11 @@ def network_of(
     model: keras.Model,
     *,
     bits: int | dict[str, int] | None = None,
-    base: Compressed | None = None,
+    base: AnyCompressed | None = None,
     class_names: Sequence[str] | None = None,
     resize: int | str | None = None,
     fold: bool | None = None,
-) -> Compressed:
+) -> AnyCompressed:
     """A model as what a .sqz file holds of it: a `CompressedNetwork`, or a `CompressedModel`.
 
     Arguments and errors: see `save_compressed`.
@@ -160,6 +160,8 @@ def network_of(
     for name, convolution in convolutions_of(model.layers).items():
         kernel = keras.ops.convert_to_numpy(convolution.kernel).astype(np.float32)
         bias = keras.ops.convert_to_numpy(convolution.bias).astype(np.float32)
+        check_finite(f"{name}/kernel", kernel)
+        check_finite(f"{name}/bias", bias)
         if base is not None:
             _check_shape(base, name, kernel.shape)
             kernels[name] = nearest_values(kernel, base.kernels[name])
@@ -198,7 +200,7 @@ def _check_shape(base: CompressedNetwork, name: str, shape: tuple[int, ...]) -> 
         )
 
 
-def model_of(network: Compressed) -> keras.Model:
+def model_of(network: AnyCompressed) -> keras.Model:
     """The `keras.Model` of a `CompressedNetwork` or a `CompressedModel`.
 
     Raises:
@@ -211,7 +213,7 @@ def model_of(network: Compressed) -> keras.Model:
     return model
 
 
-def assign(model: keras.Model, network: Compressed) -> None:
+def assign(model: keras.Model, network: AnyCompressed) -> None:
     """Give a model of the same layers, such as a copy, the weights of its compressed form."""
     if isinstance(network, CompressedModel):
         assign_arrays(model, network)
@@ -226,6 +228,7 @@ def check_model(model: keras.Model) -> None:
 
     Raises:
         UnsupportedModelError: names the layer.
+        InputError: a weight is not finite.
     """
     try:
         settings_of(model)

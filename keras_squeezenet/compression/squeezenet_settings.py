@@ -185,6 +185,7 @@ _COMPUTING = (
     "expand1x1_filters",
     "expand3x3_filters",
     "bypass",
+    "batch_normalization",
 )
 
 

@@ -310,8 +310,11 @@ def _warn_of_pixels(path: Path) -> None:
 
 
 def _sizes(path: Path, input_shape: Sequence[Any], output_shape: Sequence[Any]) -> tuple[int, int]:
+    # Of several inputs or outputs the shapes are in a list, or by name.
     if not (
-        len(input_shape) == 4
+        isinstance(input_shape, tuple)
+        and isinstance(output_shape, tuple)
+        and len(input_shape) == 4
         and input_shape[1] == input_shape[2]
         and input_shape[1]
         and input_shape[3] == 3

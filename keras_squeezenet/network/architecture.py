@@ -8,13 +8,13 @@ import math
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
-from keras_squeezenet.checks import is_int, is_number
+from keras_squeezenet.checks import check_integer, is_int, is_number
+from keras_squeezenet.errors import shown
 
 Bypass = Literal["simple", "complex"] | None
 BYPASSES: tuple[Bypass, ...] = (None, "simple", "complex")
 # Height, width, channels in, filters.
 KernelShape = tuple[int, int, int, int]
-MAX_SHOWN = 200  # characters of a value in an error
 FIRST_FIRE = 2  # the paper counts layers: conv1 is the first, fire2 the first Fire
 
 
@@ -41,9 +41,9 @@ class FireFilters:
     bypass: Bypass = None
 
     def __post_init__(self) -> None:
-        _check_integer("squeeze", self.squeeze, minimum=1)
-        _check_integer("expand1x1", self.expand1x1, minimum=0)
-        _check_integer("expand3x3", self.expand3x3, minimum=0)
+        check_integer("squeeze", self.squeeze, least=1)
+        check_integer("expand1x1", self.expand1x1, least=0)
+        check_integer("expand3x3", self.expand3x3, least=0)
         if self.out_channels == 0:
             raise ValueError(
                 "At least one of `expand1x1` and `expand3x3` must be positive. "
@@ -105,11 +105,11 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise ValueError(f"`name` must be a string. Received: name={_shown(self.name)}")
-        _check_integer("conv1_filters", self.conv1_filters, minimum=1)
-        _check_integer("last_conv_padding", self.last_conv_padding, minimum=0)
-        _check_integer("conv1_kernel_size", self.conv1_kernel_size, minimum=1)
-        _check_integer("input_size", self.input_size, minimum=1)
+            raise ValueError(f"`name` must be a string. Received: name={shown(self.name)}")
+        check_integer("conv1_filters", self.conv1_filters, least=1)
+        check_integer("last_conv_padding", self.last_conv_padding, least=0)
+        check_integer("conv1_kernel_size", self.conv1_kernel_size, least=1)
+        check_integer("input_size", self.input_size, least=1)
         object.__setattr__(self, "fires", tuple(self.fires))
         if not self.fires or not all(isinstance(fire, FireFilters) for fire in self.fires):
             raise ValueError(
@@ -308,10 +308,10 @@ class Architecture:
         >>> SqueezeNet(weights=None, architecture=slim, classes=10).count_params()
         381226
         """
-        _check_integer("base_e", base_e, minimum=1)
-        _check_integer("incr_e", incr_e, minimum=0)
-        _check_integer("freq", freq, minimum=1)
-        _check_integer("fires", fires, minimum=1)
+        check_integer("base_e", base_e, least=1)
+        check_integer("incr_e", incr_e, least=0)
+        check_integer("freq", freq, least=1)
+        check_integer("fires", fires, least=1)
         _check_share("pct_3x3", pct_3x3, "from 0 to 1")
         _check_share("squeeze_ratio", squeeze_ratio, "above 0 and at most 1")
         if squeeze_ratio == 0:
@@ -348,7 +348,7 @@ class Architecture:
         _check_keys("config", config, cls)
         if not isinstance(config["fires"], list | tuple):
             raise ValueError(
-                f"`fires` must be a list of dicts. Received: fires={_shown(config['fires'])}"
+                f"`fires` must be a list of dicts. Received: fires={shown(config['fires'])}"
             )
         for fire in config["fires"]:
             _check_keys("fires", fire, FireFilters)
@@ -399,13 +399,6 @@ def _round_half_up(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-def _check_integer(name: str, value: object, minimum: int) -> None:
-    if not is_int(value, minimum):
-        raise ValueError(
-            f"`{name}` must be an integer ≥ {minimum}. Received: {name}={_shown(value)}"
-        )
-
-
 def _check_layer_numbers(name: str, value: object, highest: int) -> None:
     if (
         not isinstance(value, tuple | list)
@@ -414,41 +407,33 @@ def _check_layer_numbers(name: str, value: object, highest: int) -> None:
     ):
         raise ValueError(
             f"`{name}` must hold different layer numbers from 1 to {highest}. "
-            f"Received: {name}={_shown(value)}"
+            f"Received: {name}={shown(value)}"
         )
 
 
 def _check_share(name: str, value: Any, range_text: str) -> None:
     if not is_number(value) or not 0 <= value <= 1:
-        raise ValueError(
-            f"`{name}` must be a number {range_text}. Received: {name}={_shown(value)}"
-        )
+        raise ValueError(f"`{name}` must be a number {range_text}. Received: {name}={shown(value)}")
 
 
 def _check_bypass(bypass: object) -> None:
     if bypass not in BYPASSES:
         raise ValueError(
-            f"`bypass` must be None, 'simple' or 'complex'. Received: bypass={_shown(bypass)}"
+            f"`bypass` must be None, 'simple' or 'complex'. Received: bypass={shown(bypass)}"
         )
 
 
 def _check_keys(name: str, config: object, kind: type[Any]) -> None:
     """Refuse what is no dict of the attributes of a data class, those without a default present."""
     if not isinstance(config, dict):
-        raise ValueError(f"`{name}` must hold a dict. Received: {_shown(config)}")
+        raise ValueError(f"`{name}` must hold a dict. Received: {shown(config)}")
     known = [field.name for field in fields(kind)]
     needed = {field.name for field in fields(kind) if field.default is MISSING}
     if not needed <= set(config) <= set(known):
         raise ValueError(
             f"`{name}` must have the keys {', '.join(known)}. "
-            f"Received: {_shown(', '.join(map(str, config)) or 'none')}"
+            f"Received: {shown(', '.join(map(str, config)) or 'none')}"
         )
-
-
-def _shown(value: object) -> str:
-    """A value in one line that is not too long."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 PRESETS = {

@@ -6,7 +6,8 @@ gamma / sqrt(variance + epsilon), and the bias beta - mean · gamma / sqrt(varia
 same numbers before a convolution that does not pad are a matter of its kernel's input channels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +51,10 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
     One is folded into the layer before it, where that is a Conv2D, DepthwiseConv2D,
     SeparableConv2D, Conv2DTranspose or Dense without activation whose output nothing else takes;
     else into the layer after it, where that does not pad with zeros and nothing else takes the
-    normalized tensor (a Conv2DTranspose not). Layers that are called more than once stay as they
-    are. An `Activation` that alone takes what a folded normalization gave becomes that of the layer
-    before. Fires with batch normalization become Fires without.
+    normalized tensor (a Conv2DTranspose not). Layers that are called more than once, or in several
+    of the models within the model, stay as they are. An `Activation` of the same dtype policy that
+    alone takes what a folded normalization gave becomes that of the layer before. Fires with batch
+    normalization become Fires without.
 
     Args:
         model: functional or Sequential; models within it are folded, too. It stays as it is.
@@ -138,11 +140,21 @@ class _Fold:
     activation: layers.Activation | None = None  # that the layer takes over, too
 
 
-def _folds(steps: Steps) -> Iterator[_Fold]:
-    """What can be folded in the calls of one graph."""
+def _times_called(model: keras.Model) -> Counter[keras.Operation]:
+    """How often each operation is called, in a model and once in each of the models in it."""
+    counts: Counter[keras.Operation] = Counter()
+    met = [model]
+    for each in met:
+        called = steps_of(each, nested=False).times_called()
+        counts.update(called)
+        met += [inner for inner in called if isinstance(inner, keras.Model) and inner not in met]
+    return counts
+
+
+def _folds(steps: Steps, called: Mapping[keras.Operation, int]) -> Iterator[_Fold]:
+    """What can be folded in the calls of one graph, with those of all graphs counted."""
     makers = {slot: step for step in steps.calls for slot in step.given}
     takers = steps.takers()
-    called = steps.times_called()
 
     def called_once(step: Step | None) -> Any:
         """The layer of a call, of which there is no other; else None."""
@@ -158,7 +170,7 @@ def _folds(steps: Steps) -> Iterator[_Fold]:
         normalization, taken, given = step.operation, step.taken[0], step.given[0]
         before, after = called_once(makers.get(taken)), called_once(only_taker(given))
         if only_taker(taken) is step and _can_follow(normalization, before):
-            takes_over = type(after) is layers.Activation
+            takes_over = type(after) is layers.Activation and _has_dtype_of(normalization, after)
             yield _Fold(normalization, before, True, after if takes_over else None)
         elif _can_lead(normalization, after):
             yield _Fold(normalization, after, False)
@@ -185,10 +197,12 @@ def _can_lead(normalization: layers.BatchNormalization, layer: Any) -> bool:
 
 def _can_take(normalization: layers.BatchNormalization, layer: Any) -> bool:
     return (
-        type(layer) in KERNELS
-        and _has_plain_weights(layer)
-        and layer.dtype_policy.name == normalization.dtype_policy.name
+        type(layer) in KERNELS and _has_plain_weights(layer) and _has_dtype_of(normalization, layer)
     )
+
+
+def _has_dtype_of(normalization: layers.BatchNormalization, layer: layers.Layer) -> bool:
+    return layer.dtype_policy.name == normalization.dtype_policy.name
 
 
 def _is_normalization(step: Step) -> bool:
@@ -225,8 +239,10 @@ class _Rebuilt:
         self.folded: dict[str, str] = {}
         self._clones: dict[keras.Operation, keras.Operation] = {}
         self._changes: dict[keras.Operation, list[_Fold]] = {}
+        self._called: Mapping[keras.Operation, int] = {}
 
     def of(self, model: keras.Model) -> keras.Model:
+        self._called = _times_called(model)
         rebuilt = self._graph(model, "")
         for operation, clone in self._clones.items():
             if isinstance(clone, layers.Layer) and not isinstance(clone, keras.Model):
@@ -237,7 +253,7 @@ class _Rebuilt:
 
     def _graph(self, model: keras.Model, path: str) -> keras.Model:
         graph, gone = graph_of(model), set()
-        for fold in _folds(steps_of(model, nested=False)):
+        for fold in _folds(steps_of(model, nested=False), self._called):
             self.folded[path + fold.normalization.name] = path + fold.layer.name
             self._changes.setdefault(fold.layer, []).append(fold)
             gone |= {fold.normalization, fold.activation}

@@ -12,12 +12,12 @@ from keras_squeezenet.sqz.container import header_list
 from keras_squeezenet.sqz.graph_text import listed
 from keras_squeezenet.sqz.model import CompressedModel
 from keras_squeezenet.sqz.network import CompressedNetwork
-from keras_squeezenet.sqz.versions import Compressed
+from keras_squeezenet.sqz.versions import AnyCompressed
 
 DIGEST_BYTES = 32
 
 
-def digest(network: Compressed) -> bytes:
+def digest(network: AnyCompressed) -> bytes:
     """SHA-256 of all that a network is: its description and every value, in order.
 
     Args:

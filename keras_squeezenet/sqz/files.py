@@ -12,7 +12,7 @@ from keras_squeezenet.files import replacing
 from keras_squeezenet.sqz import container
 from keras_squeezenet.sqz.model import CompressedModel
 from keras_squeezenet.sqz.network import Values
-from keras_squeezenet.sqz.versions import Compressed
+from keras_squeezenet.sqz.versions import AnyCompressed
 
 # 2**24 weights of 20 bits, with a gap of 20 bits each, take 80 MiB; 2**22 values of codebooks, with
 # their code lengths, less than 40.
@@ -21,7 +21,7 @@ MAX_FILE_BYTES = 2**27
 Read = TypeVar("Read")
 
 
-def read_network(path: Path | str) -> Compressed:
+def read_network(path: Path | str) -> AnyCompressed:
     """The `CompressedNetwork` in a .sqz file, or of version 2 the `CompressedModel`.
 
     Raises:
@@ -31,7 +31,7 @@ def read_network(path: Path | str) -> Compressed:
     return _naming(path, sqz.decode, _content(path))
 
 
-def write_network(network: Compressed, path: Path | str, mode: str = "best") -> Compressed:
+def write_network(network: AnyCompressed, path: Path | str, mode: str = "best") -> AnyCompressed:
     """Write a .sqz file, read it back, and only then put it in place.
 
     Args:
@@ -119,7 +119,7 @@ def _content(path: Path | str) -> bytes:
     return content
 
 
-def _check_equal(written: Compressed, network: Compressed) -> None:
+def _check_equal(written: AnyCompressed, network: AnyCompressed) -> None:
     """Bit by bit, so that nothing that is not the network takes an older file's place."""
     found = dict(_arrays(written))
     for name, values in _arrays(network):
@@ -129,7 +129,7 @@ def _check_equal(written: Compressed, network: Compressed) -> None:
             raise InputError(f"The file does not give back the {name}")
 
 
-def _arrays(network: Compressed) -> Iterator[tuple[str, Values]]:
+def _arrays(network: AnyCompressed) -> Iterator[tuple[str, Values]]:
     if isinstance(network, CompressedModel):
         yield from ((name, network.values(name)) for name in network.arrays)
         return

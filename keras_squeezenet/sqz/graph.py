@@ -20,7 +20,7 @@ from keras_squeezenet.sqz.layer_kinds import INPUT_DTYPES, KINDS, Kind, Shape
 MAX_NODES = 2**13  # of a graph with the graphs in it, as often as they are called
 MAX_DEPTH = 8  # graphs within each other
 MAX_NAME = 256  # characters
-MAX_TENSORS = 2**16  # that all nodes of a graph take
+MAX_TENSORS = 2**16  # that all nodes of a graph take, and that they and the graph give
 
 INPUT, MODEL = "Input", "Model"
 
@@ -81,13 +81,16 @@ class Graph:
                 if node.name in names:
                     raise InputError(f"Layers must have names of their own. Received: {node.name}")
                 names.add(node.name)
-            owners += [node] * self._tensors_of(node)
+            given = self._tensors_of(node)
+            if len(owners) + given > MAX_TENSORS:
+                raise InputError(f"The layers of a model give at most {MAX_TENSORS} tensors in all")
+            owners += [node] * given
         if sum(len(node.inputs) for node in self.nodes) > MAX_TENSORS:
             raise InputError(f"The layers of a model take at most {MAX_TENSORS} tensors in all")
         for what, numbers in (("inputs", self.inputs), ("outputs", self.outputs)):
             _check_ends(what, numbers, len(owners))
-        given = [owners[number] for number in as_tuple(self.inputs)]
-        if sorted(map(id, given)) != sorted(id(n) for n in self.nodes if n.kind == INPUT):
+        starts = [owners[number] for number in as_tuple(self.inputs)]
+        if sorted(map(id, starts)) != sorted(id(n) for n in self.nodes if n.kind == INPUT):
             raise InputError("The inputs of a model must be its Input nodes, each once")
         self._check_every_layer_leads_to_an_output()
         if self.is_sequential:
@@ -278,6 +281,8 @@ def _span(fewest: int, most: int) -> str:
 
 def _check_ends(what: str, numbers: Any, tensors: int) -> None:
     listed = as_tuple(numbers)
+    if len(listed) > MAX_TENSORS:
+        raise InputError(f"A model has at most {MAX_TENSORS} {what}. Received: {len(listed)}")
     if not listed or not all(is_int(number, 0, tensors - 1) for number in listed):
         raise InputError(
             f"The {what} of a model must be numbers of its tensors. Received: {listed!r:.80}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from keras_squeezenet.checks import is_int
+from keras_squeezenet.checks import check_integer
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.architecture import Architecture
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS
@@ -117,13 +117,13 @@ class CompressedNetwork:
             raise InputError(
                 f"`architecture` must be an Architecture. Received: {type(self.architecture)}"
             )
-        _check_integer("classes", self.classes, 1)
-        _check_integer("input_size", self.input_size, self.architecture.min_input_size)
+        check_integer("classes", self.classes, 1)
+        check_integer("input_size", self.input_size, self.architecture.min_input_size)
         _check_choice("preprocessing", self.preprocessing, (None, *PREPROCESSINGS))
         _check_choice("last_activation", self.last_activation, (None, "relu"))
         _check_choice("classifier_activation", self.classifier_activation, (None, "softmax"))
         if self.resize not in (None, "stretch"):
-            _check_integer("resize", self.resize, 1, otherwise=", 'stretch' or None")
+            check_integer("resize", self.resize, 1, otherwise=", 'stretch' or None")
         if type(self.dropout_rate) not in (int, float) or not 0 <= self.dropout_rate < 1:
             raise InputError(
                 "`dropout_rate` must be a number from 0 to below 1. "
@@ -174,13 +174,6 @@ def _check_arrays(
             raise InputError(
                 f"`{name}`: {layer} must have shape {shape}. Received: {array.codes.shape}"
             )
-
-
-def _check_integer(name: str, value: object, minimum: int, otherwise: str = "") -> None:
-    if not is_int(value, minimum):
-        raise InputError(
-            f"`{name}` must be an integer ≥ {minimum}{otherwise}. Received: {name}={value}"
-        )
 
 
 def _check_choice(name: str, value: object, choices: Iterable[object]) -> None:

@@ -6,10 +6,10 @@ from keras_squeezenet.sqz.network import CompressedNetwork
 from keras_squeezenet.sqz.reading import Bytes
 
 # What a .sqz file holds.
-Compressed = CompressedNetwork | CompressedModel
+AnyCompressed = CompressedNetwork | CompressedModel
 
 
-def encode(network: Compressed, mode: str = "best", predictors: Bytes | None = None) -> bytes:
+def encode(network: AnyCompressed, mode: str = "best", predictors: Bytes | None = None) -> bytes:
     """The bytes of a .sqz file: of version 1 for a `CompressedNetwork`, else of version 2.
 
     Args:
@@ -28,7 +28,7 @@ def encode(network: Compressed, mode: str = "best", predictors: Bytes | None = N
     return coding.encode(network, mode, predictors)
 
 
-def decode(data: Bytes) -> Compressed:
+def decode(data: Bytes) -> AnyCompressed:
     """The `CompressedNetwork` or `CompressedModel` in the bytes of a .sqz file.
 
     Raises:

@@ -119,10 +119,10 @@ def sites(
     before = dict(zip(ours.inputs, map(batches, inputs), strict=True))
     after = dict(before)
     last, called = ours.last_uses(), ours.times_called()
-    met: set[keras.Operation] = set()
+    met: set[str] = set()  # a layer of two models within the model has two names
     for number, (step, twin) in enumerate(zip(ours.calls, theirs.calls, strict=True)):
-        if step.operation not in met:
-            met.add(step.operation)
+        if step.path not in met:
+            met.add(step.path)
             yield from _sites(step, twin, before, after, called[step.operation] > 1)
         # Two models begin alike: what has no weights does the same in both.
         same = original is copy or not getattr(step.operation, "weights", [])
@@ -137,10 +137,10 @@ def sites(
 
 def unseen_sites(original: keras.Model, copy: keras.Model) -> Iterator[Site]:
     """Every kernel in the same order, without images."""
-    met: set[keras.Operation] = set()
+    met: set[str] = set()
     for step, twin in zip(steps_of(original).calls, steps_of(copy).calls, strict=True):
-        if step.operation not in met:
-            met.add(step.operation)
+        if step.path not in met:
+            met.add(step.path)
             copies = linear_maps_of(twin.operation)
             for linear, of_copy in zip(linear_maps_of(step.operation), copies, strict=True):
                 name = f"{step.path}/{linear.name}"

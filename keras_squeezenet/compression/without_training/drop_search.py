@@ -12,7 +12,7 @@ from keras_squeezenet.compression.without_training.allocation import PRICES
 from keras_squeezenet.compression.without_training.post_training import Rounding
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import silent
-from keras_squeezenet.sqz.versions import Compressed
+from keras_squeezenet.sqz.versions import AnyCompressed
 
 START, FINEST = 1.5, 8  # bits per weight with which the search begins, and ends in vain
 STEP = math.log(2)  # of the price's logarithm, doubled with each step: about 12 % of the size
@@ -23,7 +23,7 @@ LEAST_GAIN = 0.98  # a coarser network's share of the size, above which the next
 @dataclass(frozen=True, eq=False)
 class _Tried:
     logarithm: float  # of the price
-    network: Compressed
+    network: AnyCompressed
     size: int
     drop: float
     fits: bool
@@ -36,12 +36,12 @@ Attempt = Callable[[float], _Tried]
 def fit_to_drop(
     model: keras.Model,
     images: np.ndarray,
-    drop_of: Callable[[Compressed], float],
+    drop_of: Callable[[AnyCompressed], float],
     max_drop: float,
     *,
     fold: bool = True,
     progress: Callable[[str], object] | None = None,
-) -> Compressed:
+) -> AnyCompressed:
     """Round a trained network as coarsely as its answers allow.
 
     The search goes on from 1.5 bits a weight, in growing steps, to where the answer changes, and

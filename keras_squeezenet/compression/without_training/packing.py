@@ -15,7 +15,7 @@ from keras_squeezenet.compression.squeezenet_settings import NotASqueezeNetError
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.sqz.model import LEAST_SHARED, CompressedModel, Stored, is_kernel
 from keras_squeezenet.sqz.network import CompressedNetwork, SharedValues
-from keras_squeezenet.sqz.versions import Compressed
+from keras_squeezenet.sqz.versions import AnyCompressed
 
 HALF_PRECISION = 2.0**-11  # of a value, that rounding to float16 may change
 
@@ -87,7 +87,7 @@ class Packing:
             graph_building.assign(copy, whole)
         return copy
 
-    def pack(self, rounded: Mapping[str, Rounded]) -> Compressed:
+    def pack(self, rounded: Mapping[str, Rounded]) -> AnyCompressed:
         """What a file holds, without class names.
 
         Args:

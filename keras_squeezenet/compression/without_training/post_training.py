@@ -40,7 +40,7 @@ from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.folding import fold_batch_normalization
 from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.network import SharedValues
-from keras_squeezenet.sqz.versions import Compressed
+from keras_squeezenet.sqz.versions import AnyCompressed
 
 MEASURED_IMAGES = 48  # on which layers are measured one by one
 BIAS_PRECISION = 0.5  # of the step that would be best by theory: biases are few
@@ -60,7 +60,7 @@ def share_weights(
     density: float | dict[str, float] | None = None,
     fold: bool = True,
     progress: Say | None = None,
-) -> Compressed:
+) -> AnyCompressed:
     """Prune a trained network and share the rest of its weights, as in Deep Compression.
 
     Args:
@@ -112,7 +112,7 @@ def fit_to_size(
     *,
     fold: bool = True,
     progress: Say | None = None,
-) -> Compressed:
+) -> AnyCompressed:
     """Round a trained network to a file of a wanted size, as accurately as is known here.
 
     Args:
@@ -170,7 +170,7 @@ class Rounding:
             else {}
         )
 
-    def fit_to_size(self, target_size: int) -> Compressed:
+    def fit_to_size(self, target_size: int) -> AnyCompressed:
         """The network whose file is nearly as large as asked for, and not larger.
 
         Raises:
@@ -195,7 +195,7 @@ class Rounding:
                 high = middle
         return float(np.exp(high))
 
-    def network(self, price: float) -> Compressed:
+    def network(self, price: float) -> AnyCompressed:
         """The network rounded at a price per bit, each layer after those before it."""
         steps = self._steps(price)
 
@@ -219,7 +219,7 @@ class Rounding:
         """As `network`, but each layer as if all others were the original: ten times faster."""
         return len(sqz.encode(self._alone_at(self._steps(price))))
 
-    def _alone_at(self, steps: dict[str, float]) -> Compressed:
+    def _alone_at(self, steps: dict[str, float]) -> AnyCompressed:
         for key in steps.items():
             if key not in self._alone:
                 name, step = key
@@ -283,7 +283,7 @@ def _in_shape(linear: LinearMap, kernel: SharedValues, bias: np.ndarray | None) 
 
 def _in_order(
     model: keras.Model, packing: Packing, images: Images, quantize: Quantize, say: Say
-) -> Compressed:
+) -> AnyCompressed:
     """Quantize every kernel after those before it."""
     rounded = {}
     for site in _sites(model, packing.copy(), images):

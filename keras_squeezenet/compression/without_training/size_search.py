@@ -6,7 +6,7 @@ from typing import TypeVar
 from keras_squeezenet import sqz
 from keras_squeezenet.compression.without_training.allocation import PRICES
 from keras_squeezenet.errors import InputError
-from keras_squeezenet.sqz.versions import Compressed
+from keras_squeezenet.sqz.versions import AnyCompressed
 
 SIZE_ATTEMPTS = 6
 AIMED_SHARE_OF_TARGET = 0.992
@@ -16,7 +16,7 @@ COARSEST_PRICE = 0.999 * PRICES[1]  # at or above which no price gives less
 
 # Told a line about each step.
 Say = Callable[[str], object]
-Network = TypeVar("Network", bound=Compressed)
+Network = TypeVar("Network", bound=AnyCompressed)
 
 
 def of_size(
