@@ -25,6 +25,7 @@ from keras_squeezenet.compression.with_training.bridge import to_tf_keras
 from keras_squeezenet.compression.with_training.retraining import (
     _ends_softmax as ends_in_softmax_in_twin,
 )
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.graph import ends_in_softmax
 
 COUNT, BATCH, CLASSES = 20, 8, 3
@@ -298,3 +299,13 @@ def test_what_is_no_retraining_is_named(compress):
     models = (small(), small()) if compress is distill else (small(),)
     with pytest.raises(RetrainingError, match=r"`retraining` must be a Retraining\. Received: "):
         compress(*models, (HUNDRED, np.zeros(100, int)), retraining={"epochs": 1})
+
+
+@pytest.mark.parametrize("compress", [prune, distill])
+def test_a_lambda_is_refused_by_its_name(compress):
+    image = keras.Input((8, 8, 3))
+    x = layers.Lambda(lambda image: image / 2, name="halved")(image)
+    model = keras.Model(image, small()(x))
+    models = (model, small()) if compress is distill else (model,)
+    with pytest.raises(InputError, match=r"Layer halved of class Lambda cannot be copied: .*Rec"):
+        compress(*models, (HUNDRED, np.zeros(100, int)))
