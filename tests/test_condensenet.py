@@ -344,6 +344,15 @@ def test_a_nested_network_of_open_sides_is_condensed_too():
     np.testing.assert_allclose(condensed(images()), model(images()), rtol=1e-3, atol=1e-5)
 
 
+def test_an_adapted_normalization_computes_the_same():
+    """Keras makes what it computes with of its weights when it loads a file, not in set_weights."""
+    normalization = keras.layers.Normalization()
+    normalization.adapt(100 * images())
+    image = keras.Input(images().shape[1:])
+    model = keras.Model(image, keras.layers.Conv2D(4, 3)(normalization(image)))
+    np.testing.assert_allclose(condensed_model(model)(images()), model(images()), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -424,6 +424,20 @@ def test_preprocessing_is_folded_into_the_first_convolution(tmp_path, mode):
         np.testing.assert_array_equal(weight, unchanged)
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_an_adapted_normalization_computes_the_same_in_what_is_written(policy):
+    """Keras makes what it computes with of its weights when it loads a file, not in set_weights."""
+    normalization = layers.Normalization(dtype=policy)
+    normalization.adapt(IMAGES)
+    model = keras.Sequential([keras.Input(IMAGES.shape[1:]), normalization, layers.Conv2D(4, 3)])
+    written = inference_network.for_inference(model, copy=True)
+    expected = (IMAGES[:2] - IMAGES.mean(axis=(0, 1, 2))) / IMAGES.std(axis=(0, 1, 2))
+    expected = model.layers[1](expected)
+    np.testing.assert_allclose(written(IMAGES[:2]), expected, atol=1e-3)
+    precise = inference_network.in_full_precision(model)
+    np.testing.assert_allclose(precise(IMAGES[:2]), expected, atol=0.03)
+
+
 def test_preprocessing_inside_of_a_nested_model_is_folded_too(tmp_path):
     keras.utils.set_random_seed(5)
     backbone = tiny_net(include_top=False, pooling="avg")

@@ -30,6 +30,7 @@ VALUES = {
 }
 CODE = '''
 import keras
+import numpy as np
 from keras import layers
 
 
@@ -38,6 +39,15 @@ def scores(input_shape, classes, activation=None, kind=None, **more):
     x = layers.Conv2D(4, 3, strides=4, activation="relu")(image)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, layers.Dense(classes, activation=activation)(x), name="scores")
+
+
+def saturated(input_shape, classes):
+    """One logit is large and the others are far below 0, for any image of RGB 0…255."""
+    image = keras.Input(input_shape)
+    last = layers.Dense(classes, "sigmoid", kernel_initializer="zeros")
+    network = keras.Model(image, last(layers.Flatten()(image)))
+    last.bias.assign([50.0, *[-50.0] * (classes - 1)])
+    return network
 
 
 def tiny(input_shape, classes, filters=4):
@@ -51,6 +61,14 @@ def tiny(input_shape, classes, filters=4):
     x = layers.Dropout(0.1)(x)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, layers.Dense(classes)(x), name="tiny")
+
+
+def adapted(input_shape, classes, first="conv", last="dense"):
+    normalization = layers.Normalization(mean=None)
+    normalization.adapt(np.random.default_rng(0).uniform(-1, 2, (8, *input_shape)))
+    image = keras.Input(input_shape)
+    x = layers.Conv2D(4, 3, strides=4, name=first)(normalization(image))
+    return keras.Model(image, layers.Dense(classes, name=last)(layers.Flatten()(x)))
 
 
 def sequential(input_shape, classes):
@@ -220,10 +238,15 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("section", "message"),
         [
-            (ApplicationSection(application="VGG16"), "model: Input size must be at least 32x32"),
-            (ApplicationSection(application="MobileNetV2", alpha="wide"), "model: "),
+            (ApplicationSection(application="VGG16"), "model: VGG16: Input size must be at"),
+            (
+                ApplicationSection(application="MobileNetV2", alpha="wide"),
+                "MobileNetV2, alpha=wide: ",
+            ),
+            (FamilySection(family="VGG", depth=[11]), r"model: VGG, depth=\[11\]: "),
+            (FamilySection(family="ShuffleNet", weights=__file__), "ShuffleNet: `weights` must be"),
             (ApplicationSection(application="MobileNetV2", weights="no.weights.h5"), "no.weights"),
-            (FamilySection(family="AlexNet"), "model: `input_shape` must have two sides of 67"),
+            (FamilySection(family="AlexNet"), "model: AlexNet: `input_shape` must have two"),
         ],
     )
     def test_what_a_constructor_says_is_a_line(self, section, message):
@@ -326,6 +349,23 @@ class TestFunction:
             "InputLayer",
             "ImagePreprocessing",
         ]
+
+    def test_an_adapted_normalization_computes_the_same_behind_a_preprocessing(self, code):
+        images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+        keras.utils.set_random_seed(0)
+        network = build_model(own(f"{code}:adapted", preprocessing="tf"), 32, 3)
+        keras.utils.set_random_seed(0)
+        theirs = sys.modules[code].adapted((32, 32, 3), 3)
+        wanted = keras.ops.softmax(theirs(images / 127.5 - 1))
+        np.testing.assert_allclose(network(images), wanted, atol=1e-5)
+
+    def test_layers_may_be_called_as_ours_are(self, code):
+        named = {"first": "preprocessing", "last": "probabilities"}
+        network = build_model(own(f"{code}:adapted", preprocessing="tf", **named), 32, 3)
+        assert network.output_shape == (None, 3)
+
+    def test_sigmoids_are_no_probabilities_whatever_they_sum_up_to(self, code):
+        assert "activation sigmoid" in refused(own(f"{code}:saturated"))
 
     def test_a_sequential_model(self, code):
         network = build_model(own(f"{code}:sequential", preprocessing="tf"), 32, 3)

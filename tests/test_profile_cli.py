@@ -81,7 +81,9 @@ class TestProfile:
         assert found["layers"][-1]["output_shape"] == [7]
 
     def test_open_sizes_are_asked_for_and_taken(self, folder):
-        assert "must give the sizes" in refused("profile", folder / "open.keras")
+        assert "open.keras: `input_shape` must give the sizes" in refused(
+            "profile", folder / "small.keras", folder / "open.keras"
+        )
         (found,) = profiles(folder / "open.keras", "--input-shape", "8,8,3")
         (fixed,) = profiles(folder / "small.keras")
         assert found["layers"] == fixed["layers"]
@@ -120,6 +122,8 @@ class TestProfile:
             (("application:Foo",), "there is no application Foo; there is ConvNeXtBase"),
             ((GOLDEN,), "a run's folder, with a model.keras"),
             (("1.1", "--input-shape", "64"), "input_shape"),
+            (("application:MobileNetV2", "--input-shape", "64"), "takes images, of height, width"),
+            (("application:MobileNetV3Small", "--input-shape", "64,64"), "takes images, of height"),
             (("1.1", "--input-shape", "a,b"), "--input-shape takes sizes"),
             (("1.1", "--input-shape", "0,4,3"), "--input-shape takes sizes"),
             (("1.1", "--input-shape", "9,9,3"), "at least 17x17"),

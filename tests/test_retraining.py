@@ -101,6 +101,10 @@ OPTIMIZERS = {
         {"optimizer": keras.optimizers.RMSprop(0.001, use_ema=True, ema_momentum=0.5)},
         lambda: keras.optimizers.RMSprop(0.001, use_ema=True, ema_momentum=0.5),
     ),
+    "a scaled loss": (
+        {"optimizer": keras.optimizers.SGD(0.01, 0.9, loss_scale_factor=1024.0)},
+        lambda: keras.optimizers.SGD(0.01, 0.9),
+    ),
     "a schedule": (
         {"learning_rate": keras.optimizers.schedules.PolynomialDecay(0.01, 4)},
         lambda: keras.optimizers.SGD(

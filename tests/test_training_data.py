@@ -8,11 +8,24 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_squeezenet import Retraining, distill, prune
+from keras_squeezenet import (
+    Retraining,
+    cluster,
+    dense_sparse_dense,
+    distill,
+    prune,
+    quantize_aware,
+)
 from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.distillation import _logits_of as logits_of
 from keras_squeezenet.compression.fitting import run_length
 from keras_squeezenet.compression.retraining import RetrainingError
 from keras_squeezenet.compression.training_data import batches_of, length_of, one_pass
+from keras_squeezenet.compression.with_training.bridge import to_tf_keras
+from keras_squeezenet.compression.with_training.retraining import (
+    _ends_softmax as ends_in_softmax_in_twin,
+)
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.graph import ends_in_softmax
 
 COUNT, BATCH, CLASSES = 20, 8, 3
@@ -199,3 +212,100 @@ def test_probabilities_are_told_from_logits():
     after = keras.Model(image, layers.Softmax()(plain(image)))
     activation = keras.Model(image, layers.Activation("softmax")(plain(image)))
     assert all(ends_in_softmax(model) for model in (within, after, activation))
+
+
+SHAPED = {
+    "an operation": lambda x: keras.ops.softmax(x),
+    "in float32": lambda x: layers.Activation("linear", dtype="float32")(layers.Softmax()(x)),
+    "reshaped": lambda x: layers.Reshape((CLASSES,))(layers.Softmax()(x)),
+    "cast": lambda x: keras.ops.cast(layers.Softmax()(x), "float32"),
+    "a model": lambda x: keras.Sequential([keras.Input((CLASSES,)), layers.Softmax()])(x),
+}
+
+
+@pytest.mark.parametrize("end", SHAPED)
+def test_probabilities_are_told_from_logits_whatever_makes_them(end):
+    image = keras.Input((6, 6, 4))
+    model = keras.Model(image, SHAPED[end](network()(image)))
+    assert ends_in_softmax(model)
+    assert ends_in_softmax_in_twin(to_tf_keras(model))
+    logits = logits_of(model)(IMAGES)
+    np.testing.assert_allclose(keras.ops.softmax(logits), model(IMAGES), atol=1e-6)
+
+
+def small(shape=(8, 8, 3), classes=4):
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes, activation="softmax"),
+        ]
+    )
+
+
+def test_labels_in_a_column_are_those_in_a_row():
+    """As `keras.datasets.cifar10` gives them."""
+    images = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
+    labels = np.arange(40) % 4
+    model = small()
+    right = float(np.mean(model.predict(images, verbose=0).argmax(axis=1) == labels))
+    assert top1(model, (images, labels[:, None])) == right
+    pruned = prune(model, (images, labels[:, None]), validation_data=(images, labels[:, None]))
+    assert pruned.before == right
+    assert pruned.after <= 1
+
+
+def test_images_without_their_only_channel_are_taken_as_fit_takes_them():
+    images = np.random.default_rng(0).normal(size=(40, 8, 8)).astype("float32")
+    labels = np.arange(40) % 4
+    model = small((8, 8, 1))
+    expected = top1(model, (images[..., None], labels))
+    assert quantize_aware(model, (images, labels), validation_data=(images, labels)).before == (
+        expected
+    )
+
+
+HUNDRED = np.zeros((100, 8, 8, 3), "float32")
+
+
+@pytest.mark.parametrize("compress", [prune, cluster, quantize_aware, dense_sparse_dense, distill])
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (HUNDRED, np.eye(4)[np.zeros(100, int)], "of one-hot rows .* Received: labels of shape"),
+        (HUNDRED, np.full(100, 4), "labels from 0 to 3, .* Received: label 4$"),
+        (
+            HUNDRED[..., :1],
+            np.zeros(100, int),
+            r"\(None, 8, 8, 3\). Received: a batch of \(32, 8, 8, 1",
+        ),
+        (
+            HUNDRED[:, 1:],
+            np.zeros(100, int),
+            r"\(None, 8, 8, 3\). Received: a batch of \(32, 7, 8, 3",
+        ),
+    ],
+)
+def test_what_a_model_cannot_be_trained_on_is_a_line(compress, images, labels, message):
+    models = (small(), small()) if compress is distill else (small(),)
+    with pytest.raises(RetrainingError, match=message) as caught:
+        compress(*models, (images, labels))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("compress", [prune, cluster, quantize_aware, dense_sparse_dense, distill])
+def test_what_is_no_retraining_is_named(compress):
+    models = (small(), small()) if compress is distill else (small(),)
+    with pytest.raises(RetrainingError, match=r"`retraining` must be a Retraining\. Received: "):
+        compress(*models, (HUNDRED, np.zeros(100, int)), retraining={"epochs": 1})
+
+
+@pytest.mark.parametrize("compress", [prune, distill])
+def test_a_lambda_is_refused_by_its_name(compress):
+    image = keras.Input((8, 8, 3))
+    x = layers.Lambda(lambda image: image / 2, name="halved")(image)
+    model = keras.Model(image, small()(x))
+    models = (model, small()) if compress is distill else (model,)
+    with pytest.raises(InputError, match=r"Layer halved of class Lambda cannot be copied: .*Rec"):
+        compress(*models, (HUNDRED, np.zeros(100, int)))

@@ -73,7 +73,7 @@ def open_network(name: str, shapes: list[Shape], classes: int | None) -> keras.M
 
         if len(shapes) > 1:
             raise InputError(f"A network by name has one input. Received: {name}, shapes {shapes}")
-        with bad_input():
+        with bad_input(of=name):
             return network_by_name(name, input_shape=shapes[0] if shapes else None, classes=classes)
     if classes is not None:
         raise InputError(f"--classes is for networks by name. Received: {name}")

@@ -54,13 +54,19 @@ class NumberType(StrEnum):
 
 
 @contextlib.contextmanager
-def bad_input(*kinds: type[Exception]) -> Iterator[None]:
-    """As an InputError, what the functions that a command hands its options to say of them."""
+def bad_input(*kinds: type[Exception], of: str | None = None) -> Iterator[None]:
+    """As an InputError, what the functions that a command hands its options to say of them.
+
+    Args:
+        kinds: of exceptions, beside ValueError.
+        of: which of several things a command was given is meant; the line begins with it.
+    """
     expected: tuple[type[Exception], ...] = (ValueError, *kinds)
     try:
         yield
     except expected as error:
-        raise InputError(one_line(error)) from error
+        line = one_line(error)
+        raise InputError(line if of is None else f"{of}: {line}") from error
 
 
 def model_path(model: str | Path) -> Path | None:

@@ -138,7 +138,7 @@ def compare_networks(
     profiles, kept = [], []
     for name in models:
         network = open_network(name, shapes, classes)
-        with bad_input():
+        with bad_input(of=name):
             profiles.append(profile_model(network, _given(shapes)))
         if timing:
             kept.append(network)
@@ -203,7 +203,7 @@ def _profile(name: str, shapes: list[Shape], classes: int | None) -> ModelProfil
     network = open_network(name, shapes, classes)
     from keras_squeezenet.network.profile import profile_model
 
-    with bad_input():
+    with bad_input(of=name):
         return profile_model(network, _given(shapes))
 
 

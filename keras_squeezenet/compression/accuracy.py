@@ -35,7 +35,7 @@ def top1(
     predict_in_graph = tf.function(lambda images: predict(images, training=False))
     correct = count = 0
     for batch in measured_on(validation_data, batch_size):
-        images, labels = pair(batch, "validation_data")
+        images, labels = pair(batch, predict, "validation_data")
         predicted = np.asarray(predict_in_graph(tf.convert_to_tensor(images))).argmax(axis=1)
         correct += int(np.sum(predicted == np.asarray(labels)))
         count += len(predicted)

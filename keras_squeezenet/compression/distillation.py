@@ -16,10 +16,16 @@ from keras_squeezenet.checks import is_number
 from keras_squeezenet.compression.accuracy import top1
 from keras_squeezenet.compression.copies import copy_of
 from keras_squeezenet.compression.fitting import compressed, fit_compiled, run_length
-from keras_squeezenet.compression.retraining import Compressed, Retraining, check_backend
-from keras_squeezenet.compression.training_data import Batches, Data, batches_of
+from keras_squeezenet.compression.retraining import (
+    Compressed,
+    Retraining,
+    check_backend,
+    checked_retraining,
+)
+from keras_squeezenet.compression.training_data import Batches, Data, batches_of, images_for, pair
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.data_formats import Tensor
+from keras_squeezenet.network.graph import ends_in_softmax, inputs_of, maker_of
 
 # Of a softmax without logits before it: 0 has no logarithm.
 _LEAST_PROBABILITY = 1e-30
@@ -77,7 +83,7 @@ def distill(
             f"`teacher` must have the classes of the model, {model.output_shape[-1]}. "
             f"Received: {teacher.output_shape[-1]}"
         )
-    batches = batches_of(train_data, batch_size)
+    batches, retraining = batches_of(train_data, batch_size), checked_retraining(retraining)
     student = copy_of(model)
     distiller = keras.distillation.Distiller(
         # A copy: the distiller freezes its teacher for good.
@@ -90,11 +96,10 @@ def distill(
         ),
         student_loss_weight=student_weight,
     )
-    retraining = retraining or Retraining()
     fit_compiled(
         distiller,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        _endless(batches, labelled=student_weight > 0),
+        _endless(batches, model, labelled=student_weight > 0),
         retraining,
         run_length(retraining, batches),
     )
@@ -127,28 +132,25 @@ def _check_classifier(name: str, model: Any) -> None:
             f"`{name}` must take images (batch, height, width, channels). "
             f"Received: {name}.input_shape={model.input_shape}"
         )
-    activation = _final_activation(model)
-    if activation not in ("softmax", "linear"):
+    last = maker_of(model.outputs[0])
+    activation = getattr(last, "activation", None)
+    if not ends_in_softmax(model) and activation not in (None, keras.activations.linear):
         raise InputError(
             f"`{name}` must end in a softmax or in logits. "
-            f"Received: {model.layers[-1].name} with {activation}"
+            f"Received: {last.name} with {keras.activations.serialize(activation)}"
         )
-
-
-def _final_activation(model: keras.Model) -> str:
-    last = model.layers[-1]
-    if isinstance(last, layers.Softmax):
-        return "softmax"
-    return keras.activations.serialize(keras.activations.get(getattr(last, "activation", None)))
 
 
 def _logits_of(model: keras.Model) -> keras.Model:
     """A model with the same layers that ends before the softmax, in float32."""
     logits = model.outputs[0]
-    if _final_activation(model) == "softmax":
-        last = model.layers[-1]
-        if isinstance(last, layers.Softmax | layers.Activation):
-            logits = last.input
+    if ends_in_softmax(model):
+        last = maker_of(logits)
+        softmax = keras.activations.softmax
+        if isinstance(last, layers.Softmax) or (
+            isinstance(last, layers.Activation) and last.activation is softmax
+        ):
+            (logits,) = inputs_of(logits)
         else:
             # Logits but for a constant, which a softmax does not see.
             logits = ops.log(ops.maximum(logits, _LEAST_PROBABILITY))
@@ -171,7 +173,7 @@ def _fed_like(
     return keras.Model(images, _logits_of(teacher)(x))
 
 
-def _endless(batches: Batches, *, labelled: bool) -> Iterator[tuple[Any, ...]]:
+def _endless(batches: Batches, model: keras.Model, *, labelled: bool) -> Iterator[tuple[Any, ...]]:
     """(images, labels), or images alone, again and again."""
     while True:
         count = 0
@@ -183,6 +185,10 @@ def _endless(batches: Batches, *, labelled: bool) -> Iterator[tuple[Any, ...]]:
                     "must be 0. Received: images alone"
                 )
             count += 1
-            yield tuple(batch) if labelled else (batch if alone else batch[0],)
+            if labelled:
+                yield pair(batch, model, "train_data")
+            else:
+                images = batch if alone else batch[0]
+                yield (images_for(model, images, "train_data"),)
         if not count:
             raise InputError("`train_data` must hold batches. Received: none")

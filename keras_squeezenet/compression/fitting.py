@@ -71,7 +71,7 @@ def fit(
     crossentropy = keras.losses.SparseCategoricalCrossentropy(
         from_logits=not ends_in_softmax(model)
     )
-    fit_compiled(model, crossentropy, endless(batches), retraining, run, callbacks)
+    fit_compiled(model, crossentropy, endless(batches, model), retraining, run, callbacks)
 
 
 def fit_compiled(

@@ -115,6 +115,20 @@ class Retraining:
         return made
 
 
+def checked_retraining(retraining: Retraining | None, argument: str = "retraining") -> Retraining:
+    """The `Retraining` that was given, or the default one.
+
+    Raises:
+        RetrainingError: it is something else.
+    """
+    retraining = Retraining() if retraining is None else retraining
+    if not isinstance(retraining, Retraining):
+        raise RetrainingError(
+            f"`{argument}` must be a Retraining. Received: {argument}={retraining!r:.100}"
+        )
+    return retraining
+
+
 def _optimizer_of(asked: Any, rate: Any) -> Any:
     """A new optimizer, or what is none."""
     try:

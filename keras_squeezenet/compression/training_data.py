@@ -81,35 +81,45 @@ def length_of(batches: Batches) -> int | None:
         return None
 
 
-def endless(batches: Batches) -> Iterator[tuple[Any, Any]]:
+def endless(batches: Batches, model: Any = None) -> Iterator[tuple[Any, Any]]:
     """Batches without end, from an iterable that ends or not.
 
     Raises:
         RetrainingError: as `one_pass`, or it cannot be started again.
     """
     while True:
-        yield from one_pass(batches)
+        yield from one_pass(batches, model)
 
 
-def one_pass(batches: Batches, argument: str = "train_data") -> Iterator[tuple[Any, Any]]:
-    """The batches of an iterable, each once.
+def one_pass(
+    batches: Batches, model: Any = None, argument: str = "train_data"
+) -> Iterator[tuple[Any, Any]]:
+    """The batches of an iterable, each once, as `pair` gives them.
 
     Raises:
-        RetrainingError: it is empty, or holds something else than pairs.
+        RetrainingError: it is empty, or as `pair`.
     """
     empty = True
     for batch in batches:
         empty = False
-        yield pair(batch, argument)
+        yield pair(batch, model, argument)
     if empty:
         raise RetrainingError(f"`{argument}` must hold a batch each time it is gone through")
 
 
-def pair(batch: Any, argument: str) -> tuple[Any, Any]:
-    """The images and labels of a batch.
+def pair(batch: Any, model: Any, argument: str) -> tuple[Any, Any]:
+    """The images and labels of a batch, `(batch, …)` as the model takes them and `(batch,)`.
+
+    Labels may come as `(batch, 1)`, and images without the last axis where it is 1, as `fit` takes
+    them.
+
+    Args:
+        batch: what data held.
+        model: the classifier, of Keras 3 or tf_keras; what has no `inputs` is not compared with.
+        argument: what a caller calls the data.
 
     Raises:
-        RetrainingError: it is no such pair.
+        RetrainingError: it is no such pair, or not one for this model.
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         received = f"{len(batch)} things" if isinstance(batch, tuple | list) else type(batch)
@@ -117,10 +127,52 @@ def pair(batch: Any, argument: str) -> tuple[Any, Any]:
         received = "a single example: call .batch(32) on a tf.data.Dataset, for instance"
     else:
         images, labels = batch
-        return images, labels
+        return images_for(model, images, argument), _labels_for(model, labels, argument)
     raise RetrainingError(
         f"`{argument}` must hold batches of two, images and labels. Received: {received}"
     )
+
+
+def images_for(model: Any, images: Any, argument: str) -> Any:
+    """A batch of images in the shape that a model takes.
+
+    Raises:
+        RetrainingError: they have another shape.
+    """
+    if not getattr(model, "inputs", None):
+        return images
+    wanted, given = tuple(model.inputs[0].shape), tuple(np.shape(images))
+    if wanted[-1] == 1 and len(given) == len(wanted) - 1:
+        images, given = images[..., None], (*given, 1)
+    sides = zip(wanted[1:], given[1:], strict=False)
+    if len(given) != len(wanted) or any(side not in (None, size) for side, size in sides):
+        raise RetrainingError(
+            f"`{argument}` must hold images as the model takes them, {wanted}. "
+            f"Received: a batch of {given}"
+        )
+    return images
+
+
+def _labels_for(model: Any, labels: Any, argument: str) -> Any:
+    shape = tuple(np.shape(labels))
+    if len(shape) == 2 and shape[1] == 1:
+        labels = np.asarray(labels)[:, 0]
+    elif len(shape) > 1:
+        raise RetrainingError(
+            f"`{argument}` must hold integer labels, a number for each image; of one-hot rows "
+            f"numpy.argmax(labels, axis=1) makes them. Received: labels of shape {shape}"
+        )
+    outputs = getattr(model, "outputs", None)
+    values = np.asarray(labels)
+    if outputs and values.size:
+        classes = outputs[0].shape[-1]
+        wrong = values[~((values >= 0) & (values < classes))]  # a NaN among them
+        if wrong.size:
+            raise RetrainingError(
+                f"`{argument}` must hold labels from 0 to {classes - 1}, as many as the model has "
+                f"classes. Received: label {wrong[0]}"
+            )
+    return labels
 
 
 class _Arrays:

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_squeezenet.network.graph import every_layer, takes
+from keras_squeezenet.network.graph import every_layer, settle_normalizations, takes
 from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS, fold
 
@@ -21,6 +21,7 @@ def in_full_precision(model: keras.Model) -> keras.Model:
         return model
     twin = keras.models.clone_model(model, clone_function=_in_float32, recursive=True)
     twin.set_weights(model.get_weights())
+    settle_normalizations(twin)
     return twin
 
 
@@ -66,6 +67,7 @@ def for_inference(model: keras.Model, *, copy: bool, reverses_channels: bool = T
             copied.set_weights(_as_convolution(operation))
         elif getattr(operation, "weights", None):
             copied.set_weights(operation.get_weights())
+    settle_normalizations(twin)
     for preprocessing, convolution in convolution_after.items():
         _fold(preprocessing, clones[convolution])
     return twin

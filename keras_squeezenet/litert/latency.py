@@ -15,6 +15,7 @@ from keras_squeezenet.litert.comparison import ExportError
 from keras_squeezenet.litert.export import export_litert
 from keras_squeezenet.litert.inference_network import takes_pixels
 from keras_squeezenet.litert.model import LiteRTModel
+from keras_squeezenet.network.graph import has_graph
 
 _WARM_UP = 2  # the first calls take memory
 
@@ -69,6 +70,8 @@ def measure_latencies(
 def _open(model: keras.Model, path: Path, threads: int) -> LiteRTModel | str:
     """A file of a model, compared with it on an image of noise; or why there is none."""
     try:
+        if not has_graph(model):
+            raise ValueError(f"a functional or Sequential model is wanted, not {model!r:.100}")
         shape = (1, *(size or 1 for size in model.inputs[0].shape[1:]))
         low, high = (0, 255) if takes_pixels(model) else (-1, 1)
         image = np.random.default_rng(0).uniform(low, high, shape).astype(np.float32)

@@ -45,6 +45,11 @@ def network_by_name(
     given: dict[str, Any] = {key: value for key, value in arguments.items() if value is not None}
     if name.startswith(APPLICATION):
         constructor = _constructor_of(name)
+        if input_shape is not None and len(input_shape) != 3:
+            raise InputError(
+                f"A network of keras.applications takes images, of height, width and channels. "
+                f"Received: {name}, input_shape={input_shape}"
+            )
         if constructor.__name__.startswith(_OF_ANY_SIZE):
             given.setdefault("input_shape", (DESIGNED_SIZE, DESIGNED_SIZE, 3))
         return constructor(weights=None, **given)

@@ -192,8 +192,16 @@ def build_application(
 def with_softmax(network: keras.Model) -> keras.Model:
     """A network of logits, and a softmax in float32 after them: the same layers."""
     # A softmax in half precision loses small probabilities.
-    softmax = keras.layers.Activation("softmax", dtype="float32", name="probabilities")
+    name = free_name("probabilities", network)
+    softmax = keras.layers.Activation("softmax", dtype="float32", name=name)
     return keras.Model(network.inputs[0], softmax(network.outputs[0]), name=network.name)
+
+
+def free_name(wanted: str, network: keras.Model) -> str:
+    """A name for a layer that joins those of a network, as it is wanted or with a number."""
+    taken = {operation.name for operation in network.operations}
+    names = (wanted, *(f"{wanted}_{number}" for number in range(1, len(taken) + 1)))
+    return next(name for name in names if name not in taken)
 
 
 def _known(found: Mapping[str, Constructor], name: str, key: str) -> Constructor:

@@ -25,6 +25,17 @@ def every_layer(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
+def settle_normalizations(model: keras.Model) -> None:
+    """Have a model's `Normalization` layers compute with their weights, which were just set.
+
+    They compute with constants that Keras makes of the weights when it adapts a layer or loads a
+    file, and not in `set_weights`.
+    """
+    for layer in every_layer(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
 def layers_within(outer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers directly in a model, a wrapper or another layer; those within them are not."""
     if isinstance(outer, keras.Model):
@@ -152,13 +163,24 @@ def ends_in_softmax(model: keras.Model) -> bool:
         layer = maker_of(output)
         if isinstance(layer, keras.Model):
             output = graph_of(layer).outputs[0]
-        elif isinstance(layer, keras.layers.Identity):
+        elif _keeps_scores(layer):
             (output,) = inputs_of(output)
         else:
             break
-    if isinstance(layer, keras.layers.Softmax):
+    # What a call of keras.ops.softmax becomes has no public name.
+    of_ops = class_beside(keras.ops.softmax, "Softmax")
+    if isinstance(layer, keras.layers.Softmax) or (of_ops and isinstance(layer, of_ops)):
         return True
-    return getattr(layer, "activation", None) is keras.activations.softmax
+    return getattr(layer, "activation", None) in (keras.activations.softmax, keras.ops.softmax)
+
+
+def _keeps_scores(layer: keras.Operation) -> bool:
+    """Whether what comes out are the numbers that went in, in another shape or precision."""
+    if isinstance(layer, keras.layers.Activation):
+        return layer.activation is keras.activations.linear
+    kinds = (keras.layers.Identity, keras.layers.Reshape, keras.layers.Flatten)
+    cast = class_beside(keras.ops.cast, "Cast")
+    return isinstance(layer, kinds if cast is None else (*kinds, cast))
 
 
 def first_inputs_of(layer: keras.layers.Layer) -> list:

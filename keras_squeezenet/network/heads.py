@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_squeezenet.checks import is_integer
-from keras_squeezenet.network.graph import graph_of, inputs_of, maker_of
+from keras_squeezenet.network.graph import graph_of, inputs_of, maker_of, settle_normalizations
 from keras_squeezenet.network.layers import Activation, Initializer, fresh_initializer
 
 # As the head that is replaced has it. No activation of Keras is called so.
@@ -187,6 +187,7 @@ def _copy(model: keras.Model, dropout_rate: float | None) -> keras.Model:
     )
     copy = keras.models.clone_model(model, inputs, copied)
     copy.set_weights(model.get_weights())
+    settle_normalizations(copy)
     return copy
 
 

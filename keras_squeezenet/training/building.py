@@ -90,7 +90,7 @@ def build_model(section: ModelSection, image_size: int, classes: int) -> keras.M
     """
     check_network(section)
     input_shape = (image_size, image_size, 3)
-    with _as_recipe_error():
+    with _as_recipe_error(_told(section)):
         if isinstance(section, SqueezeNetSection):
             return _squeezenet(section, input_shape, classes)
         if isinstance(section, FunctionSection):
@@ -168,12 +168,20 @@ def _squeezenet(section: SqueezeNetSection, input_shape: Shape, classes: int) ->
     )
 
 
+def _told(section: ModelSection) -> str:
+    """What was asked for, where a constructor's own words may name nothing: "VGG, depth=[1]: "."""
+    if isinstance(section, SqueezeNetSection | FunctionSection):
+        return ""
+    name = section.family if isinstance(section, FamilySection) else section.application
+    return ", ".join([name, *(f"{key}={value}" for key, value in section.arguments.items())]) + ": "
+
+
 @contextlib.contextmanager
-def _as_recipe_error() -> Iterator[None]:
+def _as_recipe_error(told: str = "") -> Iterator[None]:
     """What a constructor says of its arguments, as a line."""
     try:
         yield
     except RecipeError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        raise RecipeError(f"model: {one_line(error, 500)}") from error
+    except Exception as error:  # constructors look at few of their arguments, and fail anywhere
+        raise RecipeError(f"model: {told}{one_line(error, 500)}") from error

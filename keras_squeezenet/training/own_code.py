@@ -17,9 +17,15 @@ import keras
 import numpy as np
 
 from keras_squeezenet.errors import one_line
-from keras_squeezenet.network.constructors import with_softmax
+from keras_squeezenet.network.constructors import free_name, with_softmax
 from keras_squeezenet.network.data_formats import Shape
-from keras_squeezenet.network.graph import every_layer, follow, graph_of, maker_of
+from keras_squeezenet.network.graph import (
+    every_layer,
+    follow,
+    graph_of,
+    maker_of,
+    settle_normalizations,
+)
 from keras_squeezenet.network.layers import ImagePreprocessing
 from keras_squeezenet.network.preprocessing import Mode
 from keras_squeezenet.settings import RecipeError
@@ -27,6 +33,8 @@ from keras_squeezenet.training.model_section import TrustedFunctionSection
 
 # Room for the rounding of a softmax, in whichever precision it was computed.
 SLACK = 1e-2
+# Keras's activations after which scores are logits or probabilities.
+_OF_SCORES = ("linear", "softmax", "sparsemax")
 
 
 def find_function(section: TrustedFunctionSection) -> Callable[..., Any]:
@@ -144,11 +152,12 @@ def _prepared(graph: keras.Model, input_shape: Shape, mode: Mode) -> keras.Model
             copies[id(operation)] = type(operation).from_config(operation.get_config())
         return copies.get(id(operation), operation)(*args, **kwargs)
 
-    prepared = ImagePreprocessing(mode, name="preprocessing")(image)
+    prepared = ImagePreprocessing(mode, name=free_name("preprocessing", graph))(image)
     inputs = keras.tree.pack_sequence_as(graph.input, [prepared])
     output = keras.tree.flatten(follow(graph, inputs, call))[0]
     network = keras.Model(image, output, name=graph.name)
     network.set_weights(graph.get_weights())
+    settle_normalizations(network)
     return network
 
 
@@ -160,6 +169,15 @@ def _gives_probabilities(
     Raises:
         RecipeError: the last layer has an activation that makes them neither.
     """
+    layer = maker_of(graph.outputs[0])
+    activation = getattr(layer, "activation", None)
+    name = getattr(activation, "__name__", str(activation))
+    neither = _not_as_expected(
+        section, f"{graph.name}, whose last layer {layer.name} has activation {name}"
+    )
+    # Before any number: sigmoids of large logits are zeros and ones, and may be one 1 each time.
+    if name not in _OF_SCORES and getattr(keras.activations, name, None) is activation is not None:
+        raise neither
     images = (
         np.random.default_rng(0)
         .uniform(0, 255, (2, *(side or 1 for side in input_shape)))
@@ -168,14 +186,9 @@ def _gives_probabilities(
     scores = keras.ops.convert_to_numpy(graph(images, training=False)).astype("float32")
     if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=SLACK):
         return True
-    layer = maker_of(graph.outputs[0])
-    activation = getattr(layer, "activation", None)
-    name = getattr(activation, "__name__", str(activation))
-    if activation is not None and name not in ("linear", "softmax"):
-        raise _not_as_expected(
-            section, f"{graph.name}, whose last layer {layer.name} has activation {name}"
-        )
-    return name == "softmax"  # of numbers that are none
+    if activation is not None and name not in _OF_SCORES:
+        raise neither
+    return name not in ("linear", "None")  # of numbers that are none
 
 
 @contextlib.contextmanager

@@ -13,7 +13,12 @@ from keras_squeezenet.compression.fitting import compressed, fit
 from keras_squeezenet.compression.pruning.prune import learning_copy, prune
 from keras_squeezenet.compression.pruning.schedules import ConstantSparsity
 from keras_squeezenet.compression.pruning.sparsities import Sparsity
-from keras_squeezenet.compression.retraining import Compressed, Retraining, RetrainingError
+from keras_squeezenet.compression.retraining import (
+    Compressed,
+    Retraining,
+    RetrainingError,
+    checked_retraining,
+)
 from keras_squeezenet.compression.training_data import Data, batches_of
 
 DEFAULT_SPARSITY = 0.3  # the paper takes 30 to 50 percent
@@ -50,7 +55,7 @@ def dense_sparse_dense(
     Raises:
         RetrainingError: for arguments that do not go together.
     """
-    retraining = retraining or Retraining()
+    retraining = checked_retraining(retraining)
     if dense_retraining is None:
         if retraining.has_own_rate:
             raise RetrainingError(
@@ -59,6 +64,7 @@ def dense_sparse_dense(
             )
         rate = retraining.learning_rate / LEARNING_RATE_DROP
         dense_retraining = replace(retraining, learning_rate=rate)
+    checked_retraining(dense_retraining, "dense_retraining")
     sparse = prune(
         model,
         train_data,

@@ -13,6 +13,7 @@ from keras_squeezenet.compression.retraining import (
     Compressed,
     Retraining,
     check_classifier,
+    checked_retraining,
 )
 from keras_squeezenet.compression.training_data import Data, batches_of
 from keras_squeezenet.network.graph import layers_within
@@ -81,7 +82,7 @@ def prune(
     """
     check_classifier(model)
     pruning = MagnitudePruning(sparsity, schedule, structure)
-    retraining = retraining or Retraining()
+    retraining = checked_retraining(retraining)
     batches = batches_of(train_data, batch_size)
     trained = learning_copy(model)
     pruning.check(trained, run_length(retraining, batches))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_squeezenet.compression.training_data import Batches, one_pass
@@ -12,11 +13,11 @@ CALIBRATION_IMAGES = 100
 CHECK_IMAGES = 100
 
 
-def first_images(train_data: Batches) -> np.ndarray:
+def first_images(train_data: Batches, model: keras.Model | None = None) -> np.ndarray:
     """float32 images, enough to calibrate with and to check on; fewer where one pass has fewer."""
     most = CALIBRATION_IMAGES + CHECK_IMAGES
     batches, count = [], 0
-    for images, _ in one_pass(train_data):
+    for images, _ in one_pass(train_data, model):
         batches.append(np.asarray(images, np.float32))
         count += len(batches[-1])
         if count >= most:

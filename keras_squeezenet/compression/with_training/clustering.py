@@ -20,6 +20,7 @@ from keras_squeezenet.compression.retraining import (
     Retraining,
     RetrainingError,
     check_classifier,
+    checked_retraining,
 )
 from keras_squeezenet.compression.training_data import Data, batches_of
 from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
@@ -97,7 +98,7 @@ def cluster(
     check_classifier(model)
     kernel_by_name = kernels(model)
     counts = {name: 2**b for name, b in layer_bits(bits, kernel_by_name).items()}
-    batches, retraining = batches_of(train_data, batch_size), retraining or Retraining()
+    batches, retraining = batches_of(train_data, batch_size), checked_retraining(retraining)
     twin = to_tf_keras(model)
     before = top1(model, validation_data, batch_size)
     clustered = _wrapped(twin, counts, kernel_by_name, preserve_sparsity)

@@ -20,8 +20,9 @@ from keras_squeezenet.compression.retraining import (
     Retraining,
     RetrainingError,
     check_classifier,
+    checked_retraining,
 )
-from keras_squeezenet.compression.training_data import Data, batches_of, measured_on
+from keras_squeezenet.compression.training_data import Data, batches_of, measured_on, pair
 from keras_squeezenet.compression.with_training.activation_ranges import (
     calibrate,
     set_input_range,
@@ -236,10 +237,11 @@ def quantize_aware(
     """
     check_classifier(model)
     check_preservable(preserve, kernels(model))
-    batches, retraining = batches_of(train_data, batch_size), retraining or Retraining()
+    batches, retraining = batches_of(train_data, batch_size), checked_retraining(retraining)
     validation = None if validation_data is None else measured_on(validation_data, batch_size)
     sample = SampleInPassing(CHECK_IMAGES)
-    before = top1(model, None if validation is None else sample.of(validation))
+    passing = validation and sample.of(pair(each, model, "validation_data") for each in validation)
+    before = top1(model, passing)
     folded = for_inference(model, copy=True)
     changed = _changed_kernels(model, folded)
     twin = to_tf_keras(folded, for_8_bits=True)
@@ -252,7 +254,7 @@ def quantize_aware(
     if pixels:
         # Scale 1: an image's bytes are its codes. tfmot only ever widens the input's range.
         set_input_range(quantized, 0.0, 255.0)
-    ranges_from, check_images = divided(first_images(batches), sample.images())
+    ranges_from, check_images = divided(first_images(batches, model), sample.images())
     calibrate(quantized, ranges_from)
     precondition = None
     if changed and preserve != "clusters":

@@ -61,7 +61,7 @@ def retrain(
     # Else the first step would make its variables, and TensorFlow traces a step that does twice.
     optimizer.build(variables)
     step = _training_step(twin, variables, optimizer, precondition)
-    batches = endless(train_data)
+    batches = endless(train_data, twin)
     for epoch in range(run.epochs):
         losses = [step(*next(batches)) for _ in range(run.steps_per_epoch)]
         # The mean over all ranks, so that they all end or all go on.
@@ -109,7 +109,8 @@ def _training_step(
     def step(images: Any, labels: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = crossentropy(labels, twin(images, training=True))
-        gradients = distributed.average_gradients(tape.gradient(loss, variables))
+            scaled = optimizer.scale_loss(loss)  # as `apply` expects; 1 but for `loss_scale_factor`
+        gradients = distributed.average_gradients(tape.gradient(scaled, variables))
         if precondition is not None:
             gradients = precondition(variables, gradients)
         # A kernel has none whose shared values learn in its place, of which Keras would warn.
@@ -134,10 +135,25 @@ def _trainable(twin: "tf_keras.Model") -> list[Any]:
 def _ends_softmax(twin: "tf_keras.Model") -> bool:
     import tf_keras
 
-    layer = twin.outputs[0].node.layer
-    layer = getattr(layer, "layer", layer)  # out of tfmot's wrapper
+    node = twin.outputs[0].node
+    layer = _unwrapped(node)
+    # They keep the numbers: what is before them decides.
+    while isinstance(layer, tf_keras.layers.Reshape | tf_keras.layers.Flatten) or (
+        isinstance(layer, tf_keras.layers.Activation) and _name_of_activation(layer) == "linear"
+    ):
+        (node,) = node.parent_nodes
+        layer = _unwrapped(node)
     if isinstance(layer, tf_keras.layers.Softmax):
         return True
+    return _name_of_activation(layer) == "softmax"
+
+
+def _unwrapped(node: Any) -> "tf_keras.layers.Layer":
+    """The layer of a node, out of tfmot's wrapper."""
+    return getattr(node.layer, "layer", node.layer)
+
+
+def _name_of_activation(layer: "tf_keras.layers.Layer") -> str | None:
     activation = getattr(layer, "activation", None)
-    activation = getattr(activation, "activation", activation)  # out of tfmot's too
-    return getattr(activation, "__name__", None) == "softmax"
+    activation = getattr(activation, "activation", activation)  # out of tfmot's wrapper too
+    return getattr(activation, "__name__", None)

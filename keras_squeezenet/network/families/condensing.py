@@ -15,7 +15,7 @@ from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.families.blocks import shuffled
 from keras_squeezenet.network.families.layers import ChannelSelection, GroupedConv2D
 from keras_squeezenet.network.families.learned_groups import LearnedGroupConv2D
-from keras_squeezenet.network.graph import every_layer, follow, graph_of
+from keras_squeezenet.network.graph import every_layer, follow, graph_of, settle_normalizations
 
 
 class CondensingStages(keras.callbacks.Callback):
@@ -122,6 +122,7 @@ def condensed_model(model: keras.Model) -> keras.Model:
     for operation, twin in made.items():
         if isinstance(twin, keras.Layer) and not isinstance(twin, keras.Model):
             twin.set_weights(operation.get_weights())
+    settle_normalizations(condensed)
     return condensed
 
 

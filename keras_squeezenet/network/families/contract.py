@@ -9,6 +9,7 @@ from typing import Literal
 import keras
 from keras import layers
 
+from keras_squeezenet.errors import one_line
 from keras_squeezenet.network.data_formats import Shape, Tensor
 from keras_squeezenet.network.layers import Activation, ImagePreprocessing
 from keras_squeezenet.network.preprocessing import Mode
@@ -113,7 +114,7 @@ def finished(
     """The model, with the weights of a file where one is named.
 
     Raises:
-        ValueError: `weights` names no file.
+        ValueError: `weights` names no file, or one that is not of this network.
     """
     if weights is not None and not os.path.isfile(weights):
         raise ValueError(
@@ -123,5 +124,11 @@ def finished(
     inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, outputs, name=name)
     if weights is not None:
-        model.load_weights(weights)
+        try:
+            model.load_weights(weights)
+        except Exception as error:  # Keras and h5py raise nearly anything for hostile bytes
+            raise ValueError(
+                "`weights` must be a .weights.h5 file of the same network. "
+                f"Received: weights={weights}: {one_line(error, 200)}"
+            ) from error
     return model
