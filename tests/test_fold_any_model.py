@@ -10,6 +10,7 @@ import pytest
 from keras import layers
 
 from keras_squeezenet import SqueezeNet, fold_batch_normalization
+from keras_squeezenet.network.families.layers import GroupedConv2D
 from keras_squeezenet.network.graph import every_layer
 from keras_squeezenet.network.layers import Fire
 from tests.compression_digits import TINY
@@ -76,6 +77,7 @@ def test_a_family_without_its_normalizations_computes_the_same(family, count):
 BEFORE = {
     "Conv2D": lambda **o: layers.Conv2D(6, 3, strides=2, padding="same", **o),
     "Conv2D of groups": lambda **o: layers.Conv2D(6, 3, groups=3, **o),
+    "GroupedConv2D": lambda **o: GroupedConv2D(6, 3, groups=3, **o),
     "DepthwiseConv2D": lambda **o: layers.DepthwiseConv2D(3, depth_multiplier=2, **o),
     "SeparableConv2D": lambda **o: layers.SeparableConv2D(5, 3, depth_multiplier=2, **o),
     "Conv2DTranspose": lambda **o: layers.Conv2DTranspose(4, 3, strides=2, **o),
@@ -99,6 +101,7 @@ def test_each_kind_takes_up_the_normalization_after_it(kind, use_bias):
 AFTER = {
     "Conv2D": lambda **o: layers.Conv2D(6, 3, strides=2, **o),
     "Conv2D of groups": lambda **o: layers.Conv2D(6, 3, groups=3, **o),
+    "GroupedConv2D": lambda **o: GroupedConv2D(6, 3, groups=3, **o),
     "a padding Conv2D of one place": lambda **o: layers.Conv2D(6, 1, padding="same", **o),
     "DepthwiseConv2D": lambda **o: layers.DepthwiseConv2D(3, depth_multiplier=2, **o),
     "SeparableConv2D": lambda **o: layers.SeparableConv2D(5, 3, depth_multiplier=2, **o),

@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from keras_squeezenet.network.families.layers import GroupedConv2D
 from keras_squeezenet.network.layers import Fire
 
 Arrays = dict[str, NDArray[np.float64]]
@@ -22,6 +23,7 @@ KERNELS = {
     layers.Dense: ("kernel",),
     layers.DepthwiseConv2D: ("kernel",),
     layers.SeparableConv2D: ("depthwise_kernel", "pointwise_kernel"),
+    GroupedConv2D: ("kernel",),
 }
 
 # Gives the values of a variable.
