@@ -12,7 +12,8 @@ these images but one: `compress` searches for the smallest file that loses half 
 them.
 
 Runs are kept in the folder `--runs`. What is there is not made again, and a training that was
-interrupted goes on: an interrupted study goes on, too.
+interrupted goes on: an interrupted study goes on, too. With `--only` the others have the rows that
+they have already.
 """
 
 import argparse
@@ -132,11 +133,16 @@ def main():
     parser.add_argument(
         "--picture", type=Path, help="the PNG to write, and tables of a page beside"
     )
+    known = [subject.recipe for subject in SUBJECTS]
+    parser.add_argument("--only", action="append", metavar="RECIPE", choices=known)
     asked = parser.parse_args()
     rows = []
     for subject in SUBJECTS:
         run = asked.runs / subject.recipe.removeprefix("imagenette_")
-        make_files(subject, run, asked.data)
+        if asked.only is None or subject.recipe in asked.only:
+            make_files(subject, run, asked.data)
+        elif not (run / "families.json").exists():
+            continue
         rows += measured(subject, run)
         write_csv(asked.output, rows)
     if asked.picture:
