@@ -229,7 +229,7 @@ def measured(subject, run):
 @style()
 def draw(rows, path):
     """Accuracy over bytes: a line for each network, a marker for each file."""
-    figure = new_figure(9, 6)
+    figure = new_figure(11, 5.5)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     axes = figure.subplots()
     names = list(dict.fromkeys(row["network"] for row in rows))
@@ -261,9 +261,8 @@ def draw(rows, path):
         axes.plot([], [], MARKERS[file], color=MUTED, linestyle="none", label=file)[0]
         for file in MARKERS
     ]
-    first = axes.legend(handles=networks, loc="lower right", title="network")
-    axes.add_artist(first)
-    axes.legend(handles=kinds, loc="lower center", title="file")
+    figure.legend(handles=networks, loc="outside right upper", title="network", alignment="left")
+    figure.legend(handles=kinds, loc="outside right lower", title="file", alignment="left")
     save(figure, path, DPI)
 
 
