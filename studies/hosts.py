@@ -444,6 +444,11 @@ class Hosts:
             time.sleep(0.1)
 
 
+def _with_tools_of_root() -> dict[str, str]:
+    """The environment, and where chroot and tc are, which not everybody's path has."""
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
+
+
 def _keep(*command: Argument) -> subprocess.Popen[str]:
     """Start a process that keeps new namespaces until it is killed, or we are."""
     process = subprocess.Popen(
@@ -452,6 +457,7 @@ def _keep(*command: Argument) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=_with_tools_of_root(),
         # Ctrl-C is for us: the hosts are ended in order.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
@@ -477,7 +483,8 @@ def _unprivileged() -> tuple[str, ...]:
 
 
 def _run(command: Iterable[Argument], check: bool = True) -> subprocess.CompletedProcess[str]:
-    process = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    words = list(map(str, command))
+    process = subprocess.run(words, capture_output=True, text=True, env=_with_tools_of_root())
     if check and process.returncode:
         text = " ".join(map(str, command))
         raise HostsError(f"{text}: {' '.join(process.stderr.split())}")
