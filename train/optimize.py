@@ -112,7 +112,7 @@ def compress(
                 sparsity=recipe.prune.sparsity,
             ).model
             stages.save("pruned", "pruned.keras", sparse)
-        # Batch normalization ends here: after the shared values it would part them again.
+        # Folded later, batch normalization would scale each filter, and none would share values.
         unshared = fold_batch_normalization(sparse or model).model
         if "cluster" in wanted:
             shared = cluster(
@@ -303,6 +303,7 @@ class Stages:
 
 
 def one_number_of_bits(recipe: CompressionRecipe) -> int:
+    """Bits for codebooks without training; a RecipeError where they are given by layers."""
     if isinstance(recipe.cluster.bits, dict):
         raise RecipeError(
             "cluster.bits by layers needs the stage cluster. Received: "
