@@ -1,5 +1,6 @@
 """Trained codebooks, counted value by value."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from keras_squeezenet.compression.pruning.schedules import ConstantSparsity
 from keras_squeezenet.compression.retraining import Retraining, RetrainingError
 from keras_squeezenet.compression.with_training.bridge import kernels
 from keras_squeezenet.compression.with_training.clustering import cluster, initial_codebook
+from keras_squeezenet.network.families.layers import GroupedConv2D
 from tests.compression_digits import accuracy, trained_net, training_batches, validation_batches
 
 RUN = Retraining(epochs=2, steps_per_epoch=15, learning_rate=1e-3)
@@ -96,6 +98,20 @@ def test_bits_are_given_layer_by_layer(trained):
     assert distinct["fire2_squeeze1x1"] == len(
         np.unique(kernels(by_function.model)["fire2_squeeze1x1"])
     )
+
+
+def test_bits_of_a_layer_are_those_of_all_its_kernels():
+    images = keras.Input((8, 8, 4))
+    x = GroupedConv2D(8, 3, groups=2, name="two")(images)
+    x = keras.layers.Conv2D(8, 3, name="one")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(images, keras.layers.Dense(3, activation="softmax", name="top")(x))
+    data = [
+        (np.random.default_rng(0).normal(size=(8, 8, 8, 4)).astype("float32"), np.arange(8) % 3)
+    ]
+    result = cluster(model, data, retraining=SHORT, bits={"two": 4, "two_group1": 2, "one": 3})
+    distinct = {found.name: found.distinct for found in result.layers}
+    assert distinct == {"two_group0": 16, "two_group1": 4, "one": 8, "top": 24}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,11 @@ from keras_squeezenet.compression.retraining import (
     checked_retraining,
 )
 from keras_squeezenet.compression.training_data import Data, batches_of
-from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
+from keras_squeezenet.compression.with_training.bridge import (
+    kernels,
+    kernels_of_layers,
+    to_tf_keras,
+)
 from keras_squeezenet.compression.with_training.retraining import retrain, with_weights_of
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 from keras_squeezenet.compression.without_training.codebooks import k_means
@@ -59,9 +63,10 @@ def cluster(
         train_data: (images, integer labels) as the model takes them, in arrays; a `tf.data.Dataset`
             or `keras.utils.PyDataset` of batches; or any iterable of batches, endless or not.
         retraining: a `Retraining`; None: one epoch of it.
-        bits: from 2 to 8, of every kernel; a dict of that by layer names (of
-            `Architecture.kernel_shapes`), other layers are left; or a function of name and kernel
-            shape that gives that.
+        bits: from 2 to 8, of every kernel; a dict of that by layer names, other layers are left;
+            or a function of name and kernel shape that gives that. A `Fire` fire2 has the kernels
+            fire2_squeeze1x1 and so on, a `GroupedConv2D` one for each group, NAME_group0 and so on:
+            a dict names them, or the layer with all of its kernels.
         preserve_sparsity: whether zeros of a kernel stay zeros; 0 then is one of its values.
         validation_data: the same with an end, to measure top-1 on.
         batch_size: of arrays; None: 32.
@@ -97,6 +102,8 @@ def cluster(
     """
     check_classifier(model)
     kernel_by_name = kernels(model)
+    if isinstance(bits, dict):
+        bits = _by_kernel(bits, kernels_of_layers(model))
     counts = {name: 2**b for name, b in layer_bits(bits, kernel_by_name).items()}
     batches, retraining = batches_of(train_data, batch_size), checked_retraining(retraining)
     twin = to_tf_keras(model)
@@ -126,6 +133,18 @@ def layer_bits(bits: Bits, kernel_by_name: Mapping[str, np.ndarray]) -> dict[str
     if not found:
         raise RetrainingError(f"`bits` must be given for some kernel. Received: bits={bits}")
     return found
+
+
+def _by_kernel(bits: Mapping[str, int], of_layers: Mapping[str, list[str]]) -> dict[str, int]:
+    """A dict by layers as one by kernels; a kernel's own name goes before that of its layer."""
+    of_several = {
+        name: bits[layer]
+        for layer, names in of_layers.items()
+        if layer in bits and names
+        for name in names
+    }
+    replaced = {layer for layer in bits if of_layers.get(layer)}
+    return of_several | {name: value for name, value in bits.items() if name not in replaced}
 
 
 def initial_codebook(values: np.ndarray, count: int) -> NDArray[np.float32]:

@@ -22,8 +22,16 @@ from keras_squeezenet.compression.with_training.bridge.place import BridgeError
 from keras_squeezenet.compression.with_training.bridge.twin import (
     copy_weights_back,
     kernels,
+    kernels_of_layers,
     sources,
     to_tf_keras,
 )
 
-__all__ = ["BridgeError", "copy_weights_back", "kernels", "sources", "to_tf_keras"]
+__all__ = [
+    "BridgeError",
+    "copy_weights_back",
+    "kernels",
+    "kernels_of_layers",
+    "sources",
+    "to_tf_keras",
+]

@@ -112,6 +112,19 @@ def kernels(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     }
 
 
+def kernels_of_layers(model: keras.Model) -> dict[str, list[str]]:
+    """The names that `kernels` has for those of each layer of a model.
+
+    They are several of a `Fire` and of a `GroupedConv2D`, and none of a layer without kernel.
+    """
+    return {
+        own_name: [
+            name for name, s in sources_by_name({operation: own_name}).items() if s.has_kernel
+        ]
+        for operation, own_name in _names(checked_graph(model)).items()
+    }
+
+
 def _names(graph: keras.Model) -> dict[keras.Operation, str]:
     """The name in the twin of every operation, those of models within the model included."""
     names: dict[keras.Operation, str] = {}
