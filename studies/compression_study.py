@@ -152,7 +152,7 @@ def study_weights(study, weights, version, source):
         )
         density = DENSITIES[weights] or "the authors'"
         yield measured(f"codebooks of {bits} bits, density {density}", network, "faithful")
-    rounding = cache(lambda: post_training.Rounding(model, study.tuning, say))
+    rounding = cache(lambda: post_training.Rounding(model, study.tuning, progress=say))
     for size in SIZES[weights]:
         network = kept(
             study.work / f"{weights} {size}.sqz",

@@ -60,7 +60,7 @@ KINDS = ("plain", "masking", "pruning")
 def compared(image_size, rounds):
     """A row for each kind."""
     model = SqueezeNet(
-        "1.1", weights=None, classes=CLASSES, input_shape=(image_size, image_size, 3)
+        version="1.1", weights=None, classes=CLASSES, input_shape=(image_size, image_size, 3)
     )
     model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
     generator = np.random.default_rng(0)
