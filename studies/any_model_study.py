@@ -13,6 +13,7 @@ weights. `divergence` is the mean over the photos of what the probabilities are 
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
@@ -23,7 +24,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet import fit_to_size, load_compressed, share_weights
-from keras_squeezenet.compression.samples import BATCH, draw_samples
+from keras_squeezenet.compression.samples import BATCH, Samples, draw_samples
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.sqz.files import write_network
 
@@ -31,7 +32,7 @@ WAYS = {"reconstructed": True, "by itself": False}
 LEAST = 1e-9  # probability
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", required=True, help="a data set as in training")
@@ -51,7 +52,7 @@ def main():
         max_broken_share=0.1,
         count=asked.images,
     )
-    rows = []
+    rows: list[dict[str, object]] = []
     for folds in (True, False) if asked.keep_normalization else (True,):
         for way in WAYS:
             for row in measured(model, samples, way, folds, asked.bits, asked.shares):
@@ -60,14 +61,21 @@ def main():
                 print(rows[-1], file=sys.stderr, flush=True)
 
 
-def measured(model, samples, way, folds, bits, shares):
+def measured(
+    model: keras.Model,
+    samples: Samples,
+    way: str,
+    folds: bool,
+    bits: Sequence[int],
+    shares: Sequence[float],
+) -> Iterator[dict[str, object]]:
     """A row for each file."""
     images = samples.calibration if WAYS[way] else None
     float32 = 4 * model.count_params()
     before = probabilities(model, samples.held_out.images)
     for how, value in [*(("bits", b) for b in bits), *(("share", s) for s in shares)]:
         if how == "bits":
-            compressed = share_weights(model, images, bits=value, fold=folds)
+            compressed = share_weights(model, images, bits=int(value), fold=folds)
         else:
             compressed = fit_to_size(model, images, int(value * float32), fold=folds)
         with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +100,7 @@ def measured(model, samples, way, folds, bits, shares):
         }
 
 
-def probabilities(model, images):
+def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
     starts = range(0, len(images), BATCH)
     batches = (images[start : start + BATCH].astype(np.float32) for start in starts)
     return np.concatenate([np.asarray(model.predict_on_batch(batch)) for batch in batches])

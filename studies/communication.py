@@ -14,7 +14,9 @@ About 25 minutes on 2 cores; with --quick one network on one link, a minute.
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import communication_measuring as measuring
 from hosts import why_not
@@ -23,7 +25,7 @@ from keras_squeezenet.communication.study import read_table
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.reports.communication_page import write_communication_report, write_figures
 
-QUICK = {
+QUICK: dict[str, Any] = {
     "networks": ["SqueezeNet 1.1"],
     "ranks": [1, 2],
     "links": [1e9],
@@ -32,7 +34,7 @@ QUICK = {
 }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--quick", action="store_true", help="one network on one link")
@@ -44,7 +46,7 @@ def main():
     if asked.networks:
         chosen["networks"] = asked.networks
     cells = measuring.study_cells(**chosen)
-    rows = read_table(asked.output)
+    rows: list[Mapping[str, object]] = [*read_table(asked.output)]
     done = {tuple(row[name] for name in measuring.KEY_COLUMNS) for row in rows}
     missing = [cell for cell in cells if cell.key not in done]
     if missing:
@@ -60,12 +62,12 @@ def main():
         write_figures(asked.output, asked.figures)
 
 
-def progress(row):
+def progress(row: Mapping[str, object]) -> str:
     case = ", ".join(f"{row[name]}" for name in measuring.KEY_COLUMNS)
     return f"{case}: {row['seconds_per_step']} s, {row['sent_bytes']:,} bytes per step and rank"
 
 
-def say(message):
+def say(message: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 

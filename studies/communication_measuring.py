@@ -35,6 +35,7 @@ END_SECONDS = 30
 POLL_SECONDS = 0.05
 # What rank 0 and the process that sets the links tell each other.
 Word = Literal["ready", "go", "measured"]
+Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class Exchange:
         return self.folder / f"{number:03}.{word}.json"
 
 
-def measure(cells: Iterable[Cell]) -> Iterator[dict]:
+def measure(cells: Iterable[Cell]) -> Iterator[Row]:
     """Measure cells; those of one network and number of ranks that follow each other together.
 
     Yields:
@@ -272,7 +273,7 @@ def measure(cells: Iterable[Cell]) -> Iterator[dict]:
             yield from _measure_together(list(group), hosts, exchange)
 
 
-def _measure_together(cells: Sequence[Cell], hosts: Hosts, exchange: Exchange) -> Iterator[dict]:
+def _measure_together(cells: Sequence[Cell], hosts: Hosts, exchange: Exchange) -> Iterator[Row]:
     exchange.write_cells(cells)
     with _running(exchange, cells[0].ranks, hosts) as ended:
         for number, cell in enumerate(cells):
@@ -338,7 +339,7 @@ def row(
     updates: int,
     message_seconds: float,
     idle_bytes_per_second: float,
-) -> dict:
+) -> Row:
     """A line of the table, from what the ranks measured.
 
     Args:
@@ -352,7 +353,7 @@ def row(
         idle_bytes_per_second: that leave a rank while there is nothing to sum.
 
     Returns:
-        A dict; times and bytes are per step, which is a forward and backward pass over one batch.
+        Times and bytes are per step, which is a forward and backward pass over one batch.
     """
     steps = cell.accumulation
     expected = ring_bytes(payload_bytes(parameters, cell.compression), cell.ranks) / steps

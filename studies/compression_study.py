@@ -31,10 +31,12 @@ import statistics
 import sys
 import time
 import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
@@ -50,7 +52,13 @@ from keras_squeezenet.compression.saving import model_of, network_of
 from keras_squeezenet.compression.without_training import post_training
 from keras_squeezenet.data import Augmentation, sample_images
 from keras_squeezenet.files import replacing, write_csv
-from keras_squeezenet.inference.evaluation import evaluate_predictions, predict_batches
+from keras_squeezenet.inference.evaluation import (
+    Evaluation,
+    evaluate_predictions,
+    predict_batches,
+)
+from keras_squeezenet.sqz.network import CompressedNetwork
+from keras_squeezenet.sqz.versions import AnyCompressed
 from keras_squeezenet.training.building import load_data
 from keras_squeezenet.training.recipe import load_recipe_of_run
 
@@ -67,6 +75,9 @@ TIMED = 5
 RUN_BITS, RUN_DENSITY, RUN_IMAGES = 4, 0.55, 400  # for the networks of runs
 UPDATE_RATE = 1e-4  # of the further training before an update
 UPDATE_SEED = 1  # another than the runs'
+
+Row = dict[str, object]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +96,7 @@ class Study:
     work: Path
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", required=True, help="a folder with labels.csv")
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
@@ -96,7 +107,7 @@ def main():
     asked = parser.parse_args()
 
     study = read_study(asked)
-    rows = []
+    rows: list[Row] = []
     for weights, version, source in published_weights(asked.v1_0_float32):
         for measured in study_weights(study, weights, version, source):
             rows.append({"network": f"SqueezeNet {weights}", **measured})
@@ -108,7 +119,7 @@ def main():
         write_csv(asked.output, with_equal_keys(rows))
 
 
-def read_study(asked):
+def read_study(asked: argparse.Namespace) -> Study:
     photos = read_photos(asked.images)
     order = np.random.default_rng(0).permutation(len(photos.labels))
     tuning, rest = order[:TUNING_IMAGES], order[TUNING_IMAGES:]
@@ -124,14 +135,14 @@ def read_study(asked):
     )
 
 
-def study_weights(study, weights, version, source):
+def study_weights(study: Study, weights: str, version: str, source: str | Path) -> Iterator[Row]:
     """A row for each form of one set of weights."""
     model = build(version, source, include_preprocessing=True)
     reference = predict(model, study.pixels)
     float32 = 4 * model.count_params()
     yield row("float32", float32, float32, compare(reference, reference, study.labels))
 
-    def measured(form, network, mode):
+    def measured(form: str, network: AnyCompressed, mode: str) -> Row:
         content, seconds = timed(lambda: sqz.encode(network, mode))
         read, unpacking = timed(lambda: sqz.decode(content))
         found = compare(reference, predict(model_of(read), study.pixels), study.labels)
@@ -146,24 +157,33 @@ def study_weights(study, weights, version, source):
     for bits in BITS[weights]:
         network = kept(
             study.work / f"{weights} {bits} bits.sqz",
-            lambda bits=bits: post_training.share_weights(
-                model, study.tuning, bits=bits, density=DENSITIES[weights], progress=say
+            partial(
+                post_training.share_weights,
+                model,
+                study.tuning,
+                bits=bits,
+                density=DENSITIES[weights],
+                progress=say,
             ),
         )
         density = DENSITIES[weights] or "the authors'"
         yield measured(f"codebooks of {bits} bits, density {density}", network, "faithful")
-    rounding = cache(lambda: post_training.Rounding(model, study.tuning, say))
+    rounding = cache(lambda: post_training.Rounding(model, study.tuning, progress=say))
+
+    def of_size(size: int) -> AnyCompressed:
+        return rounding().fit_to_size(size)
+
     for size in SIZES[weights]:
         network = kept(
             study.work / f"{weights} {size}.sqz",
-            lambda size=size: rounding().fit_to_size(size),
+            partial(of_size, size),
         )
         yield measured(f"fit to {size // 1000} kB", network, "best")
         if size == SIZES[weights][-1]:
             yield from general_purpose(f"fit to {size // 1000} kB", network, float32)
 
 
-def kept(path, make):
+def kept(path: Path, make: Callable[[], AnyCompressed]) -> AnyCompressed:
     """A network from its file, where an earlier call has left one."""
     if path.exists():
         return sqz.decode(path.read_bytes())
@@ -173,11 +193,12 @@ def kept(path, make):
     return network
 
 
-def general_purpose(form, network, float32):
+def general_purpose(form: str, network: AnyCompressed, float32: int) -> Iterator[Row]:
     """The same weights under compressors that know nothing of them: as codes, and as float32.
 
     Codes have a byte each, the codebooks and biases four for each value.
     """
+    assert isinstance(network, CompressedNetwork)  # as of every SqueezeNet
     shared = list(network.kernels.values())
     codes = b"".join(kernel.codes.astype(np.uint8).tobytes() for kernel in shared)
     floats = b"".join(kernel.codebook.tobytes() for kernel in shared)
@@ -190,8 +211,8 @@ def general_purpose(form, network, float32):
         yield row(f"{form}, float32 under {name}", len(compress(values + floats)), float32)
 
 
-def compressors():
-    found = {
+def compressors() -> dict[str, Callable[[bytes], bytes]]:
+    found: dict[str, Callable[[bytes], bytes]] = {
         "zlib": lambda data: zlib.compress(data, 9),
         "bzip2": lambda data: bz2.compress(data, 9),
         "lzma": lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
@@ -211,9 +232,9 @@ def compressors():
     return found
 
 
-def row(form, size, float32, found=None):
+def row(form: str, size: int, float32: int, found: Mapping[str, float] | None = None) -> Row:
     found = found or {}
-    top5_lost = ""
+    top5_lost: float | str = ""
     if found:
         top5_lost = round(100 * (found["float32_top5"] - found["top5"]), 2)
     return {
@@ -233,13 +254,13 @@ def row(form, size, float32, found=None):
     }
 
 
-def binomial(found):
+def binomial(found: Mapping[str, float]) -> float | str:
     if not found:
         return ""
     return round(math.sqrt(found["top1"] * (1 - found["top1"]) / found["images"]), 4)
 
 
-def study_run(run, work):
+def study_run(run: Path, work: Path) -> list[Row]:
     """Rows of a run's network: stages of train/optimize.py, codebooks, an update."""
     data = RunData(run)
     model = keras.saving.load_model(run / "model.keras", compile=False)
@@ -268,18 +289,18 @@ def study_run(run, work):
 class RunData:
     """The images that a run was trained and is measured on."""
 
-    def __init__(self, run):
+    def __init__(self, run: Path) -> None:
         self.recipe = load_recipe_of_run(run / "recipe.yaml")
         self.dataset = load_data(self.recipe)
         self.batch_size = self.recipe.training.local_batch_size(1)
 
-    def tuning_images(self):
+    def tuning_images(self) -> np.ndarray:
         """Some of the training images, without labels and as they are."""
         batches = self.dataset.train.val_batches(RUN_IMAGES)
         every = np.concatenate([images for images, _ in batches])
         return np.random.default_rng(0).permutation(every)[:RUN_IMAGES]
 
-    def train_another_epoch(self, model):
+    def train_another_epoch(self, model: keras.Model) -> None:
         model.compile(
             keras.optimizers.SGD(UPDATE_RATE, momentum=0.9),
             "sparse_categorical_crossentropy",
@@ -296,14 +317,15 @@ class RunData:
             verbose=0,
         )
 
-    def evaluate(self, model):
+    def evaluate(self, model: keras.Model) -> Evaluation:
         predictions = predict_batches(
             model.predict_on_batch, self.dataset.val.indexed_val_batches(self.batch_size)
         )
+        assert predictions is not None  # there are images
         return evaluate_predictions(predictions, self.dataset.class_names)
 
 
-def optimized(run, before):
+def optimized(run: Path, before: Evaluation) -> Iterator[Row]:
     """The stages that train/optimize.py has measured on the same images, where it was run."""
     path = run / "compressed" / "compression.csv"
     if not path.exists():
@@ -325,7 +347,7 @@ def optimized(run, before):
         }
 
 
-def update_of(content, data):
+def update_of(content: bytes, data: RunData) -> tuple[int, int, Evaluation]:
     """The update to a packed network that was trained on for another epoch.
 
     Returns:
@@ -339,7 +361,14 @@ def update_of(content, data):
     return len(update), len(new), data.evaluate(model_of(sqz.decode(sqz.patch(content, update))))
 
 
-def run_row(run, form, size, float32, measured, before=None):
+def run_row(
+    run: Path,
+    form: str,
+    size: int,
+    float32: int,
+    measured: Evaluation,
+    before: Evaluation | None = None,
+) -> Row:
     lost = {}
     if before:
         lost = {
@@ -359,11 +388,11 @@ def run_row(run, form, size, float32, measured, before=None):
     }
 
 
-def with_equal_keys(rows):
+def with_equal_keys(rows: Sequence[Row]) -> list[Row]:
     return [{key: found.get(key, "") for key in rows[0]} for found in rows]
 
 
-def timed(call):
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
     """What it returns, and the median of its seconds on one core."""
     with one_core():
         seconds = []
@@ -375,7 +404,7 @@ def timed(call):
 
 
 @contextmanager
-def one_core():
+def one_core() -> Iterator[None]:
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -387,7 +416,7 @@ def one_core():
         os.sched_setaffinity(0, cores)
 
 
-def say(line):
+def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -30,10 +30,11 @@ import datetime
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
@@ -69,6 +70,10 @@ COLOURS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
 RETRAINING = Retraining(epochs=1, steps_per_epoch=2, learning_rate=1e-4)
 ROW_NAMES = ("family", "scheme")
 
+Row = dict[str, object]
+# What a network is, and what makes it.
+Shortened = tuple[str, Callable[..., keras.Model]]
+
 
 @dataclass(frozen=True)
 class Member:
@@ -85,41 +90,41 @@ class Member:
 
     constructor: str
     side: int = 32
-    arguments: tuple = ()
-    shortened: tuple[str, Callable] | None = None
+    arguments: tuple[tuple[str, float], ...] = ()
+    shortened: Shortened | None = None
     learning_rate: float = 1e-3
 
-    def model(self, **arguments):
+    def model(self, **arguments: Any) -> keras.Model:
         """The smallest network, with new weights."""
         make = getattr(applications, self.constructor)
         return make(**dict(self.arguments), **self._asked(), **arguments)
 
-    def short_model(self):
+    def short_model(self) -> keras.Model:
         """What the study takes."""
         return self.shortened[1](**self._asked()) if self.shortened else self.model()
 
     @property
-    def description(self):
+    def description(self) -> str:
         """Of `short_model`."""
         arguments = ", ".join(f"{name}={value}" for name, value in self.arguments)
         own = f"{self.constructor}({arguments})" if arguments else self.constructor
         return self.shortened[0] if self.shortened else own
 
-    def _asked(self):
+    def _asked(self) -> dict[str, Any]:
         shape = (self.side, self.side, 3)
         return {"weights": None, "input_shape": shape, "classes": CLASSES}
 
 
-def beside(constructor, name):
+def beside(constructor: str, name: str) -> Callable[..., Any]:
     """A function of the module of a constructor in keras.applications."""
     return getattr(sys.modules[getattr(applications, constructor).__module__], name)
 
 
-def residual(version):
-    def make(**asked):
+def residual(version: int) -> Shortened:
+    def make(**asked: Any) -> keras.Model:
         blocks = beside("ResNet50", f"stack_residual_blocks_v{version}")
 
-        def stack(x):
+        def stack(x: keras.KerasTensor) -> keras.KerasTensor:
             return blocks(blocks(x, 8, 2, stride1=1, name="conv2"), 16, 2, name="conv3")
 
         return beside("ResNet50", "ResNet")(stack, preact=version == 2, use_bias=True, **asked)
@@ -127,7 +132,9 @@ def residual(version):
     return f"ResNet{'V2' if version == 2 else ''} of 2 stacks of 2 blocks", make
 
 
-def with_one_dense_layer(weights, input_shape, classes):
+def with_one_dense_layer(
+    weights: None, input_shape: tuple[int, int, int], classes: int
+) -> keras.Model:
     features = applications.VGG16(
         weights=weights, input_shape=input_shape, include_top=False, pooling="avg"
     )
@@ -135,7 +142,7 @@ def with_one_dense_layer(weights, input_shape, classes):
     return keras.Model(features.input, outputs, name="vgg16")
 
 
-def short(description, constructor, builder, **sizes):
+def short(description: str, constructor: str, builder: str, **sizes: Any) -> Shortened:
     return description, lambda **asked: beside(constructor, builder)(**sizes, **asked)
 
 
@@ -206,7 +213,7 @@ FAMILIES = {
 }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--only", action="append", metavar="FAMILY", choices=FAMILIES)
@@ -226,11 +233,11 @@ def main():
         keras.backend.clear_session()
 
 
-def say(text):
+def say(text: str) -> None:
     print(f"{datetime.datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
-def read_rows(path):
+def read_rows(path: Path) -> dict[tuple[str, ...], Row]:
     """The rows of a table that was begun, by what they are about."""
     if not path.exists():
         return {}
@@ -238,7 +245,7 @@ def read_rows(path):
         return {tuple(row[name] for name in ROW_NAMES): row for row in csv.DictReader(file)}
 
 
-def in_order(rows):
+def in_order(rows: Mapping[tuple[str, ...], Row]) -> list[Row]:
     return [
         rows[family, scheme]
         for family in FAMILIES
@@ -250,7 +257,7 @@ def in_order(rows):
 class Subject:
     """A trained network of a family, and what schemes start from."""
 
-    def __init__(self, family, member, folder):
+    def __init__(self, family: str, member: Member, folder: Path) -> None:
         self.family, self.member = family, member
         self.path = folder / f"{family}.weights.h5"
         keras.utils.set_random_seed(0)
@@ -259,13 +266,13 @@ class Subject:
         self.other_images, self.other_labels = self._pictures(TESTED_ON, seed=1)
 
     @property
-    def batches(self):
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for first in range(0, TRAINED_ON, BATCH_SIZE):
             some = slice(first, first + BATCH_SIZE)
             yield self.images[some], self.labels[some]
 
     @cached_property
-    def model(self):
+    def model(self) -> keras.Model:
         """Trained: the outputs of a random deep network change with any rounding."""
         model = self._new_model
         if self.path.exists():
@@ -280,25 +287,25 @@ class Subject:
         return model
 
     @cached_property
-    def pruned(self):
+    def pruned(self) -> keras.Model:
         schedule = ConstantSparsity()
         data = list(self.batches)
         return prune(self.model, data, retraining=RETRAINING, sparsity=0.5, schedule=schedule).model
 
     @cached_property
-    def clustered(self):
+    def clustered(self) -> keras.Model:
         return clustered(self.model, self)
 
     @cached_property
-    def pruned_and_clustered(self):
+    def pruned_and_clustered(self) -> keras.Model:
         return clustered(self.pruned, self)
 
-    def accuracy(self, network):
+    def accuracy(self, network: Callable[[np.ndarray], Any]) -> float:
         """Of what takes images and gives an output for each class."""
         outputs = np.asarray(network(self.other_images))
         return round(float(np.mean(outputs.argmax(1) == self.other_labels)), 3)
 
-    def _pictures(self, count, seed):
+    def _pictures(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Light and dark places of four colours."""
         side, labels = self.member.side, np.arange(count) % CLASSES
         coarse = np.random.default_rng(seed).uniform(100, 255, (count, 3, 3, 3))
@@ -308,7 +315,7 @@ class Subject:
         takes_pixels = any(isinstance(layer, first) for layer in self._new_model.layers)
         return (pixels if takes_pixels else pixels / 127.5 - 1), labels
 
-    def _train(self, model):
+    def _train(self, model: keras.Model) -> None:
         begin = time.perf_counter()
         optimizer = keras.optimizers.Adam(self.member.learning_rate)
         model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
@@ -328,12 +335,17 @@ class Subject:
         )
 
 
+# Makes something of a network, and gives the columns that say what.
+Scheme = Callable[[keras.Model, Subject], Row]
+
+
 class _UntilLearned(keras.callbacks.Callback):
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        assert logs is not None  # `fit` gives them
         self.model.stop_training = logs["loss"] < LEARNED
 
 
-def set_statistics(model, images):
+def set_statistics(model: keras.Model, images: np.ndarray) -> None:
     """Those of batch normalizations to what images give: their averages need hundreds of steps."""
     found = [each for each in model.layers if isinstance(each, layers.BatchNormalization)]
     momenta = [each.momentum for each in found]
@@ -344,14 +356,14 @@ def set_statistics(model, images):
         each.momentum = momentum
 
 
-def measured(subject, scheme):
-    row = {"family": subject.family, "model": subject.member.description, "scheme": scheme}
-    today = {"date": f"{datetime.date.today():%Y-%m-%d}"}
+def measured(subject: Subject, scheme: str) -> Row:
+    row: Row = {"family": subject.family, "model": subject.member.description, "scheme": scheme}
+    today: Row = {"date": f"{datetime.date.today():%Y-%m-%d}"}
     names = ("accuracy_before", "accuracy", "agreement", "largest_difference", "bytes", "seconds")
-    found = dict.fromkeys(names, "")
+    found: Row = dict.fromkeys(names, "")
     try:
-        found["accuracy_before"] = subject.accuracy(subject.model)
-        if found["accuracy_before"] < LEAST_ACCURACY:
+        found["accuracy_before"] = before = subject.accuracy(subject.model)
+        if before < LEAST_ACCURACY:
             return row | {"ok": "not tried", "reason": ""} | found | today
         start, run = SCHEMES[scheme]
         network = getattr(subject, start)
@@ -360,7 +372,7 @@ def measured(subject, scheme):
             found |= run(network, subject)
         finally:
             found["seconds"] = round(time.perf_counter() - begin, 1)
-        verdict = {"ok": "yes", "reason": ""}
+        verdict: Row = {"ok": "yes", "reason": ""}
     except (InputError, ExportError) as error:
         verdict = {"ok": "no", "reason": str(error)}
     # What TensorFlow and tfmot raise on their own is what the study is after, too.
@@ -370,7 +382,7 @@ def measured(subject, scheme):
     return row | verdict | found | today
 
 
-def against_twin(model, subject):
+def against_twin(model: keras.Model, subject: Subject) -> Row:
     few = subject.images[:8]
     twin = np.asarray(to_tf_keras(model)(few, training=False))
     own = np.asarray(model(few, training=False))
@@ -384,26 +396,26 @@ def against_twin(model, subject):
     }
 
 
-def clustered(model, subject):
+def clustered(model: keras.Model, subject: Subject) -> keras.Model:
     return cluster(model, list(subject.batches), retraining=RETRAINING, bits=4).model
 
 
-def dense_again(model, subject):
+def dense_again(model: keras.Model, subject: Subject) -> keras.Model:
     return dense_sparse_dense(model, list(subject.batches), retraining=RETRAINING).model
 
 
-def distilled(model, subject):
+def distilled(model: keras.Model, subject: Subject) -> keras.Model:
     return distill(model, model, list(subject.batches), retraining=RETRAINING).model
 
 
-def in_float(scheme):
+def in_float(scheme: Callable[[keras.Model, Subject], keras.Model]) -> Scheme:
     return lambda model, subject: against_twin(scheme(model, subject), subject)
 
 
-def in_8_bits(preserve):
+def in_8_bits(preserve: str | None) -> Scheme:
     """A scheme that trains in 8 bits and writes the file."""
 
-    def scheme(model, subject):
+    def scheme(model: keras.Model, subject: Subject) -> Row:
         data = list(subject.batches)
         trained = quantize_aware(model, data, retraining=RETRAINING, preserve=preserve)
         with tempfile.TemporaryDirectory() as folder:
@@ -411,6 +423,7 @@ def in_8_bits(preserve):
                 result = trained.write_litert(Path(folder) / "model.tflite")
             except ExportError as error:
                 raise ExportError(str(error).replace(f"{folder}/", "")) from error
+            assert result.decisions_equal is not None  # of a classifier
             return {
                 "accuracy": subject.accuracy(LiteRTModel(result.path).predict),
                 "agreement": round(float(result.decisions_equal), 3),
@@ -422,7 +435,7 @@ def in_8_bits(preserve):
 
 
 # What it starts from, an attribute of `Subject`, and what it does.
-SCHEMES = {
+SCHEMES: dict[str, tuple[str, Scheme]] = {
     "prune": ("model", lambda model, subject: against_twin(subject.pruned, subject)),
     "cluster": ("model", lambda model, subject: against_twin(subject.clustered, subject)),
     "dense_sparse_dense": ("model", in_float(dense_again)),

@@ -20,13 +20,16 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
 
 # isort: split
+import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 from pages import renew_tables
 
@@ -56,6 +59,8 @@ SHORT = (
     "quantize.learning_rate=0.00003",  # of shared values, as in clustering
 )
 ALL_STAGES = "prune,cluster,pack,quantize"
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ MARKERS = {
 COLOURS = (TRAINING, VALIDATION, MARK, "#CC79A7", INK)  # of the networks
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="the folder imagenette2-160")
     parser.add_argument("--runs", type=Path, default=Path("runs/families"))
@@ -136,7 +141,7 @@ def main():
     known = [subject.recipe for subject in SUBJECTS]
     parser.add_argument("--only", action="append", metavar="RECIPE", choices=known)
     asked = parser.parse_args()
-    rows = []
+    rows: list[Row] = []
     for subject in SUBJECTS:
         run = asked.runs / subject.recipe.removeprefix("imagenette_")
         if asked.only is None or subject.recipe in asked.only:
@@ -152,9 +157,10 @@ def main():
             renew_tables(page, lambda name: TABLES[name](rows))
 
 
-def make_files(subject, run, data):
+def make_files(subject: Subject, run: Path, data: str) -> None:
     """All files of `FILES` that the network can have."""
     if not (run / "metrics.json").exists():
+        words: tuple[str | Path, ...]
         words = ("--recipe", subject.recipe, "--data", data, "--output", run, "--resume")
         command("train", *words, log=run.with_suffix(".train.log"))
     compressed = run / "compressed"
@@ -175,7 +181,7 @@ def make_files(subject, run, data):
         command("compress", pruned, packed, "--max-drop", "0.5", "--images", "400", log=log)
 
 
-def command(*words, log, fails=False):
+def command(*words: str | Path, log: Path, fails: bool = False) -> None:
     """Run `keras-squeezenet WORDS`, its lines into a file; `fails`: it may."""
     say(f"keras-squeezenet {' '.join(map(str, words))}, see {log}")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +191,7 @@ def command(*words, log, fails=False):
         raise SystemExit(f"it failed, see {log}")
 
 
-def measured(subject, run):
+def measured(subject: Subject, run: Path) -> list[Row]:
     """A row for each file of a run, kept in the run's folder."""
     kept = run / "families.json"
     if kept.exists():
@@ -194,7 +200,8 @@ def measured(subject, run):
     profile = profile_model(open_classifier(run / "model.keras").model)
     seconds = sum(row["seconds"] for row in read_history(run / "history.csv"))
     float32 = 4 * profile.parameters
-    rows, right = [], {}
+    rows: list[Row] = []
+    right: dict[str, np.ndarray] = {}
     for name, file in FILES.items():
         path = run / file
         if not path.exists():
@@ -203,6 +210,7 @@ def measured(subject, run):
         predictions = evaluation.predict_batches(
             open_classifier(path).predict, dataset.val.indexed_val_batches(32)
         )
+        assert predictions is not None  # there are images
         right[name] = predictions.top_classes[:, 0] == predictions.labels
         lost = right["float32"].astype(int) - right[name]
         size = float32 if path.suffix == ".keras" else path.stat().st_size  # of the weights alone
@@ -227,7 +235,7 @@ def measured(subject, run):
 
 
 @style()
-def draw(rows, path):
+def draw(rows: Sequence[Row], path: Path) -> None:
     """Accuracy over bytes: a line for each network, a marker for each file."""
     figure = new_figure(11, 5.5)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
@@ -266,7 +274,7 @@ def draw(rows, path):
     save(figure, path, DPI)
 
 
-def lines_of_networks(rows):
+def lines_of_networks(rows: Iterable[Row]) -> Iterator[str]:
     yield "| network | parameters | multiply-adds | float32 | minutes | top-1 |"
     yield "|---|---|---|---|---|---|"
     for row in rows:
@@ -283,7 +291,7 @@ def lines_of_networks(rows):
         yield f"| {' | '.join(cells)} |"
 
 
-def lines_of_files(rows):
+def lines_of_files(rows: Iterable[Row]) -> Iterator[str]:
     yield "| network | file | bytes | times smaller | top-1 | points lost |"
     yield "|---|---|---|---|---|---|"
     for row in rows:
@@ -296,7 +304,7 @@ def lines_of_files(rows):
 TABLES = {"networks": lines_of_networks, "files": lines_of_files}
 
 
-def say(text):
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

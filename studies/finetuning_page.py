@@ -2,8 +2,11 @@
 
 import csv
 import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from finetuning_study import digest
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from pages import DOCS, renew_tables
 
@@ -17,6 +20,8 @@ from keras_squeezenet.reports.figures.drawing import (
     save,
     style,
 )
+
+Row = dict[str, str]
 
 HEADINGS = (
     "photos",
@@ -42,7 +47,7 @@ MARKS = {  # column: (name, colour, marker)
 }
 
 
-def renew(results, docs=DOCS):
+def renew(results: Path, docs: Path = DOCS) -> None:
     """Write the figure again, and the table within the page.
 
     Args:
@@ -55,12 +60,12 @@ def renew(results, docs=DOCS):
     renew_tables(docs / "fine_tuning.md", lambda _: lines_of(rows))
 
 
-def groups(rows):
+def groups(rows: Iterable[Row]) -> dict[tuple[str, int, str], list[Row]]:
     """Rows of the same photos, ranks and settings, over the seeds; few photos first.
 
     Rows of an earlier recipe are left out.
     """
-    found = {}
+    found: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:
         if row["recipe"] != digest(row["settings"].split()):
             continue
@@ -68,7 +73,7 @@ def groups(rows):
     return dict(sorted(found.items(), key=lambda item: (int(item[1][0]["train"]), item[0])))
 
 
-def lines_of(rows):
+def lines_of(rows: Iterable[Row]) -> Iterator[str]:
     """The lines of the table: medians over the seeds, the standard error of a single run."""
     yield "| " + " | ".join(HEADINGS) + " |"
     yield "|" + "---|" * len(HEADINGS)
@@ -99,16 +104,16 @@ def lines_of(rows):
         yield "| " + " | ".join(map(str, cells)) + " |"
 
 
-def share(runs, column):
+def share(runs: Iterable[Row], column: str) -> str:
     return f"{median(runs, column):.3f}"
 
 
-def median(runs, column):
+def median(runs: Iterable[Row], column: str) -> float:
     return statistics.median(float(run[column]) for run in runs)
 
 
 @style()
-def draw(rows, path):
+def draw(rows: Iterable[Row], path: Path) -> Figure:
     """Validation top-1 of each set: a logistic regression, the lowest epoch, what is kept."""
     found = {
         photos: runs

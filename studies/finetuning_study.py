@@ -22,9 +22,10 @@ import math
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
@@ -35,7 +36,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from keras_squeezenet import SqueezeNet
-from keras_squeezenet.data import load_dataset, load_labelled
+from keras_squeezenet.data import Dataset, Split, load_dataset, load_labelled
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.training.recipe import load_recipe
 
@@ -49,10 +50,13 @@ APPLES = ("Golden-Delicious", "Granny-Smith", "Pink-Lady", "Red-Delicious", "Roy
 PEARS = ("Anjou", "Conference", "Kaiser")
 IMAGENETTE_VALIDATION = 5  # every fifth of its validation photos chooses the epoch
 
+Photos = dict[str, list[Path]]  # the files of each class
+Parts = tuple[Photos, Photos, Photos]
+
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Photos in three parts; each part is a dict of a class to its files.
+    """Photos in three parts.
 
     Attributes:
         tuned_on: whether the recipe's numbers were chosen with this set in sight.
@@ -60,17 +64,19 @@ class PhotoSet:
     """
 
     tuned_on: bool
-    parts: Callable
+    parts: Callable[[Path], Parts]
 
 
-def grocery(data, most=None):
+def grocery(data: Path, most: int | None = None) -> Parts:
     train = files_of(data / "grocery" / "train")
     if most is not None:
         train = {name: sample(files, most) for name, files in train.items()}
     return train, files_of(data / "grocery" / "val"), {}
 
 
-def kinds_of_groceries(data, kinds, train=50, val=120):
+def kinds_of_groceries(
+    data: Path, kinds: Mapping[str, tuple[str, ...]], train: int = 50, val: int = 120
+) -> Parts:
     """So many photos of groups of kinds, by the ends of their names."""
     photos = {
         group: [
@@ -90,23 +96,24 @@ def kinds_of_groceries(data, kinds, train=50, val=120):
     )
 
 
-def caltech(data):
+def caltech(data: Path) -> Parts:
     """Of each of the 101 kinds 11 photos: five to train with, three to validate, three to test."""
     folder = data / "unlabelled_photos"
-    photos = {}
+    photos: Photos = {}
     with (folder / "sources.csv").open(newline="") as lines:
         for row in csv.DictReader(lines):
             if row["source"] == "caltech101":
                 kind = row["original"].split("/")[-2]
                 photos.setdefault(kind, []).append(folder / row["file"])
     shuffled = {name: sample(sorted(files), len(files)) for name, files in photos.items()}
-    return tuple(
+    train, val, test = (
         {name: files[low:high] for name, files in shuffled.items()}
         for low, high in ((0, 5), (5, 8), (8, None))
     )
+    return train, val, test
 
 
-def imagenette(data, count):
+def imagenette(data: Path, count: int) -> Parts:
     train = files_of(data / "imagenette" / "train")
     rest = files_of(data / "imagenette" / "val")
     return (
@@ -134,7 +141,7 @@ SETS = {
 }
 
 
-def files_of(folder):
+def files_of(folder: Path) -> Photos:
     return {
         kind.name: sorted(file for file in kind.iterdir() if file.is_file())
         for kind in sorted(folder.iterdir())
@@ -142,12 +149,12 @@ def files_of(folder):
     }
 
 
-def sample(files, most):
+def sample(files: Sequence[Path], most: int) -> list[Path]:
     """Some of the files, always the same."""
     return random.Random(0).sample(files, min(most, len(files)))
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--work", type=Path, help="folder for photo sets and runs")
@@ -180,24 +187,24 @@ def main():
                 continue
             folder = link_photos(name, asked.data, asked.work)
             row = measure(name, folder, seed, asked)
-            rows = [*read_rows(asked.output), row]  # another call may have written meanwhile
-            write_csv(asked.output, rows)
+            # Another call may have written meanwhile.
+            write_csv(asked.output, [*read_rows(asked.output), row])
             print(row, file=sys.stderr, flush=True)
 
 
-def digest(settings=()):
+def digest(settings: Iterable[str] = ()) -> str:
     """Of what the recipe says with these settings; rows of another recipe are made anew."""
     return load_recipe(RECIPE, settings).digest
 
 
-def read_rows(path):
+def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 
-def link_photos(name, data, work):
+def link_photos(name: str, data: Path, work: Path) -> Path:
     """The folder of a set: train/ and val/, and test/ beside it."""
     folder = work / "photos" / name.replace(", ", "_").replace(" ", "_")
     links = {
@@ -219,12 +226,13 @@ def link_photos(name, data, work):
     return folder
 
 
-def measure(name, folder, seed, asked):
+def measure(name: str, folder: Path, seed: int, asked: argparse.Namespace) -> dict[str, object]:
     """Train as users do, then look at what came of it."""
     settings = [f"data.source={folder / 'set'}", f"seed={seed}", f"model.weights={asked.weights}"]
     settings += asked.set
     of_settings = "".join(c if c.isalnum() else "-" for c in "".join(asked.set))
     run = asked.work / f"{folder.name}-ranks-{asked.ranks}-seed-{seed}{of_settings}"
+    command: list[str | Path]
     command = [sys.executable, TRAIN / "train.py", "--recipe", RECIPE, "--output", run, "--resume"]
     for setting in settings:
         command += ["--set", setting]
@@ -240,6 +248,7 @@ def measure(name, folder, seed, asked):
     ]
     accuracies = [row["val_accuracy"] for row in history]
     recipe = load_recipe(RECIPE, settings)
+    framing: dict[str, Any]
     framing = {"image_size": recipe.data.image_size, "resize": recipe.data.resize}
     photos = load_dataset(str(folder / "set"), **framing)
     features = mean_features(asked.weights, recipe.data.image_size)
@@ -270,7 +279,14 @@ def measure(name, folder, seed, asked):
     return {key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}
 
 
-def measure_test(run, folder, features, regression, photos, framing):
+def measure_test(
+    run: Path,
+    folder: Path,
+    features: keras.Model,
+    regression: LogisticRegression,
+    photos: Dataset,
+    framing: dict[str, Any],
+) -> dict[str, float]:
     """Both on photos that had no part in training nor in choosing; nothing where there are none."""
     if not folder.exists():
         return {}
@@ -289,7 +305,7 @@ def measure_test(run, folder, features, regression, photos, framing):
     }
 
 
-def mean_features(weights, image_size):
+def mean_features(weights: str, image_size: int) -> keras.Model:
     """The network that was loaded, without its last layer."""
     return SqueezeNet(
         include_top=False,
@@ -301,7 +317,7 @@ def mean_features(weights, image_size):
     )
 
 
-def looked_at(network, split):
+def looked_at(network: keras.Model, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """(outputs, labels) of the readable photos of a split, in order."""
     outputs, labels = [], []
     for images, batch_labels in split.val_batches(BATCH):

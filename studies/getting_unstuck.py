@@ -27,15 +27,19 @@ A digits row takes 20 to 30 seconds on one core (AMD EPYC, 2026-11-27), an Image
 minutes.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import json
 import math
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, Final, Literal, Self
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
@@ -47,11 +51,14 @@ import tensorflow as tf
 from keras import layers
 
 from keras_squeezenet import SqueezeNet, load_dataset
+from keras_squeezenet.data import Split
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.network.architecture import Architecture, preset
 from keras_squeezenet.network.layers import Fire
 from keras_squeezenet.network.models import AUTHORS_LAST_DEVIATION
+from keras_squeezenet.network.preprocessing import Mode
 from keras_squeezenet.training.diagnosis import Diagnosis, Look, Observer
+from keras_squeezenet.training.model_section import SqueezeNetSection
 from keras_squeezenet.training.recipe import load_recipe
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -65,7 +72,13 @@ VALIDATED = 1000  # images at most on which a run is judged
 LAYER_SEEDS = 3  # seeds whose layers are written
 WINDOWS = 20  # parts of a run whose mean losses are written
 AT_CHANCE = 0.97  # of ln(classes)
-RESCALED = "0 to 1"  # beside the package's modes of preprocessing
+RESCALED: Final = "0 to 1"  # beside the package's modes of preprocessing
+
+Row = dict[str, str]  # of a CSV file
+Measured = dict[str, object]  # a row before it is written
+Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels
+LayerLook = dict[str, Any]  # see `Training.look`
+Outputs = Callable[[tf.Tensor], list[tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ class Case:
     """
 
     name: str
-    preprocessing: str = "tf"
+    preprocessing: Mode | Literal["0 to 1"] = "tf"
     kernel_initializer: str | None = None
     last_initializer: str | None = None
     last_activation: str | None = "relu"
@@ -109,7 +122,7 @@ class Case:
     steps: int = 300
 
     @property
-    def structure(self):
+    def structure(self) -> Self:
         """What the compiled step depends on; all other settings are values."""
         return replace(
             self,
@@ -162,14 +175,15 @@ NORMALIZED_RECIPES = {
 }
 
 
-def varied(base, name, **settings):
+def varied(base: Case, name: str, **settings: Any) -> Case:
     return replace(base, name=name, **settings)
 
 
-def network_of(recipe):
+def network_of(recipe: str) -> str:
     """A recipe's metaparameters as they are now, so that rows of another network do not count."""
-    metaparameters = load_recipe(RECIPES / f"{recipe}.yaml").model.metaparameters
-    return json.dumps(metaparameters, sort_keys=True)
+    section = load_recipe(RECIPES / f"{recipe}.yaml").model
+    assert isinstance(section, SqueezeNetSection)
+    return json.dumps(section.metaparameters, sort_keys=True)
 
 
 # One thing varied at a time: from PAPER, from the paper's network under SGD, and under SGD with the
@@ -267,7 +281,7 @@ CASES = {
 }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="digits, or Imagenette's folder with train/ and val/")
     parser.add_argument("--seeds", type=int, default=2, help="how many (default: %(default)s)")
@@ -294,7 +308,7 @@ def main():
     study(Table(asked.results), name, asked.data, cases, asked.seeds)
 
 
-def study(table, name, source, cases, seeds):
+def study(table: Table, name: str, source: str, cases: Sequence[Case], seeds: int) -> None:
     """Train what the table lacks, all cases with one seed before the next seed."""
     data = None
     for seed in range(seeds):
@@ -319,7 +333,7 @@ class Table:
     KEYS = ("data", "name", "seed")
     FILES = ("getting_unstuck.csv", "getting_unstuck_looks.csv", "getting_unstuck_layers.csv")
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.paths = [folder / name for name in self.FILES]
         self.parts = [read_csv(path) for path in self.paths]
         # Settings that are younger than a row had their defaults in it.
@@ -327,36 +341,36 @@ class Table:
         self.parts[0] = [defaults | row for row in self.parts[0]]
 
     @property
-    def runs(self):
+    def runs(self) -> list[Row]:
         return self.parts[0]
 
-    def looks(self, run):
+    def looks(self, run: Row) -> list[Row]:
         """The rows of looks at a run."""
         return self._of(run, self.parts[1])
 
-    def layers(self, run):
+    def layers(self, run: Row) -> list[Row]:
         """The rows of layers of a run; none for later seeds."""
         return self._of(run, self.parts[2])
 
-    def _of(self, run, rows):
+    def _of(self, run: Row, rows: Iterable[Row]) -> list[Row]:
         return [row for row in rows if all(row[key] == run[key] for key in self.KEYS)]
 
-    def has(self, data, case, seed):
+    def has(self, data: str, case: Case, seed: int) -> bool:
         settings = _as_text({"data": data, **asdict(case), "seed": seed})
         return any(settings.items() <= row.items() for row in self.runs)
 
-    def add(self, row, looks, layers):
+    def add(self, row: Measured, looks: list[Measured], layers: list[Measured]) -> None:
         """Keep a run, with its looks and layers, in the place of an older one of its name."""
         named = {key: str(row[key]) for key in self.KEYS}
         for number, new in enumerate(([row], looks, layers)):
             kept = [row for row in self.parts[number] if not named.items() <= row.items()]
-            new = [named | _as_text(row) for row in new]
-            self.parts[number] = sorted(kept + new, key=_place)
+            added = [named | _as_text(row) for row in new]
+            self.parts[number] = sorted(kept + added, key=_place)
             if self.parts[number]:
                 write_csv(self.paths[number], self.parts[number])
 
 
-def noticed(table, run):
+def noticed(table: Table, run: Row) -> tuple[int, list[str]]:
     """When `diagnosis` first finds a cause in a run, after its warm-up, and which.
 
     Returns:
@@ -378,18 +392,18 @@ def noticed(table, run):
     return int(run["steps"]), []
 
 
-def read_csv(path):
+def read_csv(path: Path) -> list[Row]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def _as_text(row):
+def _as_text(row: Mapping[str, object]) -> Row:
     return {key: "" if value is None else str(value) for key, value in row.items()}
 
 
-def _place(row):
+def _place(row: Row) -> tuple[str, int, str, int]:
     names = [case.name for case in CASES[row["data"]]]
     known = names.index(row["name"]) if row["name"] in names else len(names)
     return row["data"], known, row["name"], int(row["seed"])
@@ -406,34 +420,34 @@ class Data:
     """
 
     classes: int
-    train: tuple
-    val: tuple
-    sample: tuple
+    train: Labelled
+    val: Labelled
+    sample: Labelled
 
 
-def read_data(name, source):
+def read_data(name: str, source: str) -> Data:
     if name == "digits":
         dataset = load_dataset("digits", image_size=32)
     else:
         dataset = load_dataset(source, image_size=112, resize=128)
     images, labels = _decoded(dataset.val)
     chosen = np.random.default_rng(0).permutation(len(labels))[:VALIDATED]
-    val = images[chosen], labels[chosen]
+    images, labels = images[chosen], labels[chosen]
     return Data(
         classes=len(dataset.class_names),
         train=_decoded(dataset.train),
-        val=val,
-        sample=tuple(part[:SAMPLE] for part in val),
+        val=(images, labels),
+        sample=(images[:SAMPLE], labels[:SAMPLE]),
     )
 
 
-def _decoded(split):
+def _decoded(split: Split) -> Labelled:
     """All of a split as it is validated: nothing random."""
     images, labels = zip(*split.val_batches(256), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
 
-def train(data, case, seed):
+def train(data: Data, case: Case, seed: int) -> tuple[Measured, list[Measured], list[Measured]]:
     """One run of a case.
 
     Returns:
@@ -458,7 +472,7 @@ def train(data, case, seed):
         chosen = next(order)
         losses.append(float(run.step(data.train[0][chosen], data.train[1][chosen])))
         if (step + 1) % epoch == 0:
-            looks.append(_seen(step + 1, np.mean(losses[-epoch:]), observer.look()))
+            looks.append(_seen(step + 1, float(np.mean(losses[-epoch:])), observer.look()))
     if seed < LAYER_SEEDS:
         layers += run.layers(case.steps, data.sample)
     last = run.look(*data.sample)
@@ -477,7 +491,7 @@ def train(data, case, seed):
     return {"outcome": outcome(measured, math.log(data.classes)), **measured}, looks, layers
 
 
-def _seen(step, loss, look):
+def _seen(step: int, loss: float, look: Look) -> Measured:
     """A row of the file of looks; `loss` is the mean of the epoch."""
     return {
         "step": step,
@@ -490,7 +504,7 @@ def _seen(step, loss, look):
     }
 
 
-def outcome(measured, chance):
+def outcome(measured: Mapping[str, Any], chance: float) -> str:
     """As the text at the top of this file defines it."""
     if not math.isfinite(measured["loss"]):
         return "diverged"
@@ -499,7 +513,7 @@ def outcome(measured, chance):
     return "dead" if measured["dead_classes"] else "learns"
 
 
-def batches(count, seed):
+def batches(count: int, seed: int) -> Iterator[np.ndarray]:
     """Positions of each step's images: every image once in an epoch, in another order in each."""
     rng = np.random.default_rng(seed)
     while True:
@@ -508,22 +522,22 @@ def batches(count, seed):
             yield order[start : start + BATCH_SIZE]
 
 
-def _in_parts(images, size=64):
+def _in_parts(images: np.ndarray, size: int = 64) -> Iterator[np.ndarray]:
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
-def _dead_share(look):
+def _dead_share(look: Mapping[str, LayerLook]) -> float:
     """Of all channels behind a ReLU but the classes."""
     highest = np.concatenate([found["highest"] for name, found in look.items() if found["hidden"]])
     return float((highest == 0).mean())
 
 
-def _norm(look):
+def _norm(look: Mapping[str, LayerLook]) -> float:
     return math.hypot(*(found["gradient"] for found in look.values()))
 
 
 @cache
-def compiled(structure, classes, shape):
+def compiled(structure: Case, classes: int, shape: tuple[int, ...]) -> Training:
     """Tracing takes longer than many a run: cases of one structure share what is compiled."""
     return Training(structure, network(structure, classes, shape))
 
@@ -531,7 +545,7 @@ def compiled(structure, classes, shape):
 class Training:
     """A network with its compiled step, which is begun anew for each run."""
 
-    def __init__(self, structure, model):
+    def __init__(self, structure: Case, model: keras.Model) -> None:
         self.model = model
         self.optimizer = _optimizer(structure)
         self.optimizer.build(model.trainable_variables)
@@ -550,24 +564,24 @@ class Training:
             input_signature=[any_images],
         )
 
-    def begin(self, fresh):
+    def begin(self, fresh: keras.Model) -> None:
         """Take the variables, those of dropout's random numbers too, and forget the optimizer's."""
         for variable, value in zip(self.model.variables, fresh.variables, strict=True):
             variable.assign(value)
         for variable in self.optimizer.variables:
             variable.assign(keras.ops.zeros_like(variable))
 
-    def step(self, images, labels):
+    def step(self, images: np.ndarray, labels: np.ndarray) -> tf.Tensor:
         return self._step(tf.constant(images), tf.constant(labels))
 
-    def _train_on(self, images, labels):
+    def _train_on(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = _loss(labels, self.model(_floats(images), training=True))
         gradients = tape.gradient(loss, self.model.trainable_variables)
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return loss
 
-    def look(self, images, labels):
+    def look(self, images: np.ndarray, labels: np.ndarray) -> dict[str, LayerLook]:
         """The layers of Table 1 by name, on some images, without dropout.
 
         Returns:
@@ -588,8 +602,8 @@ class Training:
             }
         return looks
 
-    def _look_at(self, images, labels):
-        kernels = {name: [] for name, _, _ in self.watched}
+    def _look_at(self, images: tf.Tensor, labels: tf.Tensor) -> dict[str, tuple[tf.Tensor, ...]]:
+        kernels: dict[str, list[keras.Variable]] = {name: [] for name, _, _ in self.watched}
         for variable in self.model.trainable_variables:
             if variable.name == "kernel":
                 kernels[_layer_of(variable.path)].append(variable)
@@ -597,7 +611,8 @@ class Training:
             tensors, _, probabilities = self._probe(_floats(images), training=False)
             loss = _loss(labels, probabilities)
         gradients = tape.gradient(loss, kernels)
-        outputs, looks = {name: [] for name in kernels}, {}
+        outputs: dict[str, list[tf.Tensor]] = {name: [] for name in kernels}
+        looks = {}
         for (name, _, apply), tensor in zip(self.watched, tensors, strict=True):
             outputs[name] += apply(tensor)
         for name, found in outputs.items():
@@ -611,7 +626,7 @@ class Training:
             )
         return looks
 
-    def layers(self, step, sample):
+    def layers(self, step: int, sample: Labelled) -> list[Measured]:
         """Rows of the file of layers."""
         return [
             {
@@ -626,15 +641,15 @@ class Training:
         ]
 
 
-def _floats(images):
+def _floats(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32)
 
 
-def _loss(labels, probabilities):
+def _loss(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
 
 
-def _optimizer(case):
+def _optimizer(case: Case) -> keras.optimizers.Optimizer:
     options = {"global_clipnorm": case.clip_norm, "weight_decay": case.weight_decay}
     if case.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(1.0, momentum=MOMENTUM, nesterov=case.nesterov, **options)
@@ -650,15 +665,17 @@ def _optimizer(case):
     return optimizer
 
 
-def network(case, classes, shape):
+def network(case: Case, classes: int, shape: tuple[int, ...]) -> keras.Model:
     """The network of a case; it takes RGB 0…255."""
-    image = keras.Input(shape)
-    x, mode = image, case.preprocessing
-    structure = {"version": case.network, "bypass": case.bypass}
+    image = x = keras.Input(shape)
+    mode: bool | Mode = False
+    if case.preprocessing == RESCALED:
+        x = layers.Rescaling(1 / 255)(image)
+    else:
+        mode = case.preprocessing
+    structure: dict[str, Any] = {"version": case.network, "bypass": case.bypass}
     if case.network not in PUBLISHED:
         structure = {"architecture": architecture(case)}
-    if mode == RESCALED:
-        x, mode = layers.Rescaling(1 / 255)(image), False
     model = SqueezeNet(
         weights=None,
         input_tensor=x,
@@ -676,20 +693,20 @@ def network(case, classes, shape):
     return model
 
 
-def architecture(case):
+def architecture(case: Case) -> Architecture:
     """Of the case's network; of a version of PUBLISHED without its bypass."""
     if case.network in PUBLISHED:
         return preset(case.network)
     return Architecture.from_metaparameters(**json.loads(case.network))
 
 
-def _last_initializer(name):
+def _last_initializer(name: str) -> keras.initializers.Initializer:
     if name == "authors":
         return keras.initializers.RandomNormal(stddev=AUTHORS_LAST_DEVIATION)
     return keras.initializers.get(name)
 
 
-def watched(model, last):
+def watched(model: keras.Model, last: str) -> list[tuple[str, keras.KerasTensor, Outputs]]:
     """Triples that tell what each layer of Table 1 gives after its ReLUs: the layer's name, a
     symbolic tensor of the model, and a function from it to a list of outputs. `last` is the name
     of the last one.
@@ -705,8 +722,8 @@ def watched(model, last):
     return found
 
 
-def _outputs_of(fire):
-    def outputs(taken):
+def _outputs_of(fire: Fire) -> Outputs:
+    def outputs(taken: tf.Tensor) -> list[tf.Tensor]:
         squeezed = fire.convolve(fire.squeeze1x1, taken)
         return [
             squeezed,
@@ -717,7 +734,7 @@ def _outputs_of(fire):
     return outputs
 
 
-def _layer_of(name):
+def _layer_of(name: str) -> str:
     """Of a layer or a variable: the part of its name that Table 1 has."""
     return name.split("/")[0].split("_")[0]
 

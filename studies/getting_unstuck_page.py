@@ -2,9 +2,13 @@
 
 import math
 import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import getting_unstuck
 import numpy as np
+from getting_unstuck import Row, Table
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from pages import DOCS, renew_tables
 
@@ -39,21 +43,21 @@ PANELS = (
 )
 
 
-def renew(results, docs=DOCS):
+def renew(results: Path, docs: Path = DOCS) -> None:
     """Write the figures again, and the tables within the page.
 
     Args:
         results: folder of the CSV files.
         docs: folder of the page and of its figures.
     """
-    table = getting_unstuck.Table(results)
+    table = Table(results)
     digits = [run for run in table.runs if run["data"] == "digits"]
     draw_layers(table, digits, docs / "getting_unstuck_layers.png")
     draw_losses(digits, docs / "getting_unstuck_losses.png")
     renew_tables(docs / "getting_unstuck.md", lambda data: rows_of(table, data))
 
 
-def rows_of(table, data):
+def rows_of(table: Table, data: str) -> Iterator[str]:
     """The lines of the table of a data set: each case, over its seeds."""
     yield (
         "| case | runs | learn | slowly | classes dead | at chance | top-1 | first gradient "
@@ -77,12 +81,12 @@ def rows_of(table, data):
         yield "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _range(values):
+def _range(values: Sequence[float]) -> str:
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.2f}" if low == high else f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _named(table, runs):
+def _named(table: Table, runs: Sequence[Row]) -> str:
     """The causes that were named in most of the runs."""
     causes = [cause for run in runs for cause in getting_unstuck.noticed(table, run)[1]]
     often = [cause for cause in dict.fromkeys(causes) if 2 * causes.count(cause) > len(runs)]
@@ -90,7 +94,7 @@ def _named(table, runs):
 
 
 @style()
-def draw_layers(table, runs, path):
+def draw_layers(table: Table, runs: Sequence[Row], path: Path) -> Figure:
     """How signal, gradient and dead channels go through the layers: medians over the seeds."""
     figure = new_figure(10, 4.4)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08, rect=(0, 0.14, 1, 0.86))
@@ -119,9 +123,11 @@ def draw_layers(table, runs, path):
     return figure
 
 
-def _by_layer(table, runs, name, column, step):
+def _by_layer(
+    table: Table, runs: Sequence[Row], name: str, column: str, step: str | None
+) -> dict[str, float]:
     """Median of a column over the seeds of a case, layer by layer; `step` None is the last one."""
-    found = {}
+    found: dict[str, list[float]] = {}
     for run in runs:
         if run["name"] != name:
             continue
@@ -132,7 +138,7 @@ def _by_layer(table, runs, name, column, step):
 
 
 @style()
-def draw_losses(runs, path):
+def draw_losses(runs: Sequence[Row], path: Path) -> Figure:
     """Loss over the steps: a line for each seed, and the loss of equal probabilities."""
     figure = new_figure(10, 3.2)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)

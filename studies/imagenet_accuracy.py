@@ -15,8 +15,10 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
@@ -41,6 +43,9 @@ BATCH_SIZE = 32
 CALIBRATION_IMAGES = 100
 CLASS_NAMES = tuple(map(str, range(imagenet.CLASSES)))
 
+Row = dict[str, object]
+Resize = int | Literal["stretch"]
+
 
 @dataclass(frozen=True)
 class Photos:
@@ -56,20 +61,20 @@ class Photos:
     pixels: np.ndarray
     labels: np.ndarray
 
-    def predictions(self, probabilities):
+    def predictions(self, probabilities: np.ndarray) -> Predictions:
         return Predictions.from_probabilities(
             np.arange(len(self.labels)), self.labels, probabilities
         )
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", required=True, help="a folder with labels.csv")
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--v1-0-float32", type=Path, help="float32 weights of 1.0, to measure too")
     asked = parser.parse_args()
 
-    rows = []
+    rows: list[Row] = []
     photos = read_photos(asked.images)
     for name, version, weights in published_weights(asked.v1_0_float32):
         for row in measure_network(photos, version, weights):
@@ -78,7 +83,9 @@ def main():
     write_csv(asked.output, rows)
 
 
-def published_weights(v1_0_float32=None):
+def published_weights(
+    v1_0_float32: Path | None = None,
+) -> Iterator[tuple[str, str, str | Path]]:
     """(name, version, argument `weights`) of each set of weights."""
     yield "1.0 deep-compressed", "1.0", "imagenet"
     if v1_0_float32:
@@ -86,20 +93,28 @@ def published_weights(v1_0_float32=None):
     yield "1.1", "1.1", "imagenet"
 
 
-def read_photos(folder):
+def read_photos(folder: str) -> Photos:
     """The photos of a folder with a labels.csv, squeezed by Pillow whatever our pipeline does."""
     listed = load_labelled(
         folder, class_names=None, classes=imagenet.CLASSES, image_size=IMAGE_SIZE
     )
+    assert listed.labels is not None  # the file says them
     pixels = np.empty((listed.count, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
     for index in range(listed.count):
-        with Image.open(listed.file_name(index)) as image:
-            square = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.BILINEAR)
-        pixels[index] = square
+        path = listed.file_name(index)
+        assert path is not None  # in a folder each has one
+        pixels[index] = read_square(path)
     return Photos(folder, pixels, listed.labels)
 
 
-def measure_network(photos, version, weights):
+def read_square(path: str | Path) -> np.ndarray:
+    """uint8 `[IMAGE_SIZE, IMAGE_SIZE, 3]`."""
+    with Image.open(path) as image:
+        size = (IMAGE_SIZE, IMAGE_SIZE)
+        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
+
+
+def measure_network(photos: Photos, version: str, weights: str | Path) -> Iterator[Row]:
     """A row for each form of one network."""
     network = build(version, weights)
     reference = photos.predictions(predict(network, imagenet.preprocess_input(photos.pixels)))
@@ -112,24 +127,26 @@ def measure_network(photos, version, weights):
     yield row("Keras, include_preprocessing", "stretch, Pillow", inside, reference, size)
     moved = photos.predictions(predict_channels_first(version, weights, photos.pixels))
     yield row("Keras, channels_first", "stretch, Pillow", moved, reference, size)
-    for framing, resize in {"stretch": "stretch", f"centre of {SHORT_SIDE}": SHORT_SIDE}.items():
+    framings: dict[str, Resize]
+    framings = {"stretch": "stretch", f"centre of {SHORT_SIDE}": SHORT_SIDE}
+    for framing, resize in framings.items():
         ours = predict_folder(includes, photos.folder, resize)
         yield row("Keras, include_preprocessing", framing, ours, reference, size)
     yield from measure_files(includes, photos, reference)
 
 
-def build(version, weights, **options):
+def build(version: str, weights: str | Path, **options: Any) -> keras.Model:
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     if keras.config.image_data_format() == "channels_first":
         shape = shape[::-1]
     return SqueezeNet(version=version, weights=weights, input_shape=shape, **options)
 
 
-def predict(network, images):
+def predict(network: keras.Model, images: np.ndarray) -> np.ndarray:
     return network.predict(images, batch_size=BATCH_SIZE, verbose=0)
 
 
-def predict_channels_first(version, weights, pixels):
+def predict_channels_first(version: str, weights: str | Path, pixels: np.ndarray) -> np.ndarray:
     data_format = keras.config.image_data_format()
     keras.config.set_image_data_format("channels_first")
     try:
@@ -139,7 +156,7 @@ def predict_channels_first(version, weights, pixels):
         keras.config.set_image_data_format(data_format)
 
 
-def predict_folder(network, folder, resize):
+def predict_folder(network: keras.Model, folder: str, resize: Resize) -> Predictions:
     """Predictions on what this package's own pipeline makes of the folder."""
     images = load_labelled(
         folder,
@@ -150,12 +167,16 @@ def predict_folder(network, folder, resize):
         max_broken_share=0.0,
     )
     with images.clear_errors():
-        return predict_batches(network.predict_on_batch, images.indexed_val_batches(BATCH_SIZE))
+        batches = images.indexed_val_batches(BATCH_SIZE)
+        predictions = predict_batches(network.predict_on_batch, batches)
+    assert predictions is not None  # there are images
+    return predictions
 
 
-def measure_files(network, photos, reference):
+def measure_files(network: keras.Model, photos: Photos, reference: Predictions) -> Iterator[Row]:
     """A row for each kind of LiteRT file."""
     calibration, others = divide(len(photos.labels))
+    measured: np.ndarray | slice
     for quantize, kind in QUANTIZATIONS.items():
         measured = others if kind.calibrated else slice(None)
         known = subset(reference, measured)
@@ -174,13 +195,13 @@ def measure_files(network, photos, reference):
         yield row(f"LiteRT {quantize}", "stretch, Pillow", found, known, result.bytes)
 
 
-def divide(count):
+def divide(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of images to calibrate with, evenly spread, and of all others."""
     calibration = np.linspace(0, count, CALIBRATION_IMAGES, endpoint=False, dtype=int)
     return calibration, np.setdiff1d(np.arange(count), calibration)
 
 
-def subset(predictions, chosen):
+def subset(predictions: Predictions, chosen: np.ndarray | slice) -> Predictions:
     return Predictions(
         predictions.index[chosen],
         predictions.labels[chosen],
@@ -190,7 +211,9 @@ def subset(predictions, chosen):
     )
 
 
-def row(form, framing, predictions, reference, size):
+def row(
+    form: str, framing: str, predictions: Predictions, reference: Predictions, size: int | str
+) -> Row:
     measured = evaluate_predictions(predictions, CLASS_NAMES)
     changed = predictions.top_classes[:, 0] != reference.top_classes[:, 0]
     return {

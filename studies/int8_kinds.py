@@ -23,17 +23,19 @@ import csv
 import math
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
 
 # isort: split
+import keras
 import numpy as np
-from imagenet_accuracy import IMAGE_SIZE, build, predict, published_weights
-from PIL import Image
+from imagenet_accuracy import IMAGE_SIZE, build, predict, published_weights, read_square
 
 from keras_squeezenet.data.folders import find_pictures
 from keras_squeezenet.files import write_csv
@@ -45,6 +47,8 @@ from keras_squeezenet.network import imagenet
 CALIBRATION_PHOTOS = 100
 SATURATION_PHOTOS = 100
 ROW_NAMES = ("weights", "calibrated_with", "judged_on")
+
+Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -64,29 +68,31 @@ class Kind:
     judging: int
 
     @classmethod
-    def shuffled(cls, name, files, labels, judging):
+    def shuffled(
+        cls, name: str, files: Sequence[Path], labels: Sequence[int] | None, judging: int
+    ) -> Self:
         order = np.random.default_rng(0).permutation(len(files))
         if len(files) <= CALIBRATION_PHOTOS:
             raise SystemExit(
                 f"{name}: expected more than {CALIBRATION_PHOTOS} photos. Received: {len(files)}"
             )
-        labels = None if labels is None else np.asarray(labels)[order]
-        return cls(name, tuple(files[index] for index in order), labels, judging)
+        ordered = None if labels is None else np.asarray(labels)[order]
+        return cls(name, tuple(files[index] for index in order), ordered, judging)
 
     @cached_property
-    def calibration(self):
+    def calibration(self) -> np.ndarray:
         return read_squares(self.files[:CALIBRATION_PHOTOS])
 
     @cached_property
-    def judged(self):
+    def judged(self) -> np.ndarray:
         return read_squares(self.files[self._judging])
 
     @property
-    def judged_labels(self):
+    def judged_labels(self) -> np.ndarray | None:
         return None if self.labels is None else self.labels[self._judging]
 
     @property
-    def _judging(self):
+    def _judging(self) -> slice:
         return slice(CALIBRATION_PHOTOS, CALIBRATION_PHOTOS + self.judging)
 
 
@@ -105,7 +111,7 @@ class Judgement:
     saturated: float | None = None
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument(
@@ -123,7 +129,8 @@ def main():
     parser.add_argument("--only", metavar="WEIGHTS", help="study these alone, such as 1.1")
     asked = parser.parse_args()
 
-    kinds = [one_kind(*given.split("=", 1), asked.judging) for given in asked.kind]
+    given = [text.split("=", 1) for text in asked.kind]
+    kinds = [one_kind(name, folder, asked.judging) for name, folder in given]
     if asked.sources:
         kinds += kinds_by_source(Path(asked.sources), asked.judging)
     rows = read_rows(asked.output)
@@ -145,7 +152,7 @@ def main():
                 print(rows[key], file=sys.stderr, flush=True)
 
 
-def one_kind(name, folder, judging):
+def one_kind(name: str, folder: str | Path, judging: int) -> Kind:
     folder = Path(folder)
     if (folder / "labels.csv").exists():
         with open(folder / "labels.csv", encoding="utf-8", newline="") as file:
@@ -154,11 +161,12 @@ def one_kind(name, folder, judging):
         return Kind.shuffled(name, files, [int(line["class_index"]) for line in listed], judging)
     files = find_pictures([folder])
     index = {wordnet_id: number for number, (wordnet_id, _) in enumerate(imagenet.class_index())}
-    labels = [index.get(file.parent.name) for file in files]
-    return Kind.shuffled(name, files, None if None in labels else labels, judging)
+    names = [file.parent.name for file in files]
+    labels = [index[name] for name in names] if index.keys() >= set(names) else None
+    return Kind.shuffled(name, files, labels, judging)
 
 
-def kinds_by_source(folder, judging):
+def kinds_by_source(folder: Path, judging: int) -> Iterator[Kind]:
     with open(folder / "sources.csv", encoding="utf-8", newline="") as file:
         listed = list(csv.DictReader(file))
     for source in dict.fromkeys(line["source"] for line in listed):
@@ -166,17 +174,15 @@ def kinds_by_source(folder, judging):
         yield Kind.shuffled(source, files, None, judging)
 
 
-def read_squares(files):
+def read_squares(files: Sequence[Path]) -> np.ndarray:
     """float32 `[n, IMAGE_SIZE, IMAGE_SIZE, 3]`, squeezed by Pillow whatever our pipeline does."""
     pixels = np.empty((len(files), IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
     for index, file in enumerate(files):
-        with Image.open(file) as image:
-            square = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.BILINEAR)
-        pixels[index] = square
+        pixels[index] = read_square(file)
     return pixels
 
 
-def read_rows(path):
+def read_rows(path: Path) -> dict[tuple[str, ...], Row]:
     """The rows of a table that was begun, by what they are about."""
     if not path.exists():
         return {}
@@ -187,24 +193,25 @@ def read_rows(path):
 class Files:
     """The int8 files of one network, each made and judged when it is first asked for."""
 
-    def __init__(self, network, folder):
+    def __init__(self, network: keras.Model, folder: Path) -> None:
         self._network = network
         self._folder = folder
-        self._judgements = {}
+        # Of the network by the judged kind; of a file by the kind that calibrated it, and that one.
+        self._judgements: dict[str | tuple[str, str], Judgement] = {}
 
-    def row(self, calibrated, judged):
+    def row(self, calibrated: Kind, judged: Kind) -> Row:
         file = self._judge(calibrated, judged)
         return compare(
             self._reference(judged), self._judge(judged, judged), file, judged.judged_labels
         )
 
-    def _reference(self, judged):
+    def _reference(self, judged: Kind) -> Judgement:
         if judged.name not in self._judgements:
             probabilities = predict(self._network, judged.judged)
             self._judgements[judged.name] = _judgement(probabilities)
         return self._judgements[judged.name]
 
-    def _judge(self, calibrated, judged):
+    def _judge(self, calibrated: Kind, judged: Kind) -> Judgement:
         key = calibrated.name, judged.name
         if key not in self._judgements:
             path = self._file(calibrated)
@@ -214,7 +221,7 @@ class Files:
             self._judgements[key] = _judgement(probabilities, worst)
         return self._judgements[key]
 
-    def _file(self, calibrated):
+    def _file(self, calibrated: Kind) -> Path:
         path = self._folder / f"{calibrated.name}.tflite"
         if not path.exists():
             # Judging is the study's own, so the export's check may be short.
@@ -229,22 +236,25 @@ class Files:
         return path
 
 
-def _judgement(probabilities, saturated=None):
+def _judgement(probabilities: np.ndarray, saturated: float | None = None) -> Judgement:
     return Judgement(probabilities.argmax(axis=1), probabilities.max(axis=1), saturated)
 
 
-def compare(reference, same_kind, file, labels):
+def compare(
+    reference: Judgement, same_kind: Judgement, file: Judgement, labels: np.ndarray | None
+) -> Row:
     """The columns of one file on photos of one kind.
 
     Args:
-        reference: `Judgement` of the float32 model.
+        reference: of the float32 model.
         same_kind: of the file that was calibrated with photos of this kind.
         file: of the file in question.
         labels: class indices, or None.
     """
+    assert file.saturated is not None  # of a file it is measured
     changed = 100.0 * (file.classes != reference.classes)
     with_same_kind = 100.0 * (same_kind.classes != reference.classes)
-    row = {
+    row: Row = {
         "photos": len(changed),
         "changed": _mean(changed),
         "changed_standard_error": _standard_error(changed),
@@ -269,11 +279,11 @@ def compare(reference, same_kind, file, labels):
     }
 
 
-def _mean(values):
+def _mean(values: np.ndarray) -> float:
     return round(float(np.mean(values)), 2)
 
 
-def _standard_error(values):
+def _standard_error(values: np.ndarray) -> float:
     return round(float(np.std(values) / np.sqrt(len(values))), 2)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import keras_squeezenet.startup.quiet  # noqa: F401
 
 # isort: split
+import keras
 import numpy as np
 import tensorflow as tf
 from imagenet_accuracy import IMAGE_SIZE, build, predict, published_weights, read_photos
@@ -84,7 +85,7 @@ VARIANTS = (
 )
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", required=True, help="a folder with labels.csv")
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
@@ -97,7 +98,7 @@ def main():
     other = asked.other_photos and np.concatenate(
         list(sample_images(asked.other_photos, image_size=IMAGE_SIZE, resize="stretch"))
     )
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, version, weights in published_weights(asked.v1_0_float32):
         network = build(version, weights, include_preprocessing=True)
         reference = predict(network, photos.pixels)
@@ -117,7 +118,9 @@ def main():
     write_csv(asked.output, rows)
 
 
-def quantize_and_predict(network, variant, calibration, images):
+def quantize_and_predict(
+    network: keras.Model, variant: Variant, calibration: np.ndarray, images: np.ndarray
+) -> np.ndarray:
     if variant.room:
         return export_and_predict(network, calibration, images)
     network = for_inference(network, copy=True)
@@ -135,20 +138,28 @@ def quantize_and_predict(network, variant, calibration, images):
         return LiteRTModel(path).predict(images)
 
 
-def export_and_predict(network, calibration, images):
+def export_and_predict(
+    network: keras.Model, calibration: np.ndarray, images: np.ndarray
+) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
-        options = {"calibration": calibration, "check_images": calibration[:10]}
         path = Path(folder) / "network.tflite"
-        export_litert(network, path, quantize="int8", tolerance=math.inf, **options)
+        export_litert(
+            network,
+            path,
+            quantize="int8",
+            calibration=calibration,
+            check_images=calibration[:10],
+            tolerance=math.inf,
+        )
         return LiteRTModel(path).predict(images)
 
 
-def round_kernels(network):
+def round_kernels(network: keras.Model) -> None:
     for convolution in convolutions_of(network.layers).values():
         convolution.kernel.assign(rounded(convolution.kernel.numpy()))
 
 
-def convert(network, path, variant, calibration):
+def convert(network: keras.Model, path: Path, variant: Variant, calibration: np.ndarray) -> None:
     operators = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
     if variant.activation_bits == 16:
         operators = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
@@ -165,7 +176,9 @@ def convert(network, path, variant, calibration):
         )
 
 
-def compare(reference, probabilities, labels):
+def compare(
+    reference: np.ndarray, probabilities: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
     """Accuracies of both, and what changed from one to the other."""
     before, after = reference.argmax(axis=1), probabilities.argmax(axis=1)
     lost = int(np.sum((before == labels) & (after != labels)))
@@ -188,7 +201,7 @@ def compare(reference, probabilities, labels):
     }
 
 
-def top5(probabilities, labels):
+def top5(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Of equal probabilities the lower class comes first, as in `evaluation`."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_K]
     return float(np.mean((best == labels[:, None]).any(axis=1)))

@@ -29,6 +29,7 @@ import numpy as np
 from keras import layers
 
 from keras_squeezenet import Augmentation, SqueezeNet, fit_to_size, load_dataset
+from keras_squeezenet.data import Dataset, Split
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.sqz.files import write_network
 
@@ -99,7 +100,7 @@ def main() -> None:
         print(rows[-1], file=sys.stderr, flush=True)
 
 
-def fine_tuned(data, seed: int) -> keras.Model:
+def fine_tuned(data: Dataset, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     features = SqueezeNet(
@@ -133,7 +134,7 @@ def fine_tuned(data, seed: int) -> keras.Model:
     return model
 
 
-def arrays_of(split, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def arrays_of(split: Split, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Images float32 `[n, side, side, 3]` and labels `[n]`; `count` of them, spread evenly."""
     chosen = np.arange(split.count)
     if count is not None:

@@ -1,6 +1,7 @@
 """Tables within a page of docs/, made again from the rows of a study."""
 
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from keras_squeezenet.files import write_text
@@ -9,7 +10,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
-def renew_tables(page, lines_of):
+def renew_tables(page: Path, lines_of: Callable[[str], Iterable[str]]) -> None:
     """Write what stands between `<!-- table: NAME -->` and `<!-- end of table -->` again.
 
     Args:
@@ -20,5 +21,7 @@ def renew_tables(page, lines_of):
     write_text(page, TABLE.sub(lambda found: _renewed(lines_of, *found.groups()), text))
 
 
-def _renewed(lines_of, opening, name, closing):
+def _renewed(
+    lines_of: Callable[[str], Iterable[str]], opening: str, name: str, closing: str
+) -> str:
     return opening + "\n".join(lines_of(name)) + "\n" + closing

@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pathlib import Path
 import keras_squeezenet.startup.quiet  # noqa: F401
 
 # isort: split
+import keras
 import numpy as np
 
 from keras_squeezenet import SqueezeNet
@@ -33,13 +35,13 @@ BATCH_SIZES = (1, 32)
 SECONDS_PER_ROUND = 4
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--rounds", type=int, default=7, help="how many (default: %(default)s)")
     asked = parser.parse_args()
 
-    rows = []
+    rows: list[dict[str, object]] = []
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *shape))
     pixels = pixels.astype(np.float32)
@@ -64,14 +66,16 @@ def main():
     write_csv(asked.output, rows)
 
 
-def predict_in_litert(network, images):
+def predict_in_litert(
+    network: keras.Model, images: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.tflite"
         export_litert(network, path, check_images=images, batch_size=None)
         return LiteRTModel(path).predict
 
 
-def one_round(*calls):
+def one_round(*calls: Callable[[], object]) -> np.ndarray:
     """The median seconds of each of the calls."""
     for call in calls:
         call()  # builds its graph, fills the caches
@@ -82,13 +86,13 @@ def one_round(*calls):
     return np.median(runs, axis=0)
 
 
-def seconds(call):
+def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def summary(pairs):
+def summary(pairs: np.ndarray) -> dict[str, float]:
     """Of seconds [rounds, 2], without preprocessing and with it."""
     without, including = 1000 * np.median(pairs, axis=0)
     ratios = pairs[:, 1] / pairs[:, 0]

@@ -13,6 +13,7 @@ which says more on a machine that does other work.
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
@@ -32,19 +33,20 @@ BATCH_SIZE = 32
 STEPS = 20  # of a round
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--rounds", type=int, default=5, help="how many (default: %(default)s)")
     asked = parser.parse_args()
-    rows = []
+    rows: list[dict[str, object]] = []
     for image_size in IMAGE_SIZES:
         rows += compared(image_size, asked.rounds)
         write_csv(asked.output, rows)
 
 
-def callbacks(kind, steps=STEPS):
+def callbacks(kind: str, steps: int = STEPS) -> list[keras.callbacks.Callback]:
     """What a round of a kind is trained with."""
+    schedule: ConstantSparsity | PolynomialDecay
     if kind == "masking":
         schedule = ConstantSparsity(unit="steps")
     elif kind == "pruning":
@@ -57,17 +59,17 @@ def callbacks(kind, steps=STEPS):
 KINDS = ("plain", "masking", "pruning")
 
 
-def compared(image_size, rounds):
+def compared(image_size: int, rounds: int) -> list[dict[str, object]]:
     """A row for each kind."""
     model = SqueezeNet(
-        "1.1", weights=None, classes=CLASSES, input_shape=(image_size, image_size, 3)
+        version="1.1", weights=None, classes=CLASSES, input_shape=(image_size, image_size, 3)
     )
     model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
     generator = np.random.default_rng(0)
     count = STEPS * BATCH_SIZE
     images = generator.uniform(-1, 1, (count, image_size, image_size, 3)).astype("float32")
     labels = np.arange(count) % CLASSES
-    times = {kind: [] for kind in KINDS}
+    times: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     # The first round, in which TensorFlow traces the step, does not count.
     for number in range(rounds + 1):
         for kind in KINDS:
@@ -94,7 +96,12 @@ def compared(image_size, rounds):
     ]
 
 
-def round_of(model, images, labels, others):
+def round_of(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    others: Sequence[keras.callbacks.Callback],
+) -> np.ndarray:
     """(milliseconds by the clock, of the processor): medians of a round's steps."""
     stopwatch = Stopwatch()
     model.fit(images, labels, batch_size=BATCH_SIZE, verbose=0, callbacks=[stopwatch, *others])
@@ -105,11 +112,11 @@ def round_of(model, images, labels, others):
 class Stopwatch(keras.callbacks.Callback):
     """When each step began."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.begins = []
+        self.begins: list[tuple[float, float]] = []
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self.begins.append((time.perf_counter(), time.process_time()))
 
 

@@ -16,6 +16,8 @@ each round in one order and back again, and are compared within rounds. The tabl
 of the rounds and their quartiles. About 5 minutes on 2 cores.
 """
 
+from __future__ import annotations
+
 import argparse
 import ctypes
 import os
@@ -24,8 +26,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn, Self
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
@@ -50,12 +54,12 @@ LONGEST_TURN_SECONDS = 7
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def main():
+def main() -> None:
     asked = parse_arguments()
     if sys.platform != "linux":
         raise InputError(f"the study needs Linux. Received: {sys.platform}")
     if asked.train_into:
-        return train(asked)
+        train(asked)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STATUS))
     recipe = load_recipe(asked.recipe, asked.set)
     batch_size = recipe.training.local_batch_size(ranks=1)
@@ -105,7 +109,7 @@ class Turn:
     waiting: float
 
     @classmethod
-    def from_steps(cls, steps_of_processes, batch_size):
+    def from_steps(cls, steps_of_processes: Sequence[np.ndarray], batch_size: int) -> Self:
         """Of the steps `[steps, 4]` of each process, as `train` writes them."""
         rates = [len(steps) / (steps[-1, 2] - steps[0, 0]) for steps in steps_of_processes]
         begin, ready, end, busy = np.concatenate(steps_of_processes).T
@@ -117,9 +121,11 @@ class Turn:
         )
 
 
-def measure(cases, rounds, seconds, batch_size):
+def measure(
+    cases: dict[str, list[Trainer]], rounds: int, seconds: float, batch_size: int
+) -> dict[str, list[list[Turn]]]:
     """The turns of each case, of each round: {case: [[Turn, Turn], …]}."""
-    result = {case: [] for case in cases}
+    result: dict[str, list[list[Turn]]] = {case: [] for case in cases}
     for number in range(rounds):
         for turns in result.values():
             turns.append([])
@@ -134,7 +140,7 @@ def measure(cases, rounds, seconds, batch_size):
     return result
 
 
-def take_turn(trainers, seconds):
+def take_turn(trainers: Sequence[Trainer], seconds: float) -> list[np.ndarray]:
     """Let some trainers run, all others standing still; the steps of each of their processes."""
     for trainer in trainers:
         trainer.signal(signal.SIGCONT)
@@ -148,13 +154,13 @@ def take_turn(trainers, seconds):
     return [steps for trainer in trainers for steps in trainer.steps(begin, end)]
 
 
-def summary(rounds):
+def summary(rounds: Mapping[str, Sequence[Sequence[Turn]]]) -> list[dict[str, object]]:
     """A row for each case; see `main` for what is added to it."""
     speeds = {
         case: np.array([np.mean([turn.images_per_second for turn in turns]) for turns in of_case])
         for case, of_case in rounds.items()
     }
-    rows = []
+    rows: list[dict[str, object]] = []
     for case, of_case in rounds.items():
         turns = [turn for pair in of_case for turn in pair]
         lower, median, upper = np.percentile(speeds[case] / speeds["one"], [25, 50, 75])
@@ -183,7 +189,7 @@ class Trainer:
         arguments: of this script.
     """
 
-    def __init__(self, folder, ranks, arguments):
+    def __init__(self, folder: Path, ranks: int, arguments: Sequence[str]) -> None:
         folder.mkdir()
         self._output = folder / "output"
         self._logs = [folder / f"rank{rank}.steps" for rank in range(ranks)]
@@ -192,10 +198,10 @@ class Trainer:
             *(launcher if ranks > 1 else []),
             *(sys.executable, __file__, *arguments, f"--train-into={folder}"),
         ]
-        self._process = None
-        self._pids = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pids: list[int] = []
 
-    def start(self):
+    def start(self) -> None:
         """Start, wait until the first steps are done, and stand still; raises as `wait`."""
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -211,7 +217,7 @@ class Trainer:
         self._pids = [int(log.with_suffix(".pid").read_text()) for log in self._logs]
         self.signal(signal.SIGSTOP)
 
-    def wait(self, count, since):
+    def wait(self, count: int, since: float) -> None:
         """Until each process has done some steps since a time.
 
         Raises:
@@ -219,22 +225,23 @@ class Trainer:
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while min(map(len, self.steps(since, time.monotonic()))) < count:
+            assert self._process is not None  # it was started
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = self._output.read_text(errors="replace").splitlines()[-5:]
                 raise InputError("the training did not go on: " + " ".join(said))
             time.sleep(0.05)
 
-    def signal(self, number):
+    def signal(self, number: int) -> None:
         """Send a signal to the processes that train, not to their launcher."""
         for pid in self._pids:
             os.kill(pid, number)
 
-    def steps(self, begin, end):
+    def steps(self, begin: float, end: float) -> list[np.ndarray]:
         """Of each process, the steps that began and ended between these times."""
         of_each = [read_steps(log) for log in self._logs]
         return [log[(log[:, 0] >= begin) & (log[:, 2] <= end)] for log in of_each]
 
-    def end(self):
+    def end(self) -> None:
         """Kill what is left."""
         if self._process is None:
             return
@@ -246,12 +253,12 @@ class Trainer:
         self._process.wait()
 
 
-def die_with_parent():
+def die_with_parent() -> None:
     """Have the kernel kill this process, even one that stands still, when its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def read_steps(log):
+def read_steps(log: Path) -> np.ndarray:
     """Seconds `[steps, 4]`: a step's begin, its data are there, its end; processor time it took."""
     if not log.exists():
         return np.empty((0, 4))
@@ -259,7 +266,7 @@ def read_steps(log):
     return np.frombuffer(contents[: len(contents) // 32 * 32]).reshape(-1, 4)
 
 
-def train(asked):
+def train(asked: argparse.Namespace) -> NoReturn:
     """Train without end, each step as `loop.Loop` takes it, and write down when it was taken."""
     if asked.core is not None:
         os.sched_setaffinity(0, {asked.core})  # before TensorFlow counts the cores
@@ -309,7 +316,7 @@ def train(asked):
             output.write(np.array([begin, ready, end, time.process_time() - busy]).tobytes())
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipe", required=True, help="a YAML file, see train/recipes")
     parser.add_argument(

@@ -12,6 +12,7 @@ Each update was applied, and gave the new file byte for byte.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
@@ -30,14 +31,16 @@ BITS = 5
 CLASSES = 10
 RNG = np.random.default_rng(0)
 
+Change = Callable[[keras.Model], keras.Model]
 
-def squeezenet(weights="imagenet"):
+
+def squeezenet(weights: str | None = "imagenet") -> keras.Model:
     features = SqueezeNet(False, weights, input_shape=(227, 227, 3), pooling="avg")
     head = layers.Dense(CLASSES, activation="softmax", name="head")(features.output)
     return keras.Model(features.inputs, head, name="own")
 
 
-def mobilenet():
+def mobilenet() -> keras.Model:
     model = keras.applications.MobileNetV2((96, 96, 3), 0.35, weights=None, classes=CLASSES)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -48,19 +51,19 @@ def mobilenet():
     return model
 
 
-def new_head(model):
+def new_head(model: keras.Model) -> keras.Model:
     head = model.layers[-1]
     head.kernel.assign(RNG.normal(size=head.kernel.shape) * np.std(head.kernel))
     head.bias.assign(RNG.normal(0, 0.1, head.bias.shape))
     return model
 
 
-def other_classes(model):
+def other_classes(model: keras.Model) -> keras.Model:
     head = layers.Dense(37, activation="softmax", name="other_head")(model.layers[-2].output)
     return keras.Model(model.inputs, head, name="other")
 
 
-def statistics(model):
+def statistics(model: keras.Model) -> keras.Model:
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             for weight in layer.weights:
@@ -68,7 +71,7 @@ def statistics(model):
     return model
 
 
-def last_kernels(model, share=0.2):
+def last_kernels(model: keras.Model, share: float = 0.2) -> keras.Model:
     with_kernel = [layer for layer in model.layers[:-1] if hasattr(layer, "kernel")]
     for layer in with_kernel[-round(share * len(with_kernel)) :]:
         noise = RNG.normal(0, 0.03 * np.std(layer.kernel), layer.kernel.shape)
@@ -76,7 +79,7 @@ def last_kernels(model, share=0.2):
     return model
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[[], keras.Model], dict[str, Change]]] = {
     "SqueezeNet 1.1 with a head": (
         squeezenet,
         {"nothing": lambda model: model, "a new head": new_head, "other classes": other_classes},
@@ -94,11 +97,11 @@ CASES = {
 }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the CSV file to write")
     asked = parser.parse_args()
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, (make, changes) in CASES.items():
         model = make()
         base = network_of(model, bits=BITS)

@@ -38,16 +38,14 @@ def dense_sparse_dense(
     """Train a classifier sparse, then dense again.
 
     Args:
-        model: a trained Keras 3 classifier, the first "dense", as of `prune`. It is not changed.
-        train_data: (images, integer labels), as of `prune`.
+        model: a trained Keras 3 classifier, the first "dense", as in `prune`. It is not changed.
+        train_data, validation_data, batch_size: as in `prune`.
         retraining: the `Retraining` of the sparse phase; None: one epoch. The smallest weights are
             left out from its first step to its last.
-        sparsity: share of zeros in the sparse phase, as of `prune`.
+        sparsity: share of zeros in the sparse phase, as in `prune`.
         dense_retraining: the `Retraining` of the dense phase. None: as long as the sparse one,
             with a tenth of its learning rate; needed where that one brings an optimizer or schedule
             of its own.
-        validation_data: the same with an end, to measure top-1 on.
-        batch_size: of arrays; None: 32.
 
     Returns:
         A `Compressed` whose model is dense.

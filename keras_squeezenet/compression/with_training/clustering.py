@@ -59,17 +59,14 @@ def cluster(
     rank calls this with its own shard, and all get the same model.
 
     Args:
-        model: a Keras 3 classifier; see `bridge.to_tf_keras`. It is not changed.
-        train_data: (images, integer labels) as the model takes them, in arrays; a `tf.data.Dataset`
-            or `keras.utils.PyDataset` of batches; or any iterable of batches, endless or not.
-        retraining: a `Retraining`; None: one epoch of it.
+        model: a Keras 3 classifier with integer labels; see `bridge.to_tf_keras`. It is not
+            changed.
+        train_data, retraining, validation_data, batch_size: as in `prune`.
         bits: from 2 to 8, of every kernel; a dict of that by layer names, other layers are left;
             or a function of name and kernel shape that gives that. A `Fire` fire2 has the kernels
             fire2_squeeze1x1 and so on, a `GroupedConv2D` one for each group, NAME_group0 and so on:
             a dict names them, or the layer with all of its kernels.
         preserve_sparsity: whether zeros of a kernel stay zeros; 0 then is one of its values.
-        validation_data: the same with an end, to measure top-1 on.
-        batch_size: of arrays; None: 32.
 
     Returns:
         A `Compressed`. A clustered kernel of its model has at most 2**bits different float32

@@ -213,19 +213,17 @@ def quantize_aware(
     float, which is mended here too.
 
     Args:
-        model: a Keras 3 classifier; see `bridge.to_tf_keras`. It is not changed.
-        train_data: (images, integer labels) as the model takes them, in arrays; a `tf.data.Dataset`
-            or `keras.utils.PyDataset` of batches; or any iterable of batches, endless or not.
-        retraining: a `Retraining`; None: one epoch of it.
+        model: a Keras 3 classifier with integer labels; see `bridge.to_tf_keras`. It is not
+            changed.
+        train_data, retraining, batch_size: as in `prune`.
         preserve: None; "sparsity", zeros stay zeros (PQAT); "clusters", the weights that share a
             value go on sharing one, and zeros stay zeros (PCQAT). Where all filters of a kernel
             have as many different values as each other, or one more, tfmot gives each filter
             values of its own. Of a Conv2DTranspose only zeros are preserved.
-        validation_data: the same with an end, to measure top-1 on. A file is
-            later compared with the network on 100 of its images, spread over all. Without it they
-            are training images that no range is taken from: those after the first 100, or every
-            second one where one pass of `train_data` has fewer than 200.
-        batch_size: of arrays; None: 32.
+        validation_data: as in `prune`. A file is later compared with the network on 100 of its
+            images, spread over all. Without it they are training images that no range is taken
+            from: those after the first 100, or every second one where one pass of `train_data` has
+            fewer than 200.
 
     Returns:
         A `QuantizationAware`, which writes the LiteRT file.
