@@ -29,13 +29,13 @@ from keras_squeezenet.compression.with_training.bridge import (
     to_tf_keras,
 )
 from keras_squeezenet.compression.with_training.retraining import retrain, with_weights_of
+from keras_squeezenet.compression.with_training.shared_values import found_by_search
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 from keras_squeezenet.compression.without_training.codebooks import k_means
 
 if TYPE_CHECKING:  # imported on use
     import tf_keras
 
-# tfmot compares every weight with every shared value in every step: 256 of them take 1 KB a weight.
 MIN_BITS, MAX_BITS = 2, 8
 
 # One for every kernel, each one's by layer name, or a function of name and kernel shape.
@@ -191,7 +191,8 @@ def _wrapped(
             preserve_sparsity=keeps_zeros[layer.name],
         )
 
-    wrapped = tf_keras.models.clone_model(twin, clone_function=wrap)
+    with found_by_search():
+        wrapped = tf_keras.models.clone_model(twin, clone_function=wrap)
     for layer in wrapped.layers:
         if hasattr(layer, "cluster_centroids"):
             _set_codebook(layer, kernel_by_name[layer.layer.name])

@@ -11,6 +11,7 @@ import numpy as np
 from keras_squeezenet.compression.retraining import RetrainingError
 from keras_squeezenet.compression.with_training.activation_ranges import KERNEL_ATTRIBUTES
 from keras_squeezenet.compression.with_training.clustering import MAX_BITS
+from keras_squeezenet.compression.with_training.shared_values import found_by_search
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 
 if TYPE_CHECKING:  # imported on use
@@ -52,7 +53,8 @@ def with_fake_quantization(twin: "tf_keras.Model", preserve: str | None) -> "tf_
     _check_quantizable(twin)
     try:
         annotated = quantization.quantize_annotate_model(twin)
-        return quantization.quantize_apply(annotated, _scheme(preserve))
+        with found_by_search():
+            return quantization.quantize_apply(annotated, _scheme(preserve))
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RetrainingError(f"tfmot cannot quantize model {twin.name}: {reason}") from error
