@@ -88,7 +88,15 @@ SUBJECTS = (
     Subject("SqueezeNet 1.1, simple bypass", "imagenette_squeezenet", ("prune.sparsity=0.5",)),
     Subject("MobileNetV2 0.5", "imagenette_mobilenetv2", ("prune.sparsity=0.5",), pqat=True),
     Subject("ShuffleNet 0.5, 3 groups", "imagenette_shufflenet", ("prune.sparsity=0.5",)),
-    Subject("VGG-11, a quarter as wide", "imagenette_vgg", ("prune.sparsity=0.9",)),
+    Subject(
+        "VGG-11, a quarter as wide",
+        "imagenette_vgg",
+        (
+            "prune.sparsity={block1_conv1: 0.3, block2_conv1: 0.5, block3_conv1: 0.5, "
+            "block3_conv2: 0.5, block4_conv1: 0.5, block4_conv2: 0.5, block5_conv1: 0.5, "
+            "block5_conv2: 0.5, fc1: 0.9, fc2: 0.9, fc3: 0.5}",
+        ),
+    ),
     Subject(
         "AlexNet",
         "imagenette_alexnet",
