@@ -213,6 +213,10 @@ def test_the_density_of_a_network_weighs_its_layers():
         ({"optimizer": 3}, "Received: optimizer=3"),
         ({"optimizer": {"class_name": "Adam", "config": {"rate": 1}}}, "Received: optimizer={"),
         ({"callbacks": [print]}, "Received: callbacks with <built-in function print>"),
+        (
+            {"callbacks": [keras.callbacks.ReduceLROnPlateau("loss")], "optimizer": "adam"},
+            "Received: callbacks with ReduceLROnPlateau, and a rate that follows a schedule",
+        ),
     ],
 )
 def test_values_out_of_range_are_named(values, message):

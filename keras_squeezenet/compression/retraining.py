@@ -85,6 +85,14 @@ class Retraining:
                     "`callbacks` must be keras.callbacks.Callback objects. "
                     f"Received: callbacks with {callback}"
                 )
+        setting = keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau
+        kinds = [type(each).__name__ for each in self.callbacks if isinstance(each, setting)]
+        if kinds and isinstance(self.make_optimizer(1).get_config().get("learning_rate"), dict):
+            raise RetrainingError(
+                "`callbacks` that set the learning rate need an `optimizer` with a number for its "
+                "rate, such as keras.optimizers.SGD(0.001, momentum=0.9). Received: callbacks "
+                f"with {kinds[0]}, and a rate that follows a schedule"
+            )
 
     @property
     def _has_schedule(self) -> bool:
