@@ -148,12 +148,6 @@ def test_each_training_has_an_optimizer_of_its_own(asked):
     assert (float(one.learning_rate), one.clipnorm) == (0.25, 0.5)
 
 
-def test_a_twin_takes_no_callbacks():
-    retraining = Retraining(1, 1, callbacks=[keras.callbacks.TerminateOnNaN()])
-    with pytest.raises(RetrainingError, match="`callbacks` are for what trains by fit"):
-        retrain(to_tf_keras(tiny_net()), some_batches(1), retraining)
-
-
 def test_data_that_ends_is_started_again():
     models = [tiny_net(), tiny_net()]
     models[1].set_weights(models[0].get_weights())
@@ -213,6 +207,10 @@ def test_the_density_of_a_network_weighs_its_layers():
         ({"optimizer": 3}, "Received: optimizer=3"),
         ({"optimizer": {"class_name": "Adam", "config": {"rate": 1}}}, "Received: optimizer={"),
         ({"callbacks": [print]}, "Received: callbacks with <built-in function print>"),
+        (
+            {"callbacks": [keras.callbacks.ReduceLROnPlateau("loss")], "optimizer": "adam"},
+            "Received: callbacks with ReduceLROnPlateau, and a rate that follows a schedule",
+        ),
     ],
 )
 def test_values_out_of_range_are_named(values, message):
@@ -264,7 +262,7 @@ class TestTwoRanks:
             np.testing.assert_allclose(two_ranks[1][f"plain/{number}"], expected, atol=1e-5)
             assert np.abs(two_ranks[1][f"start/{number}"] - expected).max() > 1e-4
 
-    @pytest.mark.parametrize("kind", ["plain", "pruned", "clustered", "quantized"])
+    @pytest.mark.parametrize("kind", ["plain", "pruned", "clustered", "quantized", "stopped"])
     def test_ranks_with_different_data_end_with_the_same_bits(self, two_ranks, kind):
         names = [name for name in two_ranks[0] if name.startswith(f"{kind}/")]
         assert len(names) > 10
@@ -282,6 +280,9 @@ class TestTwoRanks:
         assert kernel.ndim == 4
         assert np.mean(kernel == 0) == pytest.approx(0.5, abs=0.01)
         assert len(np.unique(two_ranks[0]["clustered/4"])) == 8
+
+    def test_a_callback_of_one_rank_stops_all_after_the_same_step(self, two_ranks):
+        assert [int(results["steps"]) for results in two_ranks] == [4, 4]
 
     def test_a_loss_that_is_no_number_on_one_rank_ends_both_alike(self, two_ranks):
         ended = [str(results["ended"]) for results in two_ranks]

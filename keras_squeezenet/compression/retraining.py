@@ -48,8 +48,22 @@ class Retraining:
         optimizer: None, SGD with `momentum`; the name of an optimizer of Keras's, which gets
             `learning_rate`; or a `keras.optimizers.Optimizer` or its configuration, which brings
             rates of its own. It is copied for each training.
-        callbacks: `keras.callbacks.Callback` for what trains by `fit`: `prune`, `distill` and
-            `dense_sparse_dense`.
+        callbacks: `keras.callbacks.Callback` objects, called as by `fit`, with the loss of the
+            training data. Those that set the rate need an `optimizer` with a number for its rate.
+            On several ranks each rank calls its own, with the mean loss over all at the end of an
+            epoch; those that set rates or weights belong on every rank. See below for `cluster`
+            and `quantize_aware`.
+
+    `cluster` and `quantize_aware` train a network of tf_keras. The `model` of their callbacks is a
+    Keras 3 copy, compiled with the optimizer that trains. At the end of an epoch it takes over the
+    weights so far, on several ranks those of rank 0, and it keeps them until the end of the next
+    one. That of `cluster` has the shared values in its kernels. That of `quantize_aware` is the
+    network in float32, with preprocessing folded into its first convolution. Callbacks may
+    evaluate and save it (a file has no optimizer), set `model.optimizer.learning_rate` and
+    `model.stop_training`, which ends all ranks, and by `model.set_weights` put back what
+    `model.get_weights` gave at the end of an epoch, as `EarlyStopping` does. Other weights that
+    one sets are an error. `BackupAndRestore`, `SwapEMAWeights` and a `save_freq` in batches are
+    refused.
 
     Raises:
         RetrainingError: names the attribute that is out of its range.
@@ -85,6 +99,14 @@ class Retraining:
                     "`callbacks` must be keras.callbacks.Callback objects. "
                     f"Received: callbacks with {callback}"
                 )
+        setting = keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau
+        kinds = [type(each).__name__ for each in self.callbacks if isinstance(each, setting)]
+        if kinds and isinstance(self.make_optimizer(1).get_config().get("learning_rate"), dict):
+            raise RetrainingError(
+                "`callbacks` that set the learning rate need an `optimizer` with a number for its "
+                "rate, such as keras.optimizers.SGD(0.001, momentum=0.9). Received: callbacks "
+                f"with {kinds[0]}, and a rate that follows a schedule"
+            )
 
     @property
     def _has_schedule(self) -> bool:

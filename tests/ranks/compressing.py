@@ -24,6 +24,7 @@ from keras_squeezenet.compression.with_training.quantization_aware import quanti
 from keras_squeezenet.compression.with_training.retraining import retrain
 from tests.compression_digits import tiny_net, training_batches, validation_batches
 from tests.ranks.diverging import what_ends_it
+from tests.ranks.stopping import stopped
 
 
 def main():
@@ -46,6 +47,8 @@ def main():
     results["pruned"] = pruned.model.get_weights()
     results["clustered"] = cluster(model, bits=3, **data).model.get_weights()
     results["quantized"] = quantize_aware(model, **data).twin.get_weights()
+    network, steps = stopped(model, rank)
+    results["stopped"] = network.get_weights()
 
     shard = validation_batches()[rank : rank + 1]
     images, labels = shard[0]
@@ -53,6 +56,7 @@ def main():
     flat = {f"{k}/{i}": value for k, values in results.items() for i, value in enumerate(values)}
     flat["accuracy/own"] = np.mean(predicted == labels)
     flat["accuracy/all"] = top1(plain, shard)
+    flat["steps"] = steps
     flat["ended"] = what_ends_it(rank)
     np.savez(Path(sys.argv[1]) / f"rank{rank}.npz", **flat)
 

@@ -6,6 +6,7 @@ together. With tfmot's sparsity-preserving clustering, zeros of a pruned kernel 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -26,8 +27,10 @@ from keras_squeezenet.compression.training_data import Data, batches_of
 from keras_squeezenet.compression.with_training.bridge import (
     kernels,
     kernels_of_layers,
+    sources,
     to_tf_keras,
 )
+from keras_squeezenet.compression.with_training.callbacks import Seen, check_callbacks
 from keras_squeezenet.compression.with_training.retraining import retrain, with_weights_of
 from keras_squeezenet.compression.with_training.shared_values import found_by_search
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
@@ -103,10 +106,11 @@ def cluster(
         bits = _by_kernel(bits, kernels_of_layers(model))
     counts = {name: 2**b for name, b in layer_bits(bits, kernel_by_name).items()}
     batches, retraining = batches_of(train_data, batch_size), checked_retraining(retraining)
+    check_callbacks(retraining.callbacks)
     twin = to_tf_keras(model)
     before = top1(model, validation_data, batch_size)
     clustered = _wrapped(twin, counts, kernel_by_name, preserve_sparsity)
-    retrain(clustered, batches, retraining)
+    retrain(clustered, batches, retraining, seen=Seen(model, partial(_copy_weights, clustered)))
     stripped = load_tfmot().clustering.keras.strip_clustering(clustered)
     result = with_weights_of(stripped, model)
     after = top1(result, validation_data, batch_size)
@@ -212,3 +216,21 @@ def _set_codebook(layer: "tf_keras.layers.Layer", kernel: np.ndarray) -> None:
     (name,) = layer.cluster_centroids
     layer.zero_idx[name] = tf.constant(0, tf.int64)
     layer.sparsity_masks[name] = tf.constant((kernel != 0).astype(np.float32))
+
+
+def _copy_weights(clustered: "tf_keras.Model", model: keras.Model) -> None:
+    """Give a Keras 3 model the weights of its twin in the midst of training.
+
+    As tfmot's `strip_clustering`, which makes a network anew each time.
+    """
+    weights = {}
+    for layer in clustered.layers:
+        inner = getattr(layer, "layer", layer)
+        weights[inner.name] = layer.get_weights()  # of a wrapper those beside the kernel
+        if hasattr(layer, "cluster_centroids"):
+            layer.update_clustered_weights_associations()
+            for position, name in layer.position_original_weights.items():
+                weights[inner.name].insert(position, layer.get_weight_from_layer(name).numpy())
+    for name, source in sources(model).items():
+        # tfmot's masks make -0.0 of negative weights; adding 0 makes them 0.0.
+        source.assign([weight + np.float32(0) for weight in weights[name]])

@@ -60,6 +60,13 @@ def with_fake_quantization(twin: "tf_keras.Model", preserve: str | None) -> "tf_
         raise RetrainingError(f"tfmot cannot quantize model {twin.name}: {reason}") from error
 
 
+def settle_kernels(quantized: "tf_keras.Model") -> None:
+    """Do what a step of training begins with: kernels take the shared values that learned."""
+    for wrapper in quantized.layers:
+        for kernel, quantizer, variables in getattr(wrapper, "_weight_vars", ()):
+            quantizer(kernel, training=True, weights=variables)
+
+
 def _check_quantizable(twin: "tf_keras.Model") -> None:
     """Refuse what tfmot has no 8 bits for, by the layer's name: tfmot does not always say it."""
     registry = _tfmot_module("default_8bit.default_8bit_quantize_registry")

@@ -27,7 +27,12 @@ from keras_squeezenet.compression.with_training.activation_ranges import (
     calibrate,
     set_input_range,
 )
-from keras_squeezenet.compression.with_training.bridge import kernels, to_tf_keras
+from keras_squeezenet.compression.with_training.bridge import (
+    copy_weights_back,
+    kernels,
+    to_tf_keras,
+)
+from keras_squeezenet.compression.with_training.callbacks import Seen, check_callbacks
 from keras_squeezenet.compression.with_training.check_images import (
     CHECK_IMAGES,
     SampleInPassing,
@@ -36,6 +41,7 @@ from keras_squeezenet.compression.with_training.check_images import (
 )
 from keras_squeezenet.compression.with_training.fake_quantization import (
     check_preservable,
+    settle_kernels,
     with_fake_quantization,
 )
 from keras_squeezenet.compression.with_training.retraining import (
@@ -236,6 +242,7 @@ def quantize_aware(
     check_classifier(model)
     check_preservable(preserve, kernels(model))
     batches, retraining = batches_of(train_data, batch_size), checked_retraining(retraining)
+    check_callbacks(retraining.callbacks)
     validation = None if validation_data is None else measured_on(validation_data, batch_size)
     sample = SampleInPassing(CHECK_IMAGES)
     passing = validation and sample.of(pair(each, model, "validation_data") for each in validation)
@@ -259,7 +266,13 @@ def quantize_aware(
         by_name = {variable.name: variable for variable in quantized.trainable_variables}
         pairs = [(by_name[f"{name}/kernel:0"], by_name[f"{name}/bias:0"]) for name in changed]
         precondition = as_if_unfolded(pairs, PREPROCESSINGS[pixels[0].mode])
-    retrain(quantized, batches, retraining, precondition=precondition)
+
+    def copy_weights(copy: keras.Model) -> None:
+        settle_kernels(quantized)
+        copy_weights_back(_in_float(quantized, twin), copy)
+
+    seen = Seen(folded, copy_weights)
+    retrain(quantized, batches, retraining, precondition=precondition, seen=seen)
     # In training tfmot moves them to what batches reach on average, where half of all go beyond.
     calibrate(quantized, ranges_from)
     broadcast(quantized)

@@ -13,6 +13,7 @@ from keras_squeezenet.compression.fitting import run_length
 from keras_squeezenet.compression.retraining import Retraining, RetrainingError
 from keras_squeezenet.compression.training_data import Batches, endless
 from keras_squeezenet.compression.with_training.bridge import copy_weights_back
+from keras_squeezenet.compression.with_training.callbacks import Seen, hooks_of
 
 if TYPE_CHECKING:  # imported on use
     import tf_keras
@@ -29,6 +30,7 @@ def retrain(
     retraining: Retraining,
     *,
     precondition: Precondition | None = None,
+    seen: Seen | None = None,
 ) -> None:
     """Train a tf_keras classifier in place; on several ranks with averaged gradients.
 
@@ -39,21 +41,17 @@ def retrain(
         twin: a `tf_keras.Model`, wrapped by tfmot or not.
         train_data: iterable of (images, integer labels), this rank's shard. One that ends is
             started again.
-        retraining: a `Retraining` without callbacks, which `fit` alone calls.
+        retraining: a `Retraining`.
         precondition: takes variables and their gradients, two lists, and gives the gradients to
             be applied.
+        seen: what callbacks see. Without it none are called.
 
     Raises:
-        RetrainingError: there is no batch, or callbacks; or, on all ranks, the loss of one stops
-            being finite.
+        RetrainingError: there is no batch, or callbacks do what they cannot do here; or, on all
+            ranks, the loss of one stops being finite.
     """
     from keras_squeezenet import distributed
 
-    if retraining.callbacks:
-        raise RetrainingError(
-            "`callbacks` are for what trains by fit: prune, dense_sparse_dense, distill. "
-            f"Received: callbacks={retraining.callbacks}"
-        )
     run = run_length(retraining, train_data)
     broadcast(twin)
     variables = _trainable(twin)
@@ -62,17 +60,30 @@ def retrain(
     optimizer.build(variables)
     step = _training_step(twin, variables, optimizer, precondition)
     batches = endless(train_data, twin)
+    hooks = hooks_of(retraining.callbacks, twin, seen, optimizer, run)
+    hooks.begin_training()
     for epoch in range(run.epochs):
-        losses = [step(*next(batches)) for _ in range(run.steps_per_epoch)]
+        hooks.begin_epoch(epoch)
+        losses, sizes = [], []
+        for number in range(run.steps_per_epoch):
+            hooks.begin_step(number)
+            images, labels = next(batches)
+            losses.append(step(images, labels))
+            sizes.append(len(labels))
+            if hooks.end_step(number, losses[-1], sizes[-1]):
+                break
         # The mean over all ranks, so that they all end or all go on.
-        loss = float(distributed.mean(np.mean(losses)))
+        loss = float(distributed.mean(np.average(losses, weights=sizes)))
         if not math.isfinite(loss):
             raise RetrainingError(
                 f"The loss must stay finite; a lower learning rate helps. Received: {loss} in "
                 f"epoch {epoch + 1} with learning_rate={retraining.learning_rate}"
             )
         log.info("epoch %d of %d: loss %.4f", epoch + 1, run.epochs, loss)
+        if hooks.end_epoch(epoch, loss):
+            break
     optimizer.finalize_variable_values(variables)
+    hooks.end_training()
     broadcast(twin)
 
 
