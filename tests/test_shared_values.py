@@ -7,7 +7,7 @@ from keras_squeezenet.compression.with_training.shared_values import found_by_se
 from keras_squeezenet.compression.with_training.tfmot import load_tfmot
 
 
-def algorithm(centroids):
+def algorithm(centroids, of_channels=False):
     """What a layer gets from tfmot's registry for a kernel of these values."""
     import tensorflow as tf
     import tf_keras
@@ -17,7 +17,10 @@ def algorithm(centroids):
         ClusteringLookupRegistry,
     )
 
-    kind = ClusteringLookupRegistry().get_clustering_impl(tf_keras.layers.Dense(2), "kernel")
+    layer = tf_keras.layers.Conv2D(4, 3)
+    kind = ClusteringLookupRegistry().get_clustering_impl(
+        layer, "kernel", cluster_per_channel=of_channels
+    )
     return kind(tf.Variable(centroids))
 
 
@@ -49,3 +52,14 @@ def test_tfmot_is_afterwards_as_it_was():
     with pytest.raises(ZeroDivisionError), found_by_search():
         raise ZeroDivisionError
     assert type(algorithm(np.zeros(2, np.float32))).__name__ == "ClusteringAlgorithm"
+
+
+def test_values_of_each_channel_are_found_as_before():
+    """As tfmot has them for convolutions in 8 bits."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(3, 3, 2, 4)).astype("float32")
+    centroids = rng.normal(size=(4, 5)).astype("float32")
+    with found_by_search():
+        ours = algorithm(centroids, of_channels=True).get_pulling_indices(weights)
+    theirs = algorithm(centroids, of_channels=True).get_pulling_indices(weights)
+    np.testing.assert_array_equal(ours, theirs)
