@@ -3,22 +3,25 @@
     python studies/own_model.py --data PATH/grocery --output results/own_model.csv
 
 A SqueezeNet 1.1 that knows ImageNet gets a head for the groceries, in plain Keras: first the head
-learns alone, then all layers do. Four fifths of the training photos teach it. It is judged on the
-last fifth, "same shops", and on the validation photos, "other shops"; no setting was chosen by
-either. `fit_to_size` makes .sqz files of several sizes with 300 of the photos that taught it. Each
-file is read by a new process that has nothing else, and predicts there.
+learns alone, then all layers do. Four fifths of the training photos teach it. `prune` lets it learn
+on for some epochs while half of its weights become 0. `fit_to_size` makes .sqz files of several
+sizes, of the network before and after, with 300 of the photos that taught it. Each file is read by
+a new process that has nothing else, and predicts there.
 
-`lost_points` are percentage points of top-1 against the network in float32 on all photos that
-judge, `standard_error` that of the paired difference. The fine-tuned network is kept in --work, and
-not trained again.
+The last fifth of the training photos, "same shops", and the validation photos, "other shops", judge
+all of them. `lost_points` are percentage points of top-1 against the network before pruning, in
+float32, on all photos that judge; `standard_error` is that of the paired difference. The networks
+are kept in --work, and not trained again.
 """
 
 import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # First of all: TensorFlow's greetings are not for the reader of the progress.
 import keras_squeezenet.startup.quiet  # noqa: F401
@@ -28,7 +31,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_squeezenet import Augmentation, SqueezeNet, fit_to_size, load_dataset
+from keras_squeezenet import Augmentation, Retraining, SqueezeNet, load_dataset, prune
+from keras_squeezenet.compression.without_training.post_training import Rounding
 from keras_squeezenet.data import Dataset, Split
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.sqz.files import write_network
@@ -37,6 +41,7 @@ IMAGE_SIZE = 160
 BATCH_SIZE = 32
 HEAD_EPOCHS, EPOCHS = 8, 12
 HEAD_RATE, RATE = 1e-3, 2e-4
+PRUNING_EPOCHS, PRUNING_RATE, SPARSITY = 4, 1e-4, 0.5
 CALIBRATION_IMAGES = 300
 TIMES_SMALLER = (10, 12, 16, 20)
 READ_ALONE = """
@@ -61,11 +66,8 @@ def main() -> None:
     assert data.class_names == shops.class_names
     judges = {"same shops": arrays_of(data.val), "other shops": arrays_of(shops.val)}
 
-    path = asked.work / f"model-{asked.seed}.keras"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fine_tuned(data, asked.seed).save(path)
-    model = keras.saving.load_model(path, compile=False)
+    model = kept(asked.work / f"model-{asked.seed}.keras", lambda: fine_tuned(data, asked.seed))
+    pruned = kept(asked.work / f"pruned-{asked.seed}.keras", lambda: half_zeros(model, data))
     calibration, _ = arrays_of(data.train, CALIBRATION_IMAGES)
     images = np.concatenate([images for images, _ in judges.values()])
     labels = np.concatenate([labels for _, labels in judges.values()])
@@ -90,14 +92,30 @@ def main() -> None:
     probabilities = model.predict(images, batch_size=BATCH_SIZE, verbose=0)
     before = probabilities.argmax(axis=1) == labels
     rows = [row("float32", float32, probabilities)]
-    for times in TIMES_SMALLER:
-        file = asked.work / f"model-{asked.seed}-{times}.sqz"
-        names = sum(len(name.encode()) + 1 for name in data.class_names)
-        network = fit_to_size(model, calibration, float32 // times - names)
-        write_network(replace(network, class_names=data.class_names), file, "best")
-        rows.append(row(f".sqz, 1/{times}", file.stat().st_size, read_alone(file, images)))
-        write_csv(asked.output, rows)
-        print(rows[-1], file=sys.stderr, flush=True)
+    probabilities = pruned.predict(images, batch_size=BATCH_SIZE, verbose=0)
+    rows.append(row("pruned", float32, probabilities))
+    for name, network, shares in (
+        ("", model, TIMES_SMALLER[:1]),
+        ("pruned, ", pruned, TIMES_SMALLER),
+    ):
+        rounding = Rounding(network, calibration)
+        for times in shares:
+            file = asked.work / f"{name.strip(', ') or 'model'}-{asked.seed}-{times}.sqz"
+            class_names = sum(len(name.encode()) + 1 for name in data.class_names)
+            compressed = rounding.fit_to_size(float32 // times - class_names)
+            write_network(replace(compressed, class_names=data.class_names), file, "best")
+            found = read_alone(file, images)
+            rows.append(row(f"{name}.sqz, 1/{times}", file.stat().st_size, found))
+            write_csv(asked.output, rows)
+            print(rows[-1], file=sys.stderr, flush=True)
+
+
+def kept(path: Path, make: Callable[[], keras.Model]) -> keras.Model:
+    """The model of a file, which is made first where it is not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make().save(path)
+    return keras.saving.load_model(path, compile=False)
 
 
 def fine_tuned(data: Dataset, seed: int) -> keras.Model:
@@ -116,11 +134,7 @@ def fine_tuned(data: Dataset, seed: int) -> keras.Model:
     head = layers.Dense(len(data.class_names), activation="softmax", name="head")
     model = keras.Model(photos, head(x), name="groceries")
     steps = data.train.steps_per_epoch(BATCH_SIZE)
-    batches = data.train.train_batches(
-        BATCH_SIZE,
-        augmentation=Augmentation(flip=True, crop_scale=(0.35, 1.0), color=0.2),
-        seed=seed,
-    )
+    batches = training_batches(data, seed)
     for epochs, rate, trainable in ((HEAD_EPOCHS, HEAD_RATE, False), (EPOCHS, RATE, True)):
         features.trainable = trainable
         schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
@@ -132,6 +146,21 @@ def fine_tuned(data: Dataset, seed: int) -> keras.Model:
         )
         model.fit(batches, epochs=epochs, steps_per_epoch=steps, verbose=2)
     return model
+
+
+def half_zeros(model: keras.Model, data: Dataset) -> keras.Model:
+    steps = data.train.steps_per_epoch(BATCH_SIZE)
+    schedule = keras.optimizers.schedules.CosineDecay(PRUNING_RATE, PRUNING_EPOCHS * steps)
+    retraining = Retraining(
+        epochs=PRUNING_EPOCHS, steps_per_epoch=steps, optimizer=keras.optimizers.Adam(schedule)
+    )
+    batches = training_batches(data, seed=1000)
+    return prune(model, batches, retraining=retraining, sparsity=SPARSITY).model
+
+
+def training_batches(data: Dataset, seed: int) -> Any:
+    augmentation = Augmentation(flip=True, crop_scale=(0.35, 1.0), color=0.2)
+    return data.train.train_batches(BATCH_SIZE, augmentation=augmentation, seed=seed)
 
 
 def arrays_of(split: Split, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
