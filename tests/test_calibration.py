@@ -16,7 +16,9 @@ from keras_squeezenet import (
 from keras_squeezenet.compression import copies
 from keras_squeezenet.compression.without_training import calibration
 from keras_squeezenet.compression.without_training.calibration import sites
+from keras_squeezenet.compression.without_training.linear_maps import LinearMap
 from keras_squeezenet.network.architecture import preset
+from keras_squeezenet.network.ends import CALLS, Ends
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.steps import steps_of
 from tests.test_fold_any_model import shared_by_models_within
@@ -152,9 +154,10 @@ def test_sites_are_found_in_channels_first():
         )
 
 
-@pytest.mark.parametrize("batch", [4, 16])
-def test_moments_are_sums_over_positions_per_image(batch, monkeypatch):
-    monkeypatch.setattr(calibration, "BATCH", batch)
+@pytest.mark.parametrize("batches", [(4, 16), (16, 16), (4, 3), (64, 4)])
+def test_moments_are_sums_over_positions_per_image(batches, monkeypatch):
+    monkeypatch.setattr(calibration, "BATCH", batches[0])
+    monkeypatch.setattr(calibration, "MOMENTS_BATCH", batches[1])
     model = network()
     taken = recorded_inputs(model, IMAGES)
     for site in sites(model, model, IMAGES):
@@ -166,6 +169,24 @@ def test_moments_are_sums_over_positions_per_image(batch, monkeypatch):
         tolerance = 1e-4 * np.abs(expected).max()
         np.testing.assert_allclose(moments.own[0], expected, rtol=1e-3, atol=tolerance)
         assert moments.own[0, -1, -1] == pytest.approx(len(rows) / len(IMAGES))
+
+
+def test_moments_are_the_same_where_images_are_taken_one_by_one(monkeypatch):
+    model = network()
+    moments = {site.name: site.moments().own for site in sites(model, model, IMAGES)}
+    monkeypatch.setattr(calibration, "MAX_PATCHES", 1)
+    taken = []
+    patches = LinearMap.patches
+
+    def counted(self, inputs, **options):
+        taken.append(len(inputs))
+        return patches(self, inputs, **options)
+
+    monkeypatch.setattr(LinearMap, "patches", counted)
+    for site in sites(model, model, IMAGES):
+        tolerance = 1e-5 * np.abs(moments[site.name]).max()
+        np.testing.assert_allclose(site.moments().own, moments[site.name], atol=tolerance)
+    assert set(taken) == {1}
 
 
 def test_moments_with_a_changed_copy_are_of_its_inputs_and_across():
@@ -219,12 +240,44 @@ def test_what_is_changed_on_the_way_reaches_every_later_site_and_no_original():
 def test_steps_after_one_another_are_the_model_in_inference(preprocessing):
     model = network(include_preprocessing=preprocessing, dropout_rate=0.9)
     steps = steps_of(model)
+    ends = Ends(steps)
     expected = model(IMAGES, training=False)
     tensors = {steps.inputs[0]: keras.ops.convert_to_tensor(IMAGES)}
     for number, step in enumerate(steps.calls):
-        (outputs,) = steps.run_from(number, dict(tensors))
+        (outputs,) = ends.outputs(number, dict(tensors))
         np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-6)
         tensors.update(step.run(tensors))
+    assert len(steps.calls) > CALLS
+
+
+def test_the_end_of_a_model_takes_weights_that_were_assigned_since():
+    model = network()
+    ends = Ends(steps_of(model))
+    tensors = dict.fromkeys(steps_of(model).inputs, keras.ops.convert_to_tensor(IMAGES))
+    before = ends.outputs(0, dict(tensors))[0]
+    convolution = convolutions_of(model.layers)["fire3_expand1x1"]
+    convolution.bias.assign(convolution.bias + 1)
+    expected = model(IMAGES, training=False)
+    assert np.abs(before - expected).max() > 0.001
+    np.testing.assert_allclose(ends.outputs(0, dict(tensors))[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_end_of_a_model_leaves_no_tensor_but_its_outputs():
+    """One that is taken after several graphs, one that no call takes, and two outputs."""
+    image = keras.Input((4, 4, 3))
+    hidden = first = layers.Conv2D(3, 1)(image)
+    for _ in range(2 * CALLS + 3):
+        hidden = layers.ReLU()(hidden)
+    model = keras.Model(image, [layers.Add()([first, hidden]), hidden])
+    steps = steps_of(model)
+    images = RNG.normal(size=(2, 4, 4, 3)).astype(np.float32)
+    for number in (0, 1, CALLS, len(steps.calls)):
+        tensors = {steps.inputs[0]: keras.ops.convert_to_tensor(images)}
+        steps.run(0, number, tensors)
+        found = Ends(steps).outputs(number, tensors)
+        for outputs, expected in zip(found, model(images), strict=True):
+            np.testing.assert_allclose(outputs, expected, rtol=1e-5)
+        assert tensors.keys() == set(steps.outputs)
 
 
 def test_half_precision_does_not_overflow_the_moments():

@@ -342,7 +342,13 @@ class TestSearch:
 
     @pytest.fixture(autouse=True)
     def prices(self, monkeypatch):
-        rounding = SimpleNamespace(price_for=lambda size: 1 / size, network=lambda price: price)
+        self.sizes = []
+
+        def price_for(size):
+            self.sizes.append(size)
+            return 1 / size
+
+        rounding = SimpleNamespace(price_for=price_for, network=lambda price: price)
         monkeypatch.setattr(drop_search, "Rounding", lambda *_, **__: rounding)
         monkeypatch.setattr(drop_search.sqz, "encode", lambda price: bytes(round(1 / price)))
 
@@ -356,6 +362,9 @@ class TestSearch:
     def test_where_nothing_is_lost_it_ends_with_the_highest_price(self):
         found = drop_search.fit_to_drop(self.MODEL, None, lambda price: 0.0, 0.0)
         assert found == pytest.approx(drop_search.PRICES[1])
+        assert self.sizes == [187_500], (
+            "the price of 8 bits a weight, which takes long, is not asked"
+        )
 
     def test_where_nothing_is_gained_it_ends(self, monkeypatch):
         monkeypatch.setattr(drop_search.sqz, "encode", lambda price: b"all alike")

@@ -20,7 +20,7 @@ RNG = np.random.default_rng(7)
 
 def by_patches(linear, inputs):
     """`[groups, positions, outputs]`, of the patches and the grouped kernel."""
-    patches = np.asarray(linear.patches(inputs), np.float64)
+    patches = np.stack([found.astype(np.float64) for found in linear.patches(inputs)])
     outputs = patches @ linear.grouped(np.asarray(linear.kernel, np.float64))
     if linear.bias is not None:
         outputs += np.asarray(linear.bias).reshape(linear.groups, 1, -1)
@@ -136,6 +136,34 @@ def test_a_separable_convolution_is_two_maps_one_after_the_other():
     expected = np.asarray(layer(images)).reshape(found.shape)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     assert depthwise.bias is None
+
+
+@PROPERTY
+@given(
+    kernel=st.tuples(sizes, sizes),
+    stride=st.integers(1, 3),
+    rate=st.integers(1, 2),
+    padding=st.sampled_from(["valid", "same"]),
+    channels=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    sides=st.tuples(st.integers(8, 11), st.integers(8, 11)),
+)
+def test_patches_are_keras_s_bit_by_bit_and_a_one(
+    kernel, stride, rate, padding, channels, groups, sides
+):
+    assume(stride == 1 or rate == 1)
+    shape = (2, *sides, groups * channels)
+    inputs = RNG.normal(size=shape).astype(np.float32)
+    options = {"strides": stride, "dilation_rate": rate, "padding": padding}
+    layer = layers.Conv2D(groups, kernel, groups=groups, **options)
+    (linear,) = linear_maps_of(built(layer, shape))
+    found = [np.copy(patches) for patches in linear.patches(inputs, with_one=True)]
+    expected = np.asarray(keras.ops.image.extract_patches(inputs, kernel, **options))
+    expected = expected.reshape(-1, kernel[0] * kernel[1], groups, channels).transpose(2, 0, 1, 3)
+    expected = expected.reshape(groups, len(expected[0]), -1)
+    np.testing.assert_array_equal(np.stack(found)[..., :-1], expected)
+    assert (np.stack(found)[..., -1] == 1).all()
+    np.testing.assert_array_equal(np.stack([*map(np.copy, linear.patches(inputs))]), expected)
 
 
 @pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D"])

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from keras_squeezenet import Architecture, FireFilters, sqz
 from keras_squeezenet.compression.graph_reading import UnsupportedModelError
@@ -14,11 +15,13 @@ from keras_squeezenet.compression.saving import (
     network_of,
 )
 from keras_squeezenet.compression.without_training import post_training, size_search
+from keras_squeezenet.compression.without_training.calibration import Site
 from keras_squeezenet.compression.without_training.post_training import (
     Rounding,
     fit_to_size,
     share_weights,
 )
+from keras_squeezenet.compression.without_training.reconstruction import Moments
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.layers import Fire
@@ -99,6 +102,66 @@ def test_a_file_of_the_wanted_size_decides_as_the_original_and_better_than_neare
     assert any(line.endswith(f"{len(content)} bytes of 1500") for line in lines)
     for weight, expected in zip(trained.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, expected)
+
+
+def slow_moments(site):
+    """Of patches that Keras makes, 16 images at a time."""
+    sums = []
+    for inputs in (site.original_inputs, site.copy_inputs):
+        images = np.concatenate([keras.ops.convert_to_numpy(batch) for batch in inputs])
+        parts = [images[start : start + 16] for start in range(0, len(images), 16)]
+        sums.append([_slow_patches(site.copy, part) for part in parts])
+    own, cross = (
+        sum(
+            np.stack([x.T @ y for x, y in zip(a, b, strict=True)]).astype(np.float64)
+            for a, b in zip(first, sums[1], strict=True)
+        )
+        / len(images)
+        for first in (sums[1], sums[0])
+    )
+    return Moments(own, None if site.original_inputs is site.copy_inputs else cross)
+
+
+def _slow_patches(linear, inputs):
+    layer = linear.layer
+    if isinstance(layer, layers.Dense):
+        found = inputs[None]
+    else:
+        found = keras.ops.image.extract_patches(
+            inputs, layer.kernel_size, layer.strides, padding=layer.padding
+        )
+        places = layer.kernel_size[0] * layer.kernel_size[1]
+        found = np.reshape(found, (-1, places, linear.groups, linear.inputs // places))
+        found = found.transpose(2, 0, 1, 3).reshape(linear.groups, len(found), -1)
+    return np.concatenate([found, np.ones((*found.shape[:2], 1), np.float32)], axis=2)
+
+
+def test_a_file_is_byte_by_byte_that_of_moments_made_slowly(monkeypatch):
+    keras.utils.set_random_seed(4)
+    net = keras.Sequential(
+        [
+            layers.Input(IMAGES.shape[1:]),
+            layers.Rescaling(1 / 128, offset=-1),
+            layers.Conv2D(8, 3, strides=2, activation="relu"),
+            layers.DepthwiseConv2D(3, padding="same", activation="relu"),
+            layers.Conv2D(12, 1, activation="relu"),
+            layers.Conv2D(16, 3, groups=2, padding="same", activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5),
+        ]
+    )
+    images = np.concatenate([IMAGES, IMAGES[::-1, ::-1], IMAGES[:9, :, ::-1]])  # not whole batches
+    found = sqz.encode(Rounding(net, images).network(1e-6))
+    made = []
+
+    def moments(site):
+        made.append(site.name)
+        return slow_moments(site)
+
+    monkeypatch.setattr(Site, "moments", moments)
+    assert sqz.encode(Rounding(net, images).network(1e-6)) == found
+    assert len(set(made)) == 5
+    assert len(made) == 10
 
 
 @pytest.mark.slow

@@ -92,20 +92,20 @@ class Steps:
             counts[step.operation] = counts.get(step.operation, 0) + 1
         return counts
 
-    def run_from(self, start: int, tensors: dict[Slot, Tensor]) -> list[Tensor]:
-        """The model's outputs, from the call of this number on.
+    def run(self, start: int, stop: int, tensors: dict[Slot, Tensor]) -> None:
+        """Run calls.
 
         Args:
-            start: number of a call.
-            tensors: by slot, those that the calls from there on take. Emptied on the way.
+            start, stop: numbers of the first call, and of that before which it ends.
+            tensors: by slot, those that the calls from `start` on take. Those that are given are
+                added, and those that no call from `stop` on takes are removed.
         """
         last = self.last_uses()
-        for number, step in enumerate(self.calls[start:], start):
+        for number, step in enumerate(self.calls[start:stop], start):
             tensors.update(step.run(tensors))
             for slot in {*step.taken, *step.given}:
                 if last[slot] <= number:
                     del tensors[slot]
-        return [tensors[slot] for slot in self.outputs]
 
 
 def steps_of(model: keras.Model, *, nested: bool = True) -> Steps:

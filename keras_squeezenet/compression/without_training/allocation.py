@@ -16,8 +16,9 @@ import numpy as np
 from keras_squeezenet.compression.without_training.calibration import Batches, batches, run
 from keras_squeezenet.compression.without_training.linear_maps import LinearMap, linear_maps_of
 from keras_squeezenet.compression.without_training.reconstruction import Layer, entropy_bits
+from keras_squeezenet.network.ends import Ends
 from keras_squeezenet.network.graph import ends_in_softmax
-from keras_squeezenet.network.steps import Slot, Steps, steps_of
+from keras_squeezenet.network.steps import Slot, steps_of
 
 PRICES = (1e-10, 1e-3)  # nats per bit, between which any useful one is
 PRICE_PRECISION = 0.01  # of its logarithm: about 0.2 % of the size
@@ -87,13 +88,14 @@ def measure_layers(
     steps = steps_of(model)
     inputs = [images] if isinstance(images, np.ndarray) else images
     tensors = dict(zip(steps.inputs, map(batches, inputs), strict=True))
-    answers = Answers.of(model, _outputs(steps, 0, tensors))
+    ends = Ends(steps)
+    answers = Answers.of(model, _outputs(ends, 0, tensors))
     last, curves = steps.last_uses(), dict[str, Curve]()
     for number, step in enumerate(steps.calls):
         for linear in linear_maps_of(step.operation):
             name = f"{step.path}/{linear.name}"
             if name not in curves:
-                begin = _Begin(steps, number, tensors)
+                begin = _Begin(ends, number, tensors)
                 curves[name] = _curve(linear, layers[name], begin, answers)
                 if progress:
                     progress(name)
@@ -175,19 +177,19 @@ class Answers:
 class _Begin:
     """A call of a model, and the tensors there, from which the rest is run."""
 
-    steps: Steps
+    ends: Ends
     number: int
     tensors: Mapping[Slot, Batches]
 
     def outputs(self) -> list[np.ndarray]:
-        return _outputs(self.steps, self.number, self.tensors)
+        return _outputs(self.ends, self.number, self.tensors)
 
 
-def _outputs(steps: Steps, start: int, tensors: Mapping[Slot, Batches]) -> list[np.ndarray]:
+def _outputs(ends: Ends, start: int, tensors: Mapping[Slot, Batches]) -> list[np.ndarray]:
     """A model's outputs from a call on, an array for each."""
     count = len(next(iter(tensors.values())))
     ran = [
-        steps.run_from(start, {slot: batch[index] for slot, batch in tensors.items()})
+        ends.outputs(start, {slot: batch[index] for slot, batch in tensors.items()})
         for index in range(count)
     ]
     return [

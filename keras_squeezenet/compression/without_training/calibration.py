@@ -6,11 +6,11 @@ call at a time, with the tensors that are still to be taken in memory.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import keras
 import numpy as np
 from keras import layers, ops
-from numpy.typing import NDArray
 
 from keras_squeezenet.compression.without_training.linear_maps import (
     LinearMap,
@@ -24,7 +24,8 @@ from keras_squeezenet.network.graph import graph_of
 from keras_squeezenet.network.layers import Fire
 from keras_squeezenet.network.steps import Slot, Step, steps_of
 
-BATCH = 16  # images at a time
+BATCH = 64  # images at a time: of fewer, a layer takes longer to be called than to compute
+MOMENTS_BATCH = 16  # images whose moments are summed in float32, before they are in float64
 # Of a kernel's group. Second moments of more take gigabytes, and minutes to invert.
 MAX_INPUTS = 6144
 MAX_PATCHES = 2**26  # numbers in patches at a time, beyond which images are taken one by one
@@ -63,36 +64,32 @@ class Site:
     def moments(self) -> Moments:
         """`Moments` per image, summed over the positions of the kernel."""
         linear, same = self.copy, self.original_inputs is self.copy_inputs
-        size = linear.inputs + (linear.bias is not None)
+        has_bias = linear.bias is not None
+        size = linear.inputs + has_bias
         own, cross = np.zeros((2, linear.groups, size, size))
         images = 0
         for batch, batch_of_copy in zip(self.original_inputs, self.copy_inputs, strict=True):
             for before, after in _parts(batch, batch_of_copy, linear):
-                taken = _with_one(linear, after)
-                own += taken.swapaxes(1, 2) @ taken
-                if not same:
-                    cross += _with_one(self.original, before).swapaxes(1, 2) @ taken
+                ours = linear.patches(after, with_one=has_bias)
+                theirs = self.original.patches(before, with_one=has_bias)
+                # Where they are the same, those of the original are not looked at.
+                pairs = zip(ours, repeat(None) if same else theirs, strict=False)
+                for group, (taken, original) in enumerate(pairs):
+                    own[group] += taken.T @ taken
+                    if original is not None:
+                        cross[group] += original.T @ taken
             images += len(batch)
         return Moments(own / images, None if same else cross / images)
 
 
-def _with_one(linear: LinearMap, inputs: Tensor) -> NDArray[np.float32]:
-    """Patches, and a 1 for the bias where there is one."""
-    found = ops.convert_to_numpy(linear.patches(inputs))
-    if linear.bias is None:
-        return found
-    return np.concatenate([found, np.ones((*found.shape[:2], 1), np.float32)], axis=2)
-
-
 def _parts(before: Tensor, after: Tensor, linear: LinearMap) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both batches, or image by image where the patches of all would be too many."""
+    """Both batches by a few images, or one by one where the patches would be too many."""
     is_dense = isinstance(linear.layer, layers.Dense)
     places = 1 if is_dense else int(np.prod(linear.kernel.shape[:2]))
-    if places * int(np.prod(after.shape)) <= MAX_PATCHES:
-        yield before, after
-    else:
-        for image in range(len(after)):
-            yield before[image : image + 1], after[image : image + 1]
+    patches = places * int(np.prod(after.shape[1:])) * min(len(after), MOMENTS_BATCH)
+    count = MOMENTS_BATCH if patches <= MAX_PATCHES else 1
+    for start in range(0, len(after), count):
+        yield before[start : start + count], after[start : start + count]
 
 
 def sites(

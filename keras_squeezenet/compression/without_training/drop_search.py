@@ -64,7 +64,6 @@ def fit_to_drop(
     rounding = Rounding(model, images, fold=fold, progress=progress)
     bytes_per_bit = model.count_params() / 8
     start = math.log(rounding.price_for(START * bytes_per_bit))
-    finest = math.log(rounding.price_for(FINEST * bytes_per_bit))
 
     def attempt(logarithm: float) -> _Tried:
         price = math.exp(logarithm)
@@ -77,6 +76,7 @@ def fit_to_drop(
     if tried[0].fits:
         _coarser_while_it_fits(tried, attempt, math.log(PRICES[1]))
     else:
+        finest = math.log(rounding.price_for(FINEST * bytes_per_bit))
         _finer_until_it_fits(tried, attempt, finest)
     fitting = [found for found in tried if found.fits]
     if not fitting:

@@ -6,12 +6,13 @@ inputs and outputs of its own; a depthwise one has a group for each channel.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import layers, ops
+from numpy.typing import NDArray
 
 from keras_squeezenet.network.data_formats import Tensor
 from keras_squeezenet.network.layers import Fire
@@ -82,60 +83,43 @@ class LinearMap:
         if self.bias is not None and bias is not None:
             self.bias.assign(bias)
 
-    def patches(self, inputs: Tensor) -> Tensor:
-        """What the kernel is multiplied with.
+    def patches(self, inputs: Tensor, *, with_one: bool = False) -> Iterator[NDArray[np.float32]]:
+        """What the kernel is multiplied with, group after group.
 
         Args:
             inputs: a batch, as the map takes it.
+            with_one: whether a 1 follows each patch, for the bias.
 
-        Returns:
-            float32 `[groups, positions, inputs]`, of all images of the batch.
+        Yields:
+            float32 `[positions, inputs]`, of all images of the batch; with a 1
+            `[positions, inputs + 1]`. The next group overwrites it.
         """
-        inputs = ops.cast(inputs, "float32")
+        found = ops.convert_to_numpy(ops.cast(inputs, "float32"))
         layer = self.layer
         if isinstance(layer, layers.Dense):
-            return ops.reshape(inputs, (1, -1, inputs.shape[-1]))
+            return _windows(found.reshape(-1, 1, 1, found.shape[-1]), with_one=with_one)
         if layer.data_format == "channels_first":
-            inputs = ops.transpose(inputs, (0, 2, 3, 1))
-        if self._is_transposed:
-            return self._transposed_patches(inputs)
+            found = found.transpose(0, 2, 3, 1)
         size = tuple(self.kernel.shape[:2])
+        if self._is_transposed:
+            return _windows(self._spread(found), size, with_one=with_one)
         # A pointwise kernel takes what the depthwise one has made of strides and margins.
-        pointwise = self.name.endswith("pointwise_kernel")
-        strides = (1, 1) if pointwise else layer.strides
-        if size != (1, 1):
-            inputs = ops.image.extract_patches(
-                inputs,
-                size,
-                strides if max(layer.dilation_rate) == 1 else 1,
-                dilation_rate=max(layer.dilation_rate),
-                padding=layer.padding,
-                data_format="channels_last",
-            )
-        elif strides != (1, 1):
-            inputs = inputs[:, :: strides[0], :: strides[1]]
-        places = math.prod(size)
-        patches = ops.reshape(inputs, (-1, places, self.groups, self.inputs // places))
-        patches = ops.transpose(patches, (2, 0, 1, 3))
-        return ops.reshape(patches, (self.groups, -1, self.inputs))
+        strides = (1, 1) if self.name.endswith("pointwise_kernel") else layer.strides
+        if layer.padding == "same":
+            pairs = zip(size, layer.dilation_rate, strict=True)
+            reaches = [(length - 1) * rate + 1 for length, rate in pairs]
+            found = np.pad(found, [(0, 0), *_same(found.shape[1:3], reaches, strides), (0, 0)])
+        return _windows(found, size, strides, layer.dilation_rate, self.groups, with_one=with_one)
 
-    def _transposed_patches(self, inputs: Tensor) -> Tensor:
-        """Those of the ordinary convolution that a transposed one is: zeros between its inputs."""
-        layer, sides = self.layer, inputs.shape[1:3]
-        for axis, stride in enumerate(layer.strides, 1):
-            shape = list(inputs.shape)
-            zeros = ops.zeros((*shape[: axis + 1], stride - 1, *shape[axis + 1 :]))
-            spread = ops.concatenate([ops.expand_dims(inputs, axis + 1), zeros], axis + 1)
-            shape[axis] *= stride
-            inputs = ops.reshape(spread, shape)
-        # The zeros after the last input are among the margins.
-        inputs = inputs[:, : inputs.shape[1] - layer.strides[0] + 1]
-        inputs = inputs[:, :, : inputs.shape[2] - layer.strides[1] + 1]
-        inputs = ops.pad(inputs, [(0, 0), *self._margins(sides), (0, 0)])
-        patches = ops.image.extract_patches(
-            inputs, layer.kernel_size, 1, padding="valid", data_format="channels_last"
-        )
-        return ops.reshape(patches, (1, -1, self.inputs))
+    def _spread(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of a transposed convolution, what the ordinary one takes that it is: zeros between."""
+        images, *sides, channels = inputs.shape
+        margins = self._margins((sides[0], sides[1]))
+        strides = self.layer.strides
+        lengths = [(side - 1) * s + 1 for side, s in zip(sides, strides, strict=True)]
+        spread = np.zeros((images, *lengths, channels), np.float32)
+        spread[:, :: strides[0], :: strides[1]] = inputs
+        return np.pad(spread, [(0, 0), *margins, (0, 0)])
 
     def _margins(self, sides: tuple[int, int]) -> list[tuple[int, int]]:
         """Zeros before and after each axis, so that an ordinary convolution gives all outputs."""
@@ -171,6 +155,50 @@ def why_no_patches(linear: LinearMap) -> str | None:
     if len(set(rates)) > 1:
         return "it is dilated by another rate in rows than in columns"
     return None
+
+
+def _same(
+    sides: Sequence[int], reaches: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Zeros before and after each axis of `padding="same"`, by what a kernel reaches over."""
+    margins = []
+    for side, reach, stride in zip(sides, reaches, strides, strict=True):
+        missing = max((-(-side // stride) - 1) * stride + reach - side, 0)
+        margins.append((missing // 2, missing - missing // 2))
+    return margins
+
+
+def _windows(
+    inputs: NDArray[np.float32],
+    size: Sequence[int] = (1, 1),
+    strides: Sequence[int] = (1, 1),
+    rates: Sequence[int] = (1, 1),
+    groups: int = 1,
+    *,
+    with_one: bool,
+) -> Iterator[NDArray[np.float32]]:
+    """Patches of images `[n, height, width, channels]`, as `LinearMap.patches` gives them.
+
+    They are copied, place by place. `keras.ops.image.extract_patches` is a convolution with an
+    identity matrix, whose time grows with the square of the channels.
+    """
+    images, height, width, channels = inputs.shape
+    rows = (height - (size[0] - 1) * rates[0] - 1) // strides[0] + 1
+    columns = (width - (size[1] - 1) * rates[1] - 1) // strides[1] + 1
+    count = channels // groups
+    grouped = inputs.reshape(images, height, width, groups, count).transpose(3, 0, 1, 2, 4)
+    length = size[0] * size[1] * count
+    # One for all groups: of few channels it stays in the processor's cache.
+    found = np.ones((images, rows, columns, length + with_one), np.float32)
+    for group in np.ascontiguousarray(grouped):
+        for place, (row, column) in enumerate(np.ndindex(*size)):
+            top, left = row * rates[0], column * rates[1]
+            found[..., place * count : (place + 1) * count] = group[
+                :,
+                top : top + (rows - 1) * strides[0] + 1 : strides[0],
+                left : left + (columns - 1) * strides[1] + 1 : strides[1],
+            ]
+        yield found.reshape(images * rows * columns, -1)
 
 
 def _maps(layer: keras.Operation, prefix: str) -> Iterator[LinearMap]:
