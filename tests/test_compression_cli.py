@@ -366,6 +366,21 @@ class TestSearch:
             "the price of 8 bits a weight, which takes long, is not asked"
         )
 
+    @pytest.mark.parametrize("largest", [150_000, 60_000])
+    def test_files_that_are_smaller_at_any_price_still_get_coarser(self, monkeypatch, largest):
+        """A pruned network's: up to some price all are alike."""
+        monkeypatch.setattr(
+            drop_search.sqz, "encode", lambda price: bytes(min(largest, round(1 / price)))
+        )
+        rounding = SimpleNamespace(
+            price_for=lambda size: 1e-10 if size > largest else 1 / size,
+            network=lambda price: price,
+            largest_size=lambda: largest,
+        )
+        monkeypatch.setattr(drop_search, "Rounding", lambda *_, **__: rounding)
+        found = drop_search.fit_to_drop(self.MODEL, None, lambda price: 1e6 * price, 1e6 / 20_000)
+        assert 20_000 <= 1 / found <= np.sqrt(2) * 20_000
+
     def test_where_nothing_is_gained_it_ends(self, monkeypatch):
         monkeypatch.setattr(drop_search.sqz, "encode", lambda price: b"all alike")
         lines = []

@@ -10,6 +10,7 @@ import numpy as np
 from keras_squeezenet import sqz
 from keras_squeezenet.compression.without_training.allocation import PRICES
 from keras_squeezenet.compression.without_training.post_training import Rounding
+from keras_squeezenet.compression.without_training.size_search import FINEST_PRICE
 from keras_squeezenet.errors import InputError
 from keras_squeezenet.printing import silent
 from keras_squeezenet.sqz.versions import AnyCompressed
@@ -17,7 +18,7 @@ from keras_squeezenet.sqz.versions import AnyCompressed
 START, FINEST = 1.5, 8  # bits per weight with which the search begins, and ends in vain
 STEP = math.log(2)  # of the price's logarithm, doubled with each step: about 12 % of the size
 PRECISION = STEP / 2  # to which the last step is halved
-LEAST_GAIN = 0.98  # a coarser network's share of the size, above which the next is not tried
+BEGIN_SHARE = 0.98  # of the largest file, with which the search begins if that has fewer bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ def fit_to_drop(
     say = progress or silent
     rounding = Rounding(model, images, fold=fold, progress=progress)
     bytes_per_bit = model.count_params() / 8
-    start = math.log(rounding.price_for(START * bytes_per_bit))
+    start = math.log(_first_price(rounding, START * bytes_per_bit))
 
     def attempt(logarithm: float) -> _Tried:
         price = math.exp(logarithm)
@@ -91,12 +92,20 @@ def fit_to_drop(
     return min(fitting, key=lambda found: found.size).network
 
 
+def _first_price(rounding: Rounding, size: float) -> float:
+    """That of a file of a size; or, if all are smaller, that from which on they get smaller."""
+    price = rounding.price_for(size)
+    if price > FINEST_PRICE:
+        return price
+    return rounding.price_for(BEGIN_SHARE * rounding.largest_size())
+
+
 def _coarser_while_it_fits(tried: list[_Tried], attempt: Attempt, coarsest: float) -> None:
     step = STEP
     while tried[-1].logarithm < coarsest:
         tried.append(attempt(min(tried[-1].logarithm + step, coarsest)))
         step *= 2
-        if not tried[-1].fits or tried[-1].size > LEAST_GAIN * tried[-2].size:
+        if not tried[-1].fits or tried[-1].size >= tried[-2].size:
             return
 
 

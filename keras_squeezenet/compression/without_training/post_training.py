@@ -178,6 +178,10 @@ class Rounding:
         """
         return of_size(target_size, self.price_for, self.network, self._say)
 
+    def largest_size(self) -> int:
+        """About the bytes of the file at the lowest price."""
+        return self._quick_size(PRICES[0])
+
     def price_for(self, target_size: float) -> float:
         """The lowest price per bit at which a file has about this size or less."""
         low, high = np.log(PRICES)
