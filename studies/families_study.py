@@ -73,6 +73,8 @@ class Subject:
         settings: of `optimize`, beside `SHORT`.
         stages: of `optimize`.
         pqat: whether the pruned network is also trained in 8 bits without shared values.
+        shared: whether it also shares values without training, which takes hours for 23 million
+            weights.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Subject:
     settings: tuple[str, ...] = ()
     stages: str = ALL_STAGES
     pqat: bool = False
+    shared: bool = True
 
 
 # Sparsities in the order of Deep Compression's Tables 4 and 5: most in the fully connected layers,
@@ -108,6 +111,7 @@ SUBJECTS = (
             "fc8: 5}",
         ),
         "prune,cluster,pack",
+        shared=False,
     ),
 )
 
@@ -185,7 +189,7 @@ def make_files(subject: Subject, run: Path, data: str) -> None:
     if subject.pqat and not pqat.exists():
         words = (pruned, pqat, "--preserve", "sparsity", "--epochs", "1")
         command("quantize", *words, log=log)
-    if not packed.exists():
+    if subject.shared and not packed.exists():
         command("compress", pruned, packed, "--max-drop", "0.5", "--images", "400", log=log)
 
 
