@@ -108,18 +108,18 @@ class LinearMap:
         if layer.padding == "same":
             pairs = zip(size, layer.dilation_rate, strict=True)
             reaches = [(length - 1) * rate + 1 for length, rate in pairs]
-            found = np.pad(found, [(0, 0), *_same(found.shape[1:3], reaches, strides), (0, 0)])
+            found = _with_margins(found, _same(found.shape[1:3], reaches, strides))
         return _windows(found, size, strides, layer.dilation_rate, self.groups, with_one=with_one)
 
     def _spread(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of a transposed convolution, what the ordinary one takes that it is: zeros between."""
+        """What the ordinary convolution takes that a transposed one is: zeros between inputs."""
         images, *sides, channels = inputs.shape
         margins = self._margins((sides[0], sides[1]))
         strides = self.layer.strides
         lengths = [(side - 1) * s + 1 for side, s in zip(sides, strides, strict=True)]
         spread = np.zeros((images, *lengths, channels), np.float32)
         spread[:, :: strides[0], :: strides[1]] = inputs
-        return np.pad(spread, [(0, 0), *margins, (0, 0)])
+        return _with_margins(spread, margins)
 
     def _margins(self, sides: tuple[int, int]) -> list[tuple[int, int]]:
         """Zeros before and after each axis, so that an ordinary convolution gives all outputs."""
@@ -166,6 +166,12 @@ def _same(
         missing = max((-(-side // stride) - 1) * stride + reach - side, 0)
         margins.append((missing // 2, missing - missing // 2))
     return margins
+
+
+def _with_margins(
+    inputs: NDArray[np.float32], margins: Sequence[tuple[int, int]]
+) -> NDArray[np.float32]:
+    return np.pad(inputs, [(0, 0), *margins, (0, 0)]) if np.any(margins) else inputs
 
 
 def _windows(
