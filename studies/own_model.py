@@ -3,15 +3,14 @@
     python studies/own_model.py --data PATH/grocery --output results/own_model.csv
 
 A SqueezeNet 1.1 that knows ImageNet gets a head for the groceries, in plain Keras: first the head
-learns alone, then all layers do. Four fifths of the training photos teach it. `prune` lets it learn
-on for some epochs while half of its weights become 0. `fit_to_size` makes .sqz files of several
-sizes, of the network before and after, with 300 of the photos that taught it. Each file is read by
-a new process that has nothing else, and predicts there.
+learns alone, then all layers do. Four fifths of the training photos teach it. `fit_to_size` makes
+.sqz files of a tenth of its float32 weights, with 300 and with 1,000 of the photos that taught it.
+Each file is read by a new process that has nothing else, and predicts there.
 
 The last fifth of the training photos, "same shops", and the validation photos, "other shops", judge
-all of them. `lost_points` are percentage points of top-1 against the network before pruning, in
-float32, on all photos that judge; `standard_error` is that of the paired difference. The networks
-are kept in --work, and not trained again.
+all of them. `lost_points` are percentage points of top-1 against the network in float32 on all
+photos that judge; `standard_error` is that of the paired difference. The network is kept in --work,
+and not trained again.
 """
 
 import argparse
@@ -31,8 +30,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_squeezenet import Augmentation, Retraining, SqueezeNet, load_dataset, prune
-from keras_squeezenet.compression.without_training.post_training import Rounding
+from keras_squeezenet import Augmentation, SqueezeNet, fit_to_size, load_dataset
 from keras_squeezenet.data import Dataset, Split
 from keras_squeezenet.files import write_csv
 from keras_squeezenet.sqz.files import write_network
@@ -41,9 +39,8 @@ IMAGE_SIZE = 160
 BATCH_SIZE = 32
 HEAD_EPOCHS, EPOCHS = 8, 12
 HEAD_RATE, RATE = 1e-3, 2e-4
-PRUNING_EPOCHS, PRUNING_RATE, SPARSITY = 4, 1e-4, 0.5
-CALIBRATION_IMAGES = 300
-TIMES_SMALLER = (10, 12, 16, 20)
+CALIBRATION_IMAGES = (300, 1000)
+TIMES_SMALLER = 10
 READ_ALONE = """
 import sys
 import numpy as np
@@ -67,8 +64,6 @@ def main() -> None:
     judges = {"same shops": arrays_of(data.val), "other shops": arrays_of(shops.val)}
 
     model = kept(asked.work / f"model-{asked.seed}.keras", lambda: fine_tuned(data, asked.seed))
-    pruned = kept(asked.work / f"pruned-{asked.seed}.keras", lambda: half_zeros(model, data))
-    calibration, _ = arrays_of(data.train, CALIBRATION_IMAGES)
     images = np.concatenate([images for images, _ in judges.values()])
     labels = np.concatenate([labels for _, labels in judges.values()])
     count_same = len(judges["same shops"][1])
@@ -92,22 +87,15 @@ def main() -> None:
     probabilities = model.predict(images, batch_size=BATCH_SIZE, verbose=0)
     before = probabilities.argmax(axis=1) == labels
     rows = [row("float32", float32, probabilities)]
-    probabilities = pruned.predict(images, batch_size=BATCH_SIZE, verbose=0)
-    rows.append(row("pruned", float32, probabilities))
-    for name, network, shares in (
-        ("", model, TIMES_SMALLER[:1]),
-        ("pruned, ", pruned, TIMES_SMALLER),
-    ):
-        rounding = Rounding(network, calibration)
-        for times in shares:
-            file = asked.work / f"{name.strip(', ') or 'model'}-{asked.seed}-{times}.sqz"
-            class_names = sum(len(name.encode()) + 1 for name in data.class_names)
-            compressed = rounding.fit_to_size(float32 // times - class_names)
-            write_network(replace(compressed, class_names=data.class_names), file, "best")
-            found = read_alone(file, images)
-            rows.append(row(f"{name}.sqz, 1/{times}", file.stat().st_size, found))
-            write_csv(asked.output, rows)
-            print(rows[-1], file=sys.stderr, flush=True)
+    class_names = sum(len(name.encode()) + 1 for name in data.class_names)
+    for count in CALIBRATION_IMAGES:
+        calibration, _ = arrays_of(data.train, count)
+        network = fit_to_size(model, calibration, float32 // TIMES_SMALLER - class_names)
+        file = asked.work / f"model-{asked.seed}-{count}.sqz"
+        write_network(replace(network, class_names=data.class_names), file, "best")
+        rows.append(row(f".sqz, {count} photos", file.stat().st_size, read_alone(file, images)))
+        write_csv(asked.output, rows)
+        print(rows[-1], file=sys.stderr, flush=True)
 
 
 def kept(path: Path, make: Callable[[], keras.Model]) -> keras.Model:
@@ -146,16 +134,6 @@ def fine_tuned(data: Dataset, seed: int) -> keras.Model:
         )
         model.fit(batches, epochs=epochs, steps_per_epoch=steps, verbose=2)
     return model
-
-
-def half_zeros(model: keras.Model, data: Dataset) -> keras.Model:
-    steps = data.train.steps_per_epoch(BATCH_SIZE)
-    schedule = keras.optimizers.schedules.CosineDecay(PRUNING_RATE, PRUNING_EPOCHS * steps)
-    retraining = Retraining(
-        epochs=PRUNING_EPOCHS, steps_per_epoch=steps, optimizer=keras.optimizers.Adam(schedule)
-    )
-    batches = training_batches(data, seed=1000)
-    return prune(model, batches, retraining=retraining, sparsity=SPARSITY).model
 
 
 def training_batches(data: Dataset, seed: int) -> Any:
