@@ -1,5 +1,6 @@
 """The ends of a model, from any of its calls on, run again and again."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -72,4 +73,6 @@ def _in_graph(run: Run) -> Run:
         return run
     import tensorflow as tf
 
-    return tf.function(run, autograph=False)
+    # TensorFlow counts the graphs of a function by its code, which is the same for all ends of all
+    # models, and would warn of too many; a partial has none.
+    return tf.function(functools.partial(run), autograph=False)

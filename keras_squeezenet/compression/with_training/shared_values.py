@@ -53,6 +53,8 @@ def _classes() -> tuple[Any, Any]:
             ascending = tf.gather(centroids, order)
             borders = (ascending[1:] + ascending[:-1]) / 2
             places = tf.searchsorted(borders, tf.reshape(weight, [-1]))
+            first = tf.searchsorted(ascending, ascending)  # of equal values tfmot takes the first
+            places = tf.gather(first, places)
             return tf.reshape(tf.gather(tf.cast(order, tf.int64), places), tf.shape(weight))
 
     return ClusteringAlgorithm, BySearch

@@ -71,9 +71,8 @@ class Site:
         for batch, batch_of_copy in zip(self.original_inputs, self.copy_inputs, strict=True):
             for before, after in _parts(batch, batch_of_copy, linear):
                 ours = linear.patches(after, with_one=has_bias)
-                theirs = self.original.patches(before, with_one=has_bias)
-                # Where they are the same, those of the original are not looked at.
-                pairs = zip(ours, repeat(None) if same else theirs, strict=False)
+                theirs = repeat(None) if same else self.original.patches(before, with_one=has_bias)
+                pairs = zip(ours, theirs, strict=False)
                 for group, (taken, original) in enumerate(pairs):
                     own[group] += taken.T @ taken
                     if original is not None:

@@ -45,9 +45,10 @@ def fit_to_drop(
 ) -> AnyCompressed:
     """Round a trained network as coarsely as its answers allow.
 
-    The search goes on from 1.5 bits a weight, in growing steps, to where the answer changes, and
-    halves the last step. What a few hundred images say of an accuracy goes up and down by chance:
-    halving all that is possible would often end far from there.
+    The search goes on from 1.5 bits a weight, or from where files begin to shrink if none is that
+    large, in growing steps, to where the answer changes, and halves the last step. What a few
+    hundred images say of an accuracy goes up and down by chance: halving all that is possible would
+    often end far from there.
 
     Args:
         model, images, fold: as in `fit_to_size`. `drop_of` should look at other images.
@@ -93,7 +94,7 @@ def fit_to_drop(
 
 
 def _first_price(rounding: Rounding, size: float) -> float:
-    """That of a file of a size; or, if all are smaller, that from which on they get smaller."""
+    """That of a file of a size; if all are smaller, that at which they begin to shrink."""
     price = rounding.price_for(size)
     if price > FINEST_PRICE:
         return price
