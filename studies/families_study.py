@@ -7,9 +7,9 @@ Each network is trained by its recipe and compressed by `keras-squeezenet optimi
 settings below. `export` makes the int8 file of the network as it was trained, `compress` the .sqz
 file of the pruned network whose weights share values without training. A row is a file: its bytes,
 and its accuracy on all validation images. `lost_points` are percentage points of top-1 against the
-network in float32, its standard error is that of the paired difference. No setting was chosen by
-these images but one: `compress` searches for the smallest file that loses half a point on some of
-them.
+network in float32, its standard error is that of the paired difference. What was chosen
+in sight of these images docs/small_networks.md says; `compress` searches for the smallest file that
+loses half a point on some of them.
 
 Runs are kept in the folder `--runs`. What is there is not made again, and a training that was
 interrupted goes on: an interrupted study goes on, too. With `--only` the others have the rows that
