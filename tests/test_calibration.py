@@ -16,9 +16,9 @@ from keras_squeezenet import (
 from keras_squeezenet.compression import copies
 from keras_squeezenet.compression.without_training import calibration
 from keras_squeezenet.compression.without_training.calibration import sites
+from keras_squeezenet.compression.without_training.ends import CALLS, Ends
 from keras_squeezenet.compression.without_training.linear_maps import LinearMap
 from keras_squeezenet.network.architecture import preset
-from keras_squeezenet.network.ends import CALLS, Ends
 from keras_squeezenet.network.graph import convolutions_of
 from keras_squeezenet.network.steps import steps_of
 from tests.test_fold_any_model import shared_by_models_within

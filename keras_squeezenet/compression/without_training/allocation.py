@@ -14,9 +14,9 @@ import keras
 import numpy as np
 
 from keras_squeezenet.compression.without_training.calibration import Batches, batches, run
+from keras_squeezenet.compression.without_training.ends import Ends
 from keras_squeezenet.compression.without_training.linear_maps import LinearMap, linear_maps_of
 from keras_squeezenet.compression.without_training.reconstruction import Layer, entropy_bits
-from keras_squeezenet.network.ends import Ends
 from keras_squeezenet.network.graph import ends_in_softmax
 from keras_squeezenet.network.steps import Slot, steps_of
 
