@@ -73,8 +73,8 @@ class Subject:
         settings: of `optimize`, beside `SHORT`.
         stages: of `optimize`.
         pqat: whether the pruned network is also trained in 8 bits without shared values.
-        shared: whether it also shares values without training, which takes hours for 23 million
-            weights.
+        shared: whether it also shares values without training; 23 million weights are too many
+            for that search.
     """
 
     name: str

@@ -17,7 +17,6 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,11 @@ def main() -> None:
     assert data.class_names == shops.class_names
     judges = {"same shops": arrays_of(data.val), "other shops": arrays_of(shops.val)}
 
-    model = kept(asked.work / f"model-{asked.seed}.keras", lambda: fine_tuned(data, asked.seed))
+    path = asked.work / f"model-{asked.seed}.keras"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fine_tuned(data, asked.seed).save(path)
+    model = keras.saving.load_model(path, compile=False)
     images = np.concatenate([images for images, _ in judges.values()])
     labels = np.concatenate([labels for _, labels in judges.values()])
     count_same = len(judges["same shops"][1])
@@ -96,14 +99,6 @@ def main() -> None:
         rows.append(row(f".sqz, {count} photos", file.stat().st_size, read_alone(file, images)))
         write_csv(asked.output, rows)
         print(rows[-1], file=sys.stderr, flush=True)
-
-
-def kept(path: Path, make: Callable[[], keras.Model]) -> keras.Model:
-    """The model of a file, which is made first where it is not there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make().save(path)
-    return keras.saving.load_model(path, compile=False)
 
 
 def fine_tuned(data: Dataset, seed: int) -> keras.Model:

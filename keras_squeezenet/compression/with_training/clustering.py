@@ -138,14 +138,9 @@ def layer_bits(bits: Bits, kernel_by_name: Mapping[str, np.ndarray]) -> dict[str
 
 def _by_kernel(bits: Mapping[str, int], of_layers: Mapping[str, list[str]]) -> dict[str, int]:
     """A dict by layers as one by kernels; a kernel's own name goes before that of its layer."""
-    of_several = {
-        name: bits[layer]
-        for layer, names in of_layers.items()
-        if layer in bits and names
-        for name in names
-    }
-    replaced = {layer for layer in bits if of_layers.get(layer)}
-    return of_several | {name: value for name, value in bits.items() if name not in replaced}
+    of_layers = {layer: names for layer, names in of_layers.items() if layer in bits and names}
+    expanded = {name: bits[layer] for layer, names in of_layers.items() for name in names}
+    return expanded | {name: value for name, value in bits.items() if name not in of_layers}
 
 
 def initial_codebook(values: np.ndarray, count: int) -> NDArray[np.float32]:

@@ -149,11 +149,9 @@ def linear_maps_of(layer: keras.Operation) -> list[LinearMap]:
 
 def why_no_patches(linear: LinearMap) -> str | None:
     """Why the inputs of a map cannot be looked at; None where they can."""
-    rates = getattr(linear.layer, "dilation_rate", (1, 1))
-    if isinstance(linear.layer, layers.Conv2DTranspose) and max(rates) > 1:
+    layer = linear.layer
+    if isinstance(layer, layers.Conv2DTranspose) and max(layer.dilation_rate) > 1:
         return "its transposed convolution is dilated"
-    if len(set(rates)) > 1:
-        return "it is dilated by another rate in rows than in columns"
     return None
 
 
@@ -194,7 +192,7 @@ def _windows(
     count = channels // groups
     grouped = inputs.reshape(images, height, width, groups, count).transpose(3, 0, 1, 2, 4)
     length = size[0] * size[1] * count
-    # One for all groups: of few channels it stays in the processor's cache.
+    # One for all groups: if these have few channels, it stays in the processor's cache.
     found = np.ones((images, rows, columns, length + with_one), np.float32)
     for group in np.ascontiguousarray(grouped):
         for place, (row, column) in enumerate(np.ndindex(*size)):

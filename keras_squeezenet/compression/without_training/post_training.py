@@ -67,8 +67,8 @@ def share_weights(
         model: a `keras.Model`, functional or Sequential, that a .sqz file holds. It stays as it is.
         images: float32 array, as the model takes them; a hundred or more. Of a model of several
             inputs a list of such. A layer whose inputs cannot be looked at (it is called more than
-            once, it has more than 6,144 inputs, it is dilated unevenly) keeps its largest weights,
-            each rounded by itself; with None all layers do.
+            once, it has more than 6,144 inputs, it is transposed and dilated) keeps its largest
+            weights, each rounded by itself; with None all layers do.
         bits: of the codebook of each kernel: 2**bits values, 1 to 16; an integer or a dict by the
             names of kernels. Those of a SqueezeNet with its own top are in
             `Architecture.kernel_shapes`; others are "layer/kernel", "model/layer/depthwise_kernel".
