@@ -165,6 +165,29 @@ def every_merge():
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(joined), name="merges")
 
 
+def along_lines():
+    """Of signals: sound, a heartbeat, what a sensor says over time."""
+    x = inputs = layers.Input((40, 3), name="signal")
+    x = layers.Rescaling(0.5)(x)
+    x = layers.ZeroPadding1D((1, 2))(x)
+    x = layers.Cropping1D((0, 1))(x)
+    x = layers.Conv1D(8, 5, padding="causal", dilation_rate=2, activation="relu")(x)
+    x = layers.Conv1D(8, 3, strides=2, groups=4, use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.DepthwiseConv1D(3, depth_multiplier=2, padding="same", activation="relu6")(x)
+    x = layers.SeparableConv1D(6, 3, depth_multiplier=2, activation="tanh")(x)
+    x = layers.SpatialDropout1D(0.1)(x)
+    x = layers.RMSNormalization(axis=[1, 2])(layers.RMSNormalization()(x))
+    x = layers.MaxPooling1D(3, strides=2, padding="same")(x)
+    x = layers.UpSampling1D(3)(x)
+    x = layers.Conv1DTranspose(5, 3, strides=2, padding="same", output_padding=1)(x)
+    x = layers.AveragePooling1D(2)(x)
+    x = layers.GaussianDropout(0.1)(layers.AlphaDropout(0.1, noise_shape=(None, 1, 5))(x))
+    pooled = [layers.GlobalAveragePooling1D()(x), layers.GlobalMaxPooling1D()(x)]
+    x = layers.Dense(4, activation="softmax")(layers.Concatenate()(pooled))
+    return keras.Model(inputs, x, name="along_lines")
+
+
 def of_applications():
     """Keras's own layers of ConvNeXt and InceptionResNetV2."""
     inputs = image()
@@ -230,6 +253,7 @@ MODELS = {
     "every normalization": every_normalization,
     "every activation": every_activation,
     "every shape": every_shape,
+    "along lines": along_lines,
     "every merge": every_merge,
     "layers of ours": of_ours,
     "layers of applications": of_applications,

@@ -67,6 +67,8 @@ def inflated(section, zdict):
 
 def kernel_of(name, shape):
     kind = name.split("/")[-1]
+    if len(shape) == 3 and kind.endswith("kernel"):
+        shape = (1, *shape)
     if kind == "depthwise_kernel":
         height, width, channels, multiplier = shape
         return height, width, 1, channels * multiplier
@@ -133,17 +135,17 @@ def arrays_of_layer(kind, given):
     size = given.get("kernel_size")
     multiplier = given.get("depth_multiplier", 1)
     outputs = None
-    if kind in ("Conv2D", "GroupedConv2D"):
+    if kind in ("Conv1D", "Conv2D", "GroupedConv2D"):
         outputs = given["filters"]
         yield "kernel", [*size, channels // given.get("groups", 1), outputs]
-    elif kind == "DepthwiseConv2D":
+    elif kind in ("DepthwiseConv1D", "DepthwiseConv2D"):
         outputs = channels * multiplier
         yield "depthwise_kernel", [*size, channels, multiplier]
-    elif kind == "SeparableConv2D":
+    elif kind in ("SeparableConv1D", "SeparableConv2D"):
         outputs = given["filters"]
         yield "depthwise_kernel", [*size, channels, multiplier]
-        yield "pointwise_kernel", [1, 1, channels * multiplier, outputs]
-    elif kind == "Conv2DTranspose":
+        yield "pointwise_kernel", [*[1 for _ in size], channels * multiplier, outputs]
+    elif kind in ("Conv1DTranspose", "Conv2DTranspose"):
         outputs = given["filters"]
         yield "kernel", [*size, outputs, channels]
     elif kind == "Dense":
@@ -164,6 +166,8 @@ def arrays_of_layer(kind, given):
         yield "variance", shape
     elif kind == "LayerScale":
         yield "gamma", [given["projection_dim"]]
+    elif kind == "RMSNormalization":
+        yield "scale", shape
     elif kind == "PReLU":
         yield "alpha", shape
     elif kind == "Fire":

@@ -119,6 +119,27 @@ def test_each_kind_takes_up_the_normalization_before_it(kind, use_bias):
     assert outputs_differ_by(model, result.model, IMAGES) < 1e-5
 
 
+ALONG_LINES = {
+    "Conv1D": lambda **o: layers.Conv1D(6, 3, strides=2, **o),
+    "Conv1D of groups": lambda **o: layers.Conv1D(6, 3, groups=3, **o),
+    "DepthwiseConv1D": lambda **o: layers.DepthwiseConv1D(3, depth_multiplier=2, **o),
+    "SeparableConv1D": lambda **o: layers.SeparableConv1D(5, 3, depth_multiplier=2, **o),
+    "Conv1DTranspose": lambda **o: layers.Conv1DTranspose(4, 3, strides=2, **o),
+    "a causal Conv1D": lambda **o: layers.Conv1D(6, 3, padding="causal", **o),
+}
+PADDED = {"Conv1DTranspose", "a causal Conv1D"}  # what is before them cannot be folded into them
+
+
+@pytest.mark.parametrize("kind", ALONG_LINES)
+def test_convolutions_along_a_line_take_up_normalizations_on_both_sides(kind):
+    norms = [layers.BatchNormalization(name=name) for name in ("before", "after")]
+    layer = ALONG_LINES[kind](name="layer")
+    model = with_weights(chain(layers.Reshape((-1, 3)), norms[0], layer, norms[1]))
+    result = fold_batch_normalization(model)
+    assert set(result.folded) == ({"after"} if kind in PADDED else {"before", "after"})
+    assert outputs_differ_by(model, result.model, IMAGES) < 1e-5
+
+
 def test_a_layer_between_two_normalizations_takes_up_both():
     conv = layers.Conv2D(6, 3, groups=3, use_bias=False, name="conv")
     model = with_weights(

@@ -45,7 +45,7 @@ def check(layer, shape, data_format="channels_last"):
     assert why_no_patches(linear) is None
     expected = np.asarray(layer(inputs))
     if data_format == "channels_first":
-        expected = expected.transpose(0, 2, 3, 1)
+        expected = np.moveaxis(expected, 1, -1)
     found = joined(by_patches(linear, inputs))
     np.testing.assert_allclose(found, expected.reshape(found.shape), rtol=1e-3, atol=1e-3)
     kernel = np.asarray(linear.kernel)
@@ -119,6 +119,33 @@ def test_a_transposed_convolution_with_output_padding():
     check(layer, (2, 4, 6, 3))
 
 
+@PROPERTY
+@given(
+    kernel=sizes,
+    stride=st.integers(1, 3),
+    rate=st.integers(1, 2),
+    padding=st.sampled_from(["valid", "same", "causal"]),
+    groups=st.integers(1, 3),
+    side=st.integers(8, 11),
+)
+def test_a_convolution_along_a_line(kernel, stride, rate, padding, groups, side):
+    assume(stride == 1 or rate == 1)
+    layer = layers.Conv1D(2 * groups, kernel, stride, padding, dilation_rate=rate, groups=groups)
+    check(layer, (2, side, 3 * groups))
+
+
+@PROPERTY
+@given(
+    kernel=sizes,
+    stride=st.integers(1, 3),
+    padding=st.sampled_from(["valid", "same"]),
+    side=st.integers(5, 8),
+)
+def test_depthwise_and_transposed_convolutions_along_a_line(kernel, stride, padding, side):
+    check(layers.DepthwiseConv1D(kernel, stride, padding, depth_multiplier=2), (2, side, 3))
+    check(layers.Conv1DTranspose(3, kernel, stride, padding), (2, side, 2))
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (2, 3, 4, 7)])
 def test_a_dense_layer(shape):
     check(layers.Dense(6), shape)
@@ -128,13 +155,19 @@ def test_a_dense_layer(shape):
 def test_channels_first(strides):
     layer = layers.Conv2D(4, 3, strides=strides, data_format="channels_first")
     check(layer, (2, 3, 9, 8), "channels_first")
+    line = layers.Conv1D(4, 3, strides=strides, padding="same", data_format="channels_first")
+    check(line, (2, 3, 9), "channels_first")
 
 
-def test_a_separable_convolution_is_two_maps_one_after_the_other():
-    layer = built(layers.SeparableConv2D(5, 3, strides=2, depth_multiplier=2), (2, 9, 8, 4))
+@pytest.mark.parametrize(
+    ("kind", "sides", "halved"),
+    [(layers.SeparableConv2D, (9, 8), (4, 3)), (layers.SeparableConv1D, (9,), (4,))],
+)
+def test_a_separable_convolution_is_two_maps_one_after_the_other(kind, sides, halved):
+    layer = built(kind(5, 3, strides=2, depth_multiplier=2), (2, *sides, 4))
     depthwise, pointwise = linear_maps_of(layer)
-    images = RNG.normal(size=(2, 9, 8, 4)).astype(np.float32)
-    between = joined(by_patches(depthwise, images)).reshape(2, 4, 3, 8)
+    images = RNG.normal(size=(2, *sides, 4)).astype(np.float32)
+    between = joined(by_patches(depthwise, images)).reshape(2, *halved, 8)
     found = joined(by_patches(pointwise, between.astype(np.float32)))
     expected = np.asarray(layer(images)).reshape(found.shape)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
@@ -234,6 +267,11 @@ def smooth(count):
     return np.asarray(keras.ops.image.resize(coarse, (16, 16)), np.float32)
 
 
+def along_a_line(layer):
+    """A layer-like function of images, whose rows it takes one after the other."""
+    return lambda images: layer(layers.Reshape((-1, 3))(images))
+
+
 KINDS = {
     "Conv2D": lambda: layers.Conv2D(8, 3, name="layer"),
     "Conv2D of groups": lambda: layers.Conv2D(6, 3, groups=3, name="layer"),
@@ -241,6 +279,9 @@ KINDS = {
     "SeparableConv2D": lambda: layers.SeparableConv2D(6, 3, name="layer"),
     "Conv2DTranspose": lambda: layers.Conv2DTranspose(4, 3, strides=2, name="layer"),
     "Dense": lambda: layers.Dense(6, name="layer"),
+    "Conv1D": lambda: along_a_line(layers.Conv1D(8, 5, padding="causal", name="layer")),
+    "SeparableConv1D": lambda: along_a_line(layers.SeparableConv1D(6, 3, name="layer")),
+    "Conv1DTranspose": lambda: along_a_line(layers.Conv1DTranspose(4, 3, 2, name="layer")),
 }
 
 

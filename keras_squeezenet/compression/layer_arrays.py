@@ -46,6 +46,7 @@ def _variable(layer: keras.layers.Layer, name: str) -> keras.Variable:
         return getattr(getattr(layer, part), name)
     if isinstance(layer, layers.Normalization):
         return getattr(layer, f"adapt_{name}")
-    if isinstance(layer, layers.DepthwiseConv2D) and name == "depthwise_kernel":
+    is_depthwise = isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
+    if is_depthwise and name == "depthwise_kernel":
         return layer.kernel
     return getattr(layer, name)

@@ -19,13 +19,17 @@ from keras_squeezenet.network.layers import (
 )
 
 _NAMES = (
+    *("Conv1D", "DepthwiseConv1D", "SeparableConv1D", "Conv1DTranspose"),
     *("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense"),
-    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization"),
-    *("Normalization", "Rescaling", "MaxPooling2D", "AveragePooling2D", "GlobalMaxPooling2D"),
-    *("GlobalAveragePooling2D", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Activation"),
-    *("ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Add", "Subtract", "Multiply", "Average"),
-    *("Maximum", "Minimum", "Concatenate", "Dropout", "SpatialDropout2D", "GaussianNoise"),
-    *("Identity", "Flatten", "Reshape", "Permute"),
+    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"),
+    *("UnitNormalization", "Normalization", "Rescaling", "MaxPooling1D", "AveragePooling1D"),
+    *("GlobalMaxPooling1D", "GlobalAveragePooling1D", "MaxPooling2D", "AveragePooling2D"),
+    *("GlobalMaxPooling2D", "GlobalAveragePooling2D", "ZeroPadding1D", "ZeroPadding2D"),
+    *("Cropping1D", "Cropping2D"),
+    *("UpSampling1D", "UpSampling2D", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU"),
+    *("Softmax", "Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"),
+    *("Dropout", "AlphaDropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D"),
+    *("GaussianNoise", "Identity", "Flatten", "Reshape", "Permute"),
 )
 # Keras's own, of networks of keras.applications; a version of Keras may have other ones.
 _OF_APPLICATIONS = {

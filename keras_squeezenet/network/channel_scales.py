@@ -12,18 +12,17 @@ from keras import layers
 from numpy.typing import NDArray
 
 from keras_squeezenet.network.families.layers import GroupedConv2D
+from keras_squeezenet.network.kernel_layers import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED
 from keras_squeezenet.network.layers import Fire
 
 Arrays = dict[str, NDArray[np.float64]]
 Channels = NDArray[np.float64]
 
-KERNELS = {
-    layers.Conv2D: ("kernel",),
-    layers.Conv2DTranspose: ("kernel",),
-    layers.Dense: ("kernel",),
-    layers.DepthwiseConv2D: ("kernel",),
-    layers.SeparableConv2D: ("depthwise_kernel", "pointwise_kernel"),
-    GroupedConv2D: ("kernel",),
+KERNELS: dict[type[layers.Layer], tuple[str, ...]] = {
+    **dict.fromkeys(
+        (*CONVOLUTIONS, GroupedConv2D, *TRANSPOSED, *DEPTHWISE, layers.Dense), ("kernel",)
+    ),
+    **dict.fromkeys(SEPARABLE, ("depthwise_kernel", "pointwise_kernel")),
 }
 
 # Gives the values of a variable.
@@ -72,18 +71,18 @@ def arrays_of(layer: layers.Layer, read: Read) -> Arrays:
 
 def _channels_out(layer: layers.Layer, arrays: Arrays) -> int:
     kernel = arrays[KERNELS[type(layer)][-1]]
-    if isinstance(layer, layers.DepthwiseConv2D):
-        return kernel.shape[2] * kernel.shape[3]
-    return kernel.shape[2] if isinstance(layer, layers.Conv2DTranspose) else kernel.shape[-1]
+    if isinstance(layer, DEPTHWISE):
+        return kernel.shape[-2] * kernel.shape[-1]
+    return kernel.shape[-2 if isinstance(layer, TRANSPOSED) else -1]
 
 
 def scale_outputs(layer: layers.Layer, arrays: Arrays, scale: Channels, shift: Channels) -> None:
     """Have a layer multiply its output channels, and add to them."""
     last = KERNELS[type(layer)][-1]
     by_kernel = scale
-    if isinstance(layer, layers.DepthwiseConv2D):
-        by_kernel = scale.reshape(arrays[last].shape[2:])
-    elif isinstance(layer, layers.Conv2DTranspose):
+    if isinstance(layer, DEPTHWISE):
+        by_kernel = scale.reshape(arrays[last].shape[-2:])
+    elif isinstance(layer, TRANSPOSED):
         by_kernel = scale[:, None]
     arrays[last] = arrays[last] * by_kernel
     arrays["bias"] = arrays["bias"] * scale + shift
@@ -93,19 +92,21 @@ def scale_inputs(layer: layers.Layer, arrays: Arrays, scale: Channels, shift: Ch
     """Have a layer do what it does after its input channels were multiplied and added to."""
     first = KERNELS[type(layer)][0]
     kernel = arrays[first]
+    places = tuple(range(kernel.ndim - 2))
     if isinstance(layer, layers.Dense):
         arrays["bias"] = arrays["bias"] + shift @ kernel
         arrays[first] = kernel * scale[:, None]
-    elif isinstance(layer, layers.Conv2D):
+    elif isinstance(layer, CONVOLUTIONS):
         # [inputs of a group, filters]: of each filter those of its group.
-        groups = np.repeat(np.arange(layer.groups), kernel.shape[3] // layer.groups)
+        groups = np.repeat(np.arange(layer.groups), kernel.shape[-1] // layer.groups)
         per_filter = scale.reshape(layer.groups, -1)[groups].T
         added = shift.reshape(layer.groups, -1)[groups].T
-        arrays["bias"] = arrays["bias"] + (kernel * added).sum(axis=(0, 1, 2))
+        arrays["bias"] = arrays["bias"] + (kernel * added).sum(axis=(*places, -2))
         arrays[first] = kernel * per_filter
     else:  # depthwise, or a separable one's depthwise part
-        added = (kernel * shift[:, None]).sum(axis=(0, 1)).reshape(-1)
-        if isinstance(layer, layers.SeparableConv2D):
-            added = added @ arrays["pointwise_kernel"][0, 0]
+        added = (kernel * shift[:, None]).sum(axis=places).reshape(-1)
+        if isinstance(layer, SEPARABLE):
+            pointwise = arrays["pointwise_kernel"]
+            added = added @ pointwise.reshape(pointwise.shape[-2:])
         arrays["bias"] = arrays["bias"] + added
         arrays[first] = kernel * scale[:, None]

@@ -25,6 +25,7 @@ from keras_squeezenet.network.channel_scales import (
     weights_with,
 )
 from keras_squeezenet.network.graph import follow, graph_of, maker_of
+from keras_squeezenet.network.kernel_layers import TRANSPOSED
 from keras_squeezenet.network.layers import BatchNormalization, Fire
 from keras_squeezenet.network.steps import Slot, Step, Steps, steps_of
 
@@ -49,12 +50,12 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
     """The network without the batch normalizations that its convolutions can do the work of.
 
     One is folded into the layer before it, where that is a Conv2D, DepthwiseConv2D,
-    SeparableConv2D, Conv2DTranspose or Dense without activation whose output nothing else takes;
-    else into the layer after it, where that does not pad with zeros and nothing else takes the
-    normalized tensor (a Conv2DTranspose not). Layers that are called more than once, or in several
-    of the models within the model, stay as they are. An `Activation` of the same dtype policy that
-    alone takes what a folded normalization gave becomes that of the layer before. Fires with batch
-    normalization become Fires without.
+    SeparableConv2D, Conv2DTranspose, one of those of one axis (Conv1D, …) or Dense without
+    activation whose output nothing else takes; else into the layer after it, where that does not
+    pad with zeros and nothing else takes the normalized tensor (a transposed one not). Layers that
+    are called more than once, or in several of the models within the model, stay as they are. An
+    `Activation` of the same dtype policy that alone takes what a folded normalization gave becomes
+    that of the layer before. Fires with batch normalization become Fires without.
 
     Args:
         model: functional or Sequential; models within it are folded, too. It stays as it is.
@@ -189,7 +190,7 @@ def _can_lead(normalization: layers.BatchNormalization, layer: Any) -> bool:
     """Whether a layer can do the work of a normalization of its inputs."""
     return (
         _can_take(normalization, layer)
-        and not isinstance(layer, layers.Conv2DTranspose)
+        and not isinstance(layer, TRANSPOSED)
         and _pads_nothing(layer)
         and _is_on_axis(normalization, layer, normalization.output.shape)
     )

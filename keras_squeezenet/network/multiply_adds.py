@@ -29,21 +29,19 @@ from keras import layers, ops
 
 from keras_squeezenet.network.families.learned_groups import LearnedGroupConv2D
 from keras_squeezenet.network.graph import class_beside
+from keras_squeezenet.network.kernel_layers import (
+    CONVOLUTIONS,
+    DEPTHWISE,
+    SEPARABLE,
+    TRANSPOSED,
+)
 
 Shape = tuple[int, ...]  # every size is known here
 Shapes = Sequence[Shape]
 # Of an operation, the shapes that it takes, and that of its first output; the batch is 1.
 Count = Callable[[Any, Shapes, Shape], int | None]
 
-_CONVOLUTIONS = (
-    *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
-    *(layers.DepthwiseConv1D, layers.DepthwiseConv2D),
-    *(layers.SeparableConv1D, layers.SeparableConv2D),
-    *(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
-)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_CONVOLVING = (*CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *TRANSPOSED)
 _RECURRENT = (layers.SimpleRNN, layers.LSTM, layers.GRU)
 
 # They have arrays of several axes, and multiply no sum by them.
@@ -105,11 +103,11 @@ def _convolution(layer: Any, taken: Shapes, output: Shape) -> int:
     channels = taken[0][channels_axis]
     positions = math.prod(output) // output[channels_axis]
     window = math.prod(layer.kernel_size)
-    if isinstance(layer, _TRANSPOSED):
+    if isinstance(layer, TRANSPOSED):
         return math.prod(taken[0]) * window * layer.filters
-    if isinstance(layer, _DEPTHWISE):
+    if isinstance(layer, DEPTHWISE):
         return math.prod(output) * window
-    if isinstance(layer, _SEPARABLE):
+    if isinstance(layer, SEPARABLE):
         between = channels * layer.depth_multiplier
         return positions * between * (window + layer.filters)
     return positions * window * (channels // layer.groups) * layer.filters
@@ -214,7 +212,7 @@ _OPERATIONS: tuple[tuple[Callable, str, Count], ...] = (
     (ops.dot_product_attention, "DotProductAttention", _attention),
 )
 _COUNTS: tuple[tuple[type | tuple[type, ...], Count], ...] = (
-    (_CONVOLUTIONS, _convolution),
+    (_CONVOLVING, _convolution),
     (LearnedGroupConv2D, _all_inputs),
     (layers.Dense, _dense),
     (layers.EinsumDense, _einsum_dense),

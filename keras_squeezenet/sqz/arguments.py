@@ -99,8 +99,6 @@ def either(*kinds: Argument) -> Argument:
 
 COUNT = integer(1, MAX_COUNT)
 SIDE = integer(1, MAX_SIDE)
-PAIR = sequence(SIDE, 2, 2)
-MARGINS = sequence(sequence(integer(0, MAX_SIDE), 2, 2), 2, 2)  # (top, bottom), (left, right)
 FLAG = choice(False, True)
 ANY_NUMBER = number(-math.ldexp(1, 100), math.ldexp(1, 100))
 POSITIVE = number(0, math.ldexp(1, 100))

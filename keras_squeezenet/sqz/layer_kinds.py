@@ -14,18 +14,17 @@ from typing import Any
 
 from keras_squeezenet.checks import is_int
 from keras_squeezenet.network.preprocessing import PREPROCESSINGS
+from keras_squeezenet.sqz import array_shapes
 from keras_squeezenet.sqz.arguments import (
     ANY_NUMBER,
     AXES,
     AXIS,
     COUNT,
     FLAG,
-    MARGINS,
     MAX_AXES,
     MAX_COUNT,
     MAX_SIDE,
     NUMBERS,
-    PAIR,
     POSITIVE,
     RATE,
     SHAPE,
@@ -36,9 +35,8 @@ from keras_squeezenet.sqz.arguments import (
     integer,
     sequence,
 )
+from keras_squeezenet.sqz.array_shapes import Arguments, Shape
 
-Arguments = Mapping[str, Any]
-Shape = tuple[int, ...]
 InputShape = tuple[int | None, ...]
 
 ACTIVATIONS = (
@@ -56,7 +54,6 @@ FORMAT = choice("channels_last", "channels_first").or_else("channels_last")
 ACTIVATION = choice(*ACTIVATIONS).or_else("linear")
 PADDING = choice("valid", "same").or_else("valid")
 BIAS = FLAG.or_else(True)
-STRIDES = PAIR.or_else((1, 1))
 EPSILON = POSITIVE.or_else(1e-3)
 MOMENTUM = POSITIVE.or_else(0.99)
 
@@ -103,83 +100,6 @@ def _channels(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
     return {"channels": shape[1 if first else -1]}
 
 
-def _with_bias(kernels: dict[str, Shape], arguments: Arguments, size: int) -> dict[str, Shape]:
-    return {**kernels, "bias": (size,)} if arguments["use_bias"] else kernels
-
-
-def _conv(arguments: Arguments) -> dict[str, Shape]:
-    filters, channels, groups = (arguments[key] for key in ("filters", "channels", "groups"))
-    # Where groups do not divide the channels Keras refuses the layer.
-    kernel = (*arguments["kernel_size"], max(channels // groups, 1), filters)
-    return _with_bias({"kernel": kernel}, arguments, filters)
-
-
-def _depthwise(arguments: Arguments) -> dict[str, Shape]:
-    channels, multiplier = arguments["channels"], arguments["depth_multiplier"]
-    kernel = (*arguments["kernel_size"], channels, multiplier)
-    return _with_bias({"depthwise_kernel": kernel}, arguments, channels * multiplier)
-
-
-def _separable(arguments: Arguments) -> dict[str, Shape]:
-    channels, multiplier = arguments["channels"], arguments["depth_multiplier"]
-    kernels = {
-        "depthwise_kernel": (*arguments["kernel_size"], channels, multiplier),
-        "pointwise_kernel": (1, 1, channels * multiplier, arguments["filters"]),
-    }
-    return _with_bias(kernels, arguments, arguments["filters"])
-
-
-def _transposed(arguments: Arguments) -> dict[str, Shape]:
-    filters = arguments["filters"]
-    kernel = (*arguments["kernel_size"], filters, arguments["channels"])
-    return _with_bias({"kernel": kernel}, arguments, filters)
-
-
-def _dense(arguments: Arguments) -> dict[str, Shape]:
-    units = arguments["units"]
-    return _with_bias({"kernel": (arguments["channels"], units)}, arguments, units)
-
-
-def _scaled(arguments: Arguments, shape: Shape) -> dict[str, Shape]:
-    wanted = {"gamma": arguments["scale"], "beta": arguments["center"]}
-    return {name: shape for name, is_there in wanted.items() if is_there}
-
-
-def _batch_normalization(arguments: Arguments) -> dict[str, Shape]:
-    shape = (arguments["channels"],)
-    return {**_scaled(arguments, shape), "moving_mean": shape, "moving_variance": shape}
-
-
-def _layer_normalization(arguments: Arguments) -> dict[str, Shape]:
-    if arguments["rms_scaling"]:  # Keras makes no other weights then
-        return {"gamma": arguments["shape"]}
-    return _scaled(arguments, arguments["shape"])
-
-
-def _fire(arguments: Arguments) -> dict[str, Shape]:
-    squeeze, one, three = (
-        arguments[f"{part}_filters"] for part in ("squeeze", "expand1x1", "expand3x3")
-    )
-    channels = arguments["channels"]
-    parts = {
-        "squeeze1x1": (1, 1, channels, squeeze),
-        "expand1x1": (1, 1, squeeze, one),
-        "expand3x3": (3, 3, squeeze, three),
-        "bypass1x1": (1, 1, channels, one + three if arguments["bypass"] == "complex" else 0),
-    }
-    arrays: dict[str, Shape] = {}
-    for part, shape in parts.items():
-        if not shape[-1]:
-            continue
-        arrays[f"{part}/kernel"] = shape
-        if arguments["batch_normalization"]:
-            for name in ("gamma", "beta", "moving_mean", "moving_variance"):
-                arrays[f"{part}_normalization/{name}"] = shape[-1:]
-        else:
-            arrays[f"{part}/bias"] = shape[-1:]
-    return arrays
-
-
 def _axis_size(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
     return {"channels": shape[arguments["axis"]]}
 
@@ -200,47 +120,65 @@ def _prelu_sizes(arguments: Arguments, shape: InputShape) -> dict[str, Any]:
     return {"shape": tuple(1 if i in shared else n for i, n in enumerate(shape) if i)}
 
 
-CONVOLUTION = {
-    "kernel_size": PAIR,
-    "strides": STRIDES,
-    "padding": PADDING,
-    "data_format": FORMAT,
-    "dilation_rate": STRIDES,
-    "activation": ACTIVATION,
-    "use_bias": BIAS,
-}
-POOLING = {"pool_size": PAIR, "strides": PAIR, "padding": PADDING, "data_format": FORMAT}
-GLOBAL_POOLING = {"data_format": FORMAT, "keepdims": FLAG.or_else(False)}
 MERGE = Kind(inputs=(2, MANY))
-CONV2D = Kind(
-    {"filters": COUNT, **CONVOLUTION, "groups": COUNT.or_else(1)}, _conv, CHANNELS, _channels
-)
+MARGIN = sequence(integer(0, MAX_SIDE), 2, 2)  # before and after
+
+
+def _convolutions(axes: int, *paddings: str) -> dict[str, Kind]:
+    """Of lines, which have one axis, or of images, which have two."""
+    size = sequence(SIDE, axes, axes)
+    shared = {
+        "kernel_size": size,
+        "strides": size.or_else((1,) * axes),
+        "padding": PADDING,
+        "data_format": FORMAT,
+        "dilation_rate": size.or_else((1,) * axes),
+        "activation": ACTIVATION,
+        "use_bias": BIAS,
+    }
+    filters, multiplier = {"filters": COUNT}, {"depth_multiplier": COUNT.or_else(1)}
+    of_conv = {**shared, "padding": choice("valid", "same", *paddings).or_else("valid")}
+    output_padding = sequence(integer(0, MAX_SIDE), axes, axes).or_else(None)
+    kinds = {
+        f"Conv{axes}D": (
+            {**filters, **of_conv, "groups": COUNT.or_else(1)},
+            array_shapes.conv,
+        ),
+        f"DepthwiseConv{axes}D": ({**multiplier, **shared}, array_shapes.depthwise),
+        f"SeparableConv{axes}D": ({**filters, **multiplier, **shared}, array_shapes.separable),
+        f"Conv{axes}DTranspose": (
+            {**filters, **shared, "output_padding": output_padding},
+            array_shapes.transposed,
+        ),
+    }
+    return {
+        name: Kind(arguments, arrays, CHANNELS, _channels)
+        for name, (arguments, arrays) in kinds.items()
+    }
+
+
+def _poolings(axes: int) -> dict[str, Kind]:
+    size = sequence(SIDE, axes, axes)
+    window = Kind({"pool_size": size, "strides": size, "padding": PADDING, "data_format": FORMAT})
+    whole = Kind({"data_format": FORMAT, "keepdims": FLAG.or_else(False)})
+    return {
+        f"MaxPooling{axes}D": window,
+        f"AveragePooling{axes}D": window,
+        f"GlobalMaxPooling{axes}D": whole,
+        f"GlobalAveragePooling{axes}D": whole,
+    }
+
+
+OF_LINES = _convolutions(1, "causal") | _poolings(1)
+OF_IMAGES = _convolutions(2) | _poolings(2)
 
 KINDS: dict[str, Kind] = {
-    "Conv2D": CONV2D,
-    "GroupedConv2D": CONV2D,
-    "DepthwiseConv2D": Kind(
-        {"depth_multiplier": COUNT.or_else(1), **CONVOLUTION}, _depthwise, CHANNELS, _channels
-    ),
-    "SeparableConv2D": Kind(
-        {"filters": COUNT, "depth_multiplier": COUNT.or_else(1), **CONVOLUTION},
-        _separable,
-        CHANNELS,
-        _channels,
-    ),
-    "Conv2DTranspose": Kind(
-        {
-            "filters": COUNT,
-            **CONVOLUTION,
-            "output_padding": sequence(integer(0, MAX_SIDE), 2, 2).or_else(None),
-        },
-        _transposed,
-        CHANNELS,
-        _channels,
-    ),
+    **OF_LINES,
+    **OF_IMAGES,
+    "GroupedConv2D": OF_IMAGES["Conv2D"],
     "Dense": Kind(
         {"units": COUNT, "activation": ACTIVATION, "use_bias": BIAS},
-        _dense,
+        array_shapes.dense,
         CHANNELS,
         lambda arguments, shape: {"channels": shape[-1]},
     ),
@@ -252,7 +190,7 @@ KINDS: dict[str, Kind] = {
             "center": FLAG.or_else(True),
             "scale": FLAG.or_else(True),
         },
-        _batch_normalization,
+        array_shapes.batch_normalization,
         CHANNELS,
         _axis_size,
     ),
@@ -264,7 +202,7 @@ KINDS: dict[str, Kind] = {
             "scale": FLAG.or_else(True),
             "rms_scaling": FLAG.or_else(False),
         },
-        _layer_normalization,
+        array_shapes.layer_normalization,
         {"shape": SHAPE},
         _layer_normalization_sizes,
     ),
@@ -276,9 +214,15 @@ KINDS: dict[str, Kind] = {
             "center": FLAG.or_else(True),
             "scale": FLAG.or_else(True),
         },
-        lambda arguments: _scaled(arguments, (arguments["channels"],)),
+        lambda arguments: array_shapes.scaled(arguments, (arguments["channels"],)),
         CHANNELS,
         _axis_size,
+    ),
+    "RMSNormalization": Kind(
+        {"axis": either(AXIS, AXES).or_else(-1), "epsilon": POSITIVE.or_else(1e-6)},
+        lambda arguments: {"scale": arguments["shape"]},
+        {"shape": SHAPE},
+        _layer_normalization_sizes,
     ),
     "UnitNormalization": Kind({"axis": either(AXIS, AXES).or_else(-1)}),
     "Normalization": Kind(
@@ -288,15 +232,14 @@ KINDS: dict[str, Kind] = {
         _normalization_sizes,
     ),
     "Rescaling": Kind({"scale": NUMBERS, "offset": NUMBERS.or_else(0.0)}),
-    "MaxPooling2D": Kind(POOLING),
-    "AveragePooling2D": Kind(POOLING),
-    "GlobalMaxPooling2D": Kind(GLOBAL_POOLING),
-    "GlobalAveragePooling2D": Kind(GLOBAL_POOLING),
-    "ZeroPadding2D": Kind({"padding": MARGINS, "data_format": FORMAT}),
-    "Cropping2D": Kind({"cropping": MARGINS, "data_format": FORMAT}),
+    "ZeroPadding1D": Kind({"padding": MARGIN, "data_format": FORMAT}),
+    "ZeroPadding2D": Kind({"padding": sequence(MARGIN, 2, 2), "data_format": FORMAT}),
+    "Cropping1D": Kind({"cropping": MARGIN}),
+    "Cropping2D": Kind({"cropping": sequence(MARGIN, 2, 2), "data_format": FORMAT}),
+    "UpSampling1D": Kind({"size": SIDE}),
     "UpSampling2D": Kind(
         {
-            "size": PAIR,
+            "size": sequence(SIDE, 2, 2),
             "interpolation": choice(*INTERPOLATIONS).or_else("nearest"),
             "data_format": FORMAT,
         }
@@ -321,9 +264,14 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("Add", "Multiply", "Average", "Maximum", "Minimum"), MERGE),
     "Subtract": Kind(inputs=(2, 2)),
     "Concatenate": Kind({"axis": AXIS.or_else(-1)}, inputs=(1, MANY)),
-    "Dropout": Kind(
-        {"rate": RATE, "noise_shape": sequence(COUNT.or_else(None), 1, MAX_AXES).or_else(None)}
+    **dict.fromkeys(
+        ("Dropout", "AlphaDropout"),
+        Kind(
+            {"rate": RATE, "noise_shape": sequence(COUNT.or_else(None), 1, MAX_AXES).or_else(None)}
+        ),
     ),
+    "GaussianDropout": Kind({"rate": RATE}),
+    "SpatialDropout1D": Kind({"rate": RATE}),
     "SpatialDropout2D": Kind({"rate": RATE, "data_format": FORMAT}),
     "GaussianNoise": Kind({"stddev": RATE}),
     "Identity": Kind(),
@@ -342,7 +290,7 @@ KINDS: dict[str, Kind] = {
             "batch_normalization": FLAG.or_else(False),
             "data_format": FORMAT,
         },
-        _fire,
+        array_shapes.fire,
         CHANNELS,
         _channels,
     ),

@@ -132,10 +132,13 @@ def coded(name: str, array: SharedValues) -> Layer:
 def kernel_shape(name: str, shape: Shape) -> KernelShape:
     """The kernel as which the coders take an array: height, width, channels, filters.
 
-    A depthwise kernel is one of a single channel, whose filters are those of all its channels. What
-    is no kernel of a convolution has one place, and its last axis is that of the filters.
+    A depthwise kernel is one of a single channel, whose filters are those of all its channels. One
+    of a convolution along a line has height 1. What is no kernel of a convolution has one place,
+    and its last axis is that of the filters.
     """
     kind = name.rpartition("/")[2]
+    if kind in ("kernel", "depthwise_kernel", "pointwise_kernel") and len(shape) == 3:
+        shape = (1, *shape)
     if kind == "depthwise_kernel":
         height, width, channels, multiplier = shape
         return height, width, 1, channels * multiplier

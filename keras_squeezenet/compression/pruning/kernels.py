@@ -10,19 +10,9 @@ from keras import layers
 
 from keras_squeezenet.compression.retraining import RetrainingError
 from keras_squeezenet.network.graph import layers_within
+from keras_squeezenet.network.kernel_layers import CONVOLUTIONS, SEPARABLE, TRANSPOSED
 
-_DENSE = (
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
-    layers.Dense,
-    layers.EinsumDense,
-)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_DENSE = (*CONVOLUTIONS, *TRANSPOSED, layers.Dense, layers.EinsumDense)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +51,7 @@ def kernels_of(model: keras.Model) -> dict[str, Kernel]:
     found: dict[str, Kernel] = {}
     seen: set[int] = set()  # a layer may be called often
     for owner, layer in _walk(model):
-        if isinstance(layer, _DENSE + _SEPARABLE) and id(layer) not in seen:
+        if isinstance(layer, _DENSE + SEPARABLE) and id(layer) not in seen:
             seen.add(id(layer))
             name = _name(layer, owner, found)
             found[name] = Kernel(layer, _variable(layer, name), _input_axes(layer))
@@ -76,7 +66,7 @@ def _walk(outer: layers.Layer) -> Iterator[tuple[layers.Layer, layers.Layer]]:
 
 
 def _name(layer: layers.Layer, owner: layers.Layer, taken: Container[str]) -> str:
-    name = f"{layer.name}_pointwise" if isinstance(layer, _SEPARABLE) else layer.name
+    name = f"{layer.name}_pointwise" if isinstance(layer, SEPARABLE) else layer.name
     if not isinstance(owner, keras.Model) or name in taken:
         name = f"{owner.name}_{name}"
     numbered = (f"{name}_{number}" for number in count(1))
@@ -90,7 +80,7 @@ def _variable(layer: layers.Layer, name: str) -> keras.Variable:
             f"{described} must be built to be pruned: call the model on a batch before. "
             "Received: a layer that is not built"
         )
-    kernel = layer.pointwise_kernel if isinstance(layer, _SEPARABLE) else layer.kernel
+    kernel = layer.pointwise_kernel if isinstance(layer, SEPARABLE) else layer.kernel
     if not isinstance(kernel, keras.Variable) or "float" not in kernel.dtype:
         with_lora = getattr(layer, "lora_enabled", False)
         received = "one with LoRA weights" if with_lora else "integers"
@@ -104,6 +94,6 @@ def _input_axes(layer: layers.Layer) -> tuple[int, ...]:
     if isinstance(layer, layers.EinsumDense):
         _, kernel, outputs = re.split(r",|->", layer.equation.replace("...", "").replace(" ", ""))
         return tuple(axis for axis, label in enumerate(kernel) if label not in outputs)
-    rank = len(layer.kernel.shape) if not isinstance(layer, _SEPARABLE) else layer.rank + 2
+    rank = len(layer.kernel.shape) if not isinstance(layer, SEPARABLE) else layer.rank + 2
     # A transposed convolution has its inputs last.
-    return (rank - 1,) if isinstance(layer, _TRANSPOSED) else (rank - 2,)
+    return (rank - 1,) if isinstance(layer, TRANSPOSED) else (rank - 2,)

@@ -83,8 +83,7 @@ class Site:
 
 def _parts(before: Tensor, after: Tensor, linear: LinearMap) -> Iterator[tuple[Tensor, Tensor]]:
     """Both batches by a few images, or one by one where the patches would be too many."""
-    is_dense = isinstance(linear.layer, layers.Dense)
-    places = 1 if is_dense else int(np.prod(linear.kernel.shape[:2]))
+    places = int(np.prod(linear.kernel.shape[:-2]))  # 1 of a dense layer
     patches = places * int(np.prod(after.shape[1:])) * min(len(after), MOMENTS_BATCH)
     count = MOMENTS_BATCH if patches <= MAX_PATCHES else 1
     for start in range(0, len(after), count):
@@ -233,7 +232,7 @@ def _inputs_of(
     return before, after
 
 
-def _depthwise(layer: layers.SeparableConv2D, inputs: Tensor) -> Tensor:
+def _depthwise(layer: layers.SeparableConv1D | layers.SeparableConv2D, inputs: Tensor) -> Tensor:
     return ops.depthwise_conv(
         ops.cast(inputs, layer.compute_dtype),
         ops.cast(layer.depthwise_kernel, layer.compute_dtype),

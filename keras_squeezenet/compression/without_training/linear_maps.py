@@ -2,7 +2,8 @@
 
 A convolution, grouped, depthwise or transposed, and a dense layer are the same thing to a kernel:
 x·W, with x the patch of the inputs that an output sees. A grouped one is several of them, each with
-inputs and outputs of its own; a depthwise one has a group for each channel.
+inputs and outputs of its own; a depthwise one has a group for each channel. A convolution along a
+line is one of images of height 1.
 """
 
 import math
@@ -15,6 +16,7 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from keras_squeezenet.network.data_formats import Tensor
+from keras_squeezenet.network.kernel_layers import DEPTHWISE, SEPARABLE, TRANSPOSED
 from keras_squeezenet.network.layers import Fire
 
 
@@ -25,7 +27,8 @@ class LinearMap:
     Attributes:
         name: of the kernel within its layer, as in `sqz.layer_kinds`: "kernel",
             "squeeze1x1/kernel", ….
-        layer: the Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose or Dense that has it.
+        layer: that has it: Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose, those of one
+            axis, or Dense.
         kernel: a variable.
         bias: a variable, or None.
         groups: how many maps it is.
@@ -47,8 +50,8 @@ class LinearMap:
         """Of a group."""
         shape = self.kernel.shape
         if self._is_depthwise:
-            return shape[3]
-        return (shape[2] if self._is_transposed else shape[-1]) // self.groups
+            return shape[-1]
+        return shape[-2 if self._is_transposed else -1] // self.groups
 
     @property
     def _is_depthwise(self) -> bool:
@@ -56,15 +59,14 @@ class LinearMap:
 
     @property
     def _is_transposed(self) -> bool:
-        return isinstance(self.layer, layers.Conv2DTranspose)
+        return isinstance(self.layer, TRANSPOSED)
 
     def grouped(self, kernel: np.ndarray) -> np.ndarray:
         """A kernel as `[groups, inputs, outputs]`."""
         if self._is_depthwise:
-            height, width, channels, multiplier = kernel.shape
-            return kernel.reshape(height * width, channels, multiplier).transpose(1, 0, 2)
+            return kernel.reshape(-1, *kernel.shape[-2:]).transpose(1, 0, 2)
         if self._is_transposed:
-            flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+            flipped = np.flip(kernel, _places(kernel)).swapaxes(-1, -2)
             return flipped.reshape(1, -1, flipped.shape[-1])
         return kernel.reshape(self.inputs, self.groups, -1).transpose(1, 0, 2)
 
@@ -72,9 +74,9 @@ class LinearMap:
         """The inverse of `grouped`."""
         shape = tuple(self.kernel.shape)
         if self._is_transposed:
-            height, width, filters, channels = shape
-            flipped = grouped.reshape(height, width, channels, filters)
-            return flipped.transpose(0, 1, 3, 2)[::-1, ::-1]
+            *size, filters, channels = shape
+            flipped = grouped.reshape(*size, channels, filters).swapaxes(-1, -2)
+            return np.flip(flipped, _places(flipped))
         return grouped.transpose(1, 0, 2).reshape(shape)
 
     def assign(self, kernel: np.ndarray, bias: np.ndarray | None) -> None:
@@ -99,33 +101,44 @@ class LinearMap:
         if isinstance(layer, layers.Dense):
             return _windows(found.reshape(-1, 1, 1, found.shape[-1]), with_one=with_one)
         if layer.data_format == "channels_first":
-            found = found.transpose(0, 2, 3, 1)
-        size = tuple(self.kernel.shape[:2])
+            found = np.moveaxis(found, 1, -1)
+        axes = found.ndim - 2
+        size = tuple(self.kernel.shape[:axes])
+        rates = tuple(layer.dilation_rate)
         if self._is_transposed:
-            return _windows(self._spread(found), size, with_one=with_one)
-        # A pointwise kernel takes what the depthwise one has made of strides and margins.
-        strides = (1, 1) if self.name.endswith("pointwise_kernel") else layer.strides
-        if layer.padding == "same":
-            pairs = zip(size, layer.dilation_rate, strict=True)
-            reaches = [(length - 1) * rate + 1 for length, rate in pairs]
-            found = _with_margins(found, _same(found.shape[1:3], reaches, strides))
-        return _windows(found, size, strides, layer.dilation_rate, self.groups, with_one=with_one)
+            found, strides, rates = self._spread(found), (1,) * axes, (1,) * axes
+        else:
+            # A pointwise kernel takes what the depthwise one has made of strides and margins.
+            is_pointwise = self.name.endswith("pointwise_kernel")
+            strides = (1,) * axes if is_pointwise else tuple(layer.strides)
+            if layer.padding != "valid":
+                pairs = zip(size, rates, strict=True)
+                reaches = [(length - 1) * rate + 1 for length, rate in pairs]
+                margins = (
+                    [(reach - 1, 0) for reach in reaches]
+                    if layer.padding == "causal"
+                    else _same(found.shape[1:-1], reaches, strides)
+                )
+                found = _with_margins(found, margins)
+        if axes == 1:
+            found = found[:, None]
+            size, strides, rates = (1, *size), (1, *strides), (1, *rates)
+        return _windows(found, size, strides, rates, self.groups, with_one=with_one)
 
     def _spread(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the ordinary convolution takes that a transposed one is: zeros between inputs."""
         images, *sides, channels = inputs.shape
-        margins = self._margins((sides[0], sides[1]))
         strides = self.layer.strides
         lengths = [(side - 1) * s + 1 for side, s in zip(sides, strides, strict=True)]
         spread = np.zeros((images, *lengths, channels), np.float32)
-        spread[:, :: strides[0], :: strides[1]] = inputs
-        return _with_margins(spread, margins)
+        spread[:, *(slice(None, None, stride) for stride in strides)] = inputs
+        return _with_margins(spread, self._margins(sides))
 
-    def _margins(self, sides: tuple[int, int]) -> list[tuple[int, int]]:
+    def _margins(self, sides: Sequence[int]) -> list[tuple[int, int]]:
         """Zeros before and after each axis, so that an ordinary convolution gives all outputs."""
         layer = self.layer
         shape = layer.compute_output_shape(self._input_shape(sides))
-        outputs = shape[2:] if layer.data_format == "channels_first" else shape[1:3]
+        outputs = shape[2:] if layer.data_format == "channels_first" else shape[1:-1]
         margins = []
         for side, out, kernel, stride in zip(
             sides, outputs, layer.kernel_size, layer.strides, strict=True
@@ -136,8 +149,8 @@ class LinearMap:
             margins.append((before, out + kernel - 1 - spread - before))
         return margins
 
-    def _input_shape(self, sides: tuple[int, int]) -> tuple[int, ...]:
-        channels = self.kernel.shape[3]
+    def _input_shape(self, sides: Sequence[int]) -> tuple[int, ...]:
+        channels = self.kernel.shape[-1]
         first = self.layer.data_format == "channels_first"
         return (1, channels, *sides) if first else (1, *sides, channels)
 
@@ -150,9 +163,14 @@ def linear_maps_of(layer: keras.Operation) -> list[LinearMap]:
 def why_no_patches(linear: LinearMap) -> str | None:
     """Why the inputs of a map cannot be looked at; None where they can."""
     layer = linear.layer
-    if isinstance(layer, layers.Conv2DTranspose) and max(layer.dilation_rate) > 1:
+    if isinstance(layer, TRANSPOSED) and max(layer.dilation_rate) > 1:
         return "its transposed convolution is dilated"
     return None
+
+
+def _places(kernel: np.ndarray) -> tuple[int, ...]:
+    """The axes of a kernel that are places."""
+    return tuple(range(kernel.ndim - 2))
 
 
 def _same(
@@ -209,14 +227,14 @@ def _maps(layer: keras.Operation, prefix: str) -> Iterator[LinearMap]:
     if isinstance(layer, Fire):
         for part in layer.convolutions:
             yield from _maps(part, f"{part.name}/")
-    elif isinstance(layer, layers.SeparableConv2D):
-        channels = layer.depthwise_kernel.shape[2]
+    elif isinstance(layer, SEPARABLE):
+        channels = layer.depthwise_kernel.shape[-2]
         yield LinearMap("depthwise_kernel", layer, layer.depthwise_kernel, None, channels)
         yield LinearMap("pointwise_kernel", layer, layer.pointwise_kernel, layer.bias)
-    elif isinstance(layer, layers.DepthwiseConv2D):
-        channels = layer.kernel.shape[2]
+    elif isinstance(layer, DEPTHWISE):
+        channels = layer.kernel.shape[-2]
         yield LinearMap("depthwise_kernel", layer, layer.kernel, layer.bias, channels)
-    elif isinstance(layer, layers.Conv2D):
+    elif isinstance(layer, layers.Conv1D | layers.Conv2D):
         yield LinearMap(f"{prefix}kernel", layer, layer.kernel, layer.bias, layer.groups)
-    elif isinstance(layer, layers.Conv2DTranspose | layers.Dense):
+    elif isinstance(layer, layers.Dense | layers.Conv1DTranspose | layers.Conv2DTranspose):
         yield LinearMap("kernel", layer, layer.kernel, layer.bias)
