@@ -8,7 +8,7 @@ from keras import layers, ops
 from keras_squeezenet.compression.with_training import bridge
 from keras_squeezenet.compression.with_training.bridge import BridgeError, composed_layers
 from keras_squeezenet.compression.with_training.bridge.activations import BUILT, SAME
-from tests.twins import RNG, outputs_differ_by, randomize, same_numbers
+from tests.twins import assert_carried, images_for, same_numbers
 
 
 @pytest.fixture(autouse=True)
@@ -19,23 +19,6 @@ def the_same_numbers():
 def on_image(function, shape=(6, 8, 4)):
     image = keras.Input(shape)
     return keras.Model(image, function(image))
-
-
-def images_for(model):
-    return RNG.normal(0, 3, (5, *model.input_shape[1:])).astype("float32")
-
-
-def assert_carried(model):
-    """There with equal outputs, and back with other weights."""
-    randomize(model)
-    twin = bridge.to_tf_keras(model)
-    images = images_for(model)
-    assert outputs_differ_by(model, twin, images) < 1e-5
-    for name, source in bridge.sources(model).items():
-        twin.get_layer(name).set_weights([1.5 * array for array in source.arrays()])
-    bridge.copy_weights_back(twin, model)
-    assert outputs_differ_by(model, twin, images) < 1e-5
-    return twin
 
 
 @pytest.mark.parametrize("name", sorted((*SAME, *BUILT)))

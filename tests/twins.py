@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_squeezenet.compression.with_training import bridge
+
 RNG = np.random.default_rng(11)
 # Of batch normalizations. Smaller variances amplify rounding errors layer by layer, and larger ones
 # let the signal die away: outputs would not depend on the image.
@@ -68,3 +70,20 @@ def train_statistics(model, images):
         layer.moving_variance.assign(variance * noise + np.square(mean) / 4 + 0.01)
         layer.moving_mean.assign(mean * RNG.uniform(0.9, 1.1, mean.shape))
     return model
+
+
+def images_for(model):
+    return RNG.normal(0, 3, (5, *model.input_shape[1:])).astype("float32")
+
+
+def assert_carried(model):
+    """There with equal outputs, and back with other weights."""
+    randomize(model)
+    twin = bridge.to_tf_keras(model)
+    images = images_for(model)
+    assert outputs_differ_by(model, twin, images) < 1e-5
+    for name, source in bridge.sources(model).items():
+        twin.get_layer(name).set_weights([1.5 * array for array in source.arrays()])
+    bridge.copy_weights_back(twin, model)
+    assert outputs_differ_by(model, twin, images) < 1e-5
+    return twin

@@ -11,6 +11,7 @@ in the twin is a layer that LiteRT's converter knows.
 | `walk` | the way through the graph, and which table knows an operation |
 | `same_layers` | layers that both libraries have under one name |
 | `composed_layers` | layers that become several, or one of another kind |
+| `lines` | layers along a line: those of images of height 1 |
 | `activations` | activation functions by their names |
 | `arithmetic` | multiplication and addition of constants: Rescaling, Normalization, `x + 1` |
 | `operations` | calls of `keras.ops` |

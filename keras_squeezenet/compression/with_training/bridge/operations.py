@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_squeezenet.compression.with_training.bridge import lines
 from keras_squeezenet.compression.with_training.bridge.activations import activate, clipped
 from keras_squeezenet.compression.with_training.bridge.place import Place
 from keras_squeezenet.network.graph import class_beside
@@ -228,16 +229,19 @@ def _concatenate(place: Place, xs: Sequence[Any]) -> Any:
 
 
 def _over_the_image(kind: str) -> Handler:
-    """Pooling over height and width, whatever the order of the axes."""
+    """Pooling over height and width, whatever the order of the axes, or over a line."""
 
     def pool(place: Place, x: Any) -> Any:
         own, rank = place.operation, len(x.shape)
         axes = own.axis if isinstance(own.axis, Sequence) else (own.axis,)
-        if rank != 4 or None in axes or {axis % rank for axis in axes} != {1, 2}:
-            expected = "axis=(1, 2) of (batch, height, width, channels)"
+        places = {axis % rank for axis in axes if axis is not None}
+        if rank not in (3, 4) or None in axes or places != set(range(1, rank - 1)):
+            expected = "axis=(1, 2) of (batch, height, width, channels), or 1 of a line"
             raise place.refusal(expected, f"axis={own.axis} of {tuple(x.shape)}")
         if getattr(own, "initial", None) is not None:
             raise place.refusal("no initial value", f"initial={own.initial}")
+        if rank == 3:
+            return lines.pooled(place, kind, x, own.keepdims)
         return place.layer(kind, x, keepdims=own.keepdims)
 
     return pool

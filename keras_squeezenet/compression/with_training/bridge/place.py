@@ -27,6 +27,7 @@ class Twin:
         kinds: `tf_keras.layers`.
         for_8_bits: whether tfmot's 8-bit scheme will take the twin.
         made: by name, each layer with the operation it was made for and how.
+        lines: names of the layers that make lines of images of height 1 (`lines`).
     """
 
     kinds: ModuleType
@@ -34,6 +35,7 @@ class Twin:
     made: dict[str, tuple[keras.Operation, Mapping[str, Any], "tf_keras.layers.Layer"]] = field(
         default_factory=dict
     )
+    lines: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from keras_squeezenet.compression.with_training.bridge import lines
 from keras_squeezenet.compression.with_training.bridge.composed_layers import (
     LayerScale,
     group_name,
@@ -81,10 +82,11 @@ def _of_operation(operation: Any, name: str) -> Iterator[tuple[str, SharedWeight
     if kind is Fire:
         for part in operation.convolutions:
             yield from _of_operation(part, f"{name}_{part.name}")
-    elif kind is layers.SeparableConv2D:
+    elif kind in (layers.SeparableConv1D, layers.SeparableConv2D):
         depthwise, *others = operation.weights
-        yield f"{name}_depthwise", SharedWeights.of([depthwise])
-        yield f"{name}_pointwise", SharedWeights.of(others, has_kernel=True)
+        of_images = [_of_an_image(kernel) for kernel in (depthwise, others[0])]
+        yield f"{name}_depthwise", SharedWeights.of([depthwise], of_images[0])
+        yield f"{name}_pointwise", SharedWeights.of(others, of_images[1], has_kernel=True)
     elif kind is GroupedConv2D:
         filters = operation.filters // operation.groups
         variables = tuple(operation.weights)
@@ -95,9 +97,18 @@ def _of_operation(operation: Any, name: str) -> Iterator[tuple[str, SharedWeight
     elif LayerScale is not None and kind is LayerScale:
         (gamma,) = operation.weights
         yield name, SharedWeights.of([gamma], (1, 1, *gamma.shape, 1))
-    elif is_depthwise(operation):
-        *sides, _, filters = operation.kernel.shape
+    elif is_depthwise(operation) or lines.is_depthwise(operation):
+        *sides, _, filters = _of_an_image(operation.kernel)
         shape = (*sides, operation.groups, filters // operation.groups)
         yield name, SharedWeights.of(operation.weights, shape)
+    elif kind in (layers.Conv1D, layers.Conv1DTranspose, layers.DepthwiseConv1D):
+        has_kernel = kind is not layers.DepthwiseConv1D
+        yield name, SharedWeights.of(operation.weights, _of_an_image(operation.kernel), has_kernel)
     elif kind in CARRIED and operation.weights:
         yield name, SharedWeights.of(operation.weights, has_kernel=kind in WITH_KERNEL)
+
+
+def _of_an_image(kernel: keras.Variable) -> tuple[int, ...]:
+    """The shape of a kernel of images, also of one along a line."""
+    shape = tuple(kernel.shape)
+    return shape if len(shape) == 4 else (1, *shape)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_squeezenet.compression.with_training.bridge import operations
+from keras_squeezenet.compression.with_training.bridge import lines, operations
 from keras_squeezenet.compression.with_training.bridge.arithmetic import AFFINES, affine
 from keras_squeezenet.compression.with_training.bridge.composed_layers import (
     COMPOSED,
@@ -77,6 +77,10 @@ class Walk:
 
     def _layer(self, place: Place, inputs: Any) -> Any:
         layer = place.operation
+        if type(layer) in lines.ALONG_LINES:
+            return lines.ALONG_LINES[type(layer)](place, inputs)
+        if lines.are_alike(place, inputs):
+            return lines.on_images(place, inputs, self._layer)
         if is_depthwise(layer):
             return depthwise(place, inputs)
         if type(layer) in COMPOSED:
