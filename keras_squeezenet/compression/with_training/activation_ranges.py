@@ -70,7 +70,7 @@ def calibrate(quantized: "tf_keras.Model", images: np.ndarray) -> None:
 
     ranges = _activation_ranges(quantized)
     variables = [variable for pair in ranges for variable in pair]
-    with _as_in_use(quantized):
+    with _as_in_use(quantized), _with_fixed_kernels(quantized):
         # One graph for any number of images: the time goes into tracing it, and into what Python
         # asks of TensorFlow for each range of each image.
         signature = tf.TensorSpec((None, *quantized.input_shape[1:]), tf.float32)
@@ -147,6 +147,38 @@ def _is_bounded(layer: "tf_keras.layers.Layer") -> bool:
     activation = getattr(layer, "activation", None)
     activation = getattr(activation, "activation", activation)  # inside of tfmot's
     return type(layer).__name__ == "Softmax" or getattr(activation, "__name__", "") in _BOUNDING
+
+
+@contextmanager
+def _with_fixed_kernels(quantized: "tf_keras.Model") -> Iterator[None]:
+    """Kernels are rounded once, as a step of training does it, and not again while it lasts.
+
+    The values that a clustered kernel shares are looked for in each step: seconds in a large one.
+    """
+    wrappers = [layer for layer in quantized.layers if getattr(layer, "_weight_vars", ())]
+    before = [wrapper._weight_vars for wrapper in wrappers]
+    for wrapper in wrappers:
+        fixed = [
+            (kernel, _Fixed(quantizer(kernel, training=True, weights=variables)), variables)
+            for kernel, quantizer, variables in wrapper._weight_vars
+        ]
+        # Without Keras's tracking of what is set: the attribute comes back as it was.
+        object.__setattr__(wrapper, "_weight_vars", fixed)
+    try:
+        yield
+    finally:
+        for wrapper, own in zip(wrappers, before, strict=True):
+            object.__setattr__(wrapper, "_weight_vars", own)
+
+
+class _Fixed:
+    """A quantizer that gives what another has given."""
+
+    def __init__(self, rounded: "tf.Tensor") -> None:
+        self._rounded = rounded
+
+    def __call__(self, *arguments: Any, **options: Any) -> "tf.Tensor":
+        return self._rounded
 
 
 @contextmanager
