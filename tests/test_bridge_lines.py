@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_squeezenet import Retraining, cluster, prune, quantize_aware
+from keras_squeezenet import Retraining, cluster, distill, prune, quantize_aware
 from keras_squeezenet.compression.with_training import bridge
 from keras_squeezenet.compression.with_training.bridge import BridgeError
+from keras_squeezenet.errors import InputError
 from keras_squeezenet.litert.model import LiteRTModel
-from tests.signals import TRAINED_ON, accuracy, trained_network, waves
+from tests.signals import TRAINED_ON, accuracy, network, trained_network, waves
 from tests.twins import assert_carried, randomize, same_numbers
 
 
@@ -36,6 +37,7 @@ def of_lines(function, length=11):
         layers.SeparableConv1D(6, 3, padding="same", use_bias=False),
         layers.Conv1DTranspose(5, 3, strides=2, padding="same", output_padding=1),
         layers.Conv1DTranspose(5, 4, strides=3, activation="relu6"),
+        layers.Conv1DTranspose(5, 3, dilation_rate=2, padding="same"),
         layers.MaxPooling1D(3, strides=2, padding="same"),
         layers.AveragePooling1D(3, strides=2, padding="same"),
         layers.GlobalMaxPooling1D(),
@@ -62,6 +64,8 @@ def test_a_layer_along_a_line_has_a_twin_of_equal_outputs(function):
         layers.Softmax(axis=1),
         layers.Dropout(0.2),
         layers.Dropout(0.2, noise_shape=(None, 1, 4)),
+        layers.GaussianDropout(0.2),
+        layers.AlphaDropout(0.2),
         layers.Dense(3),
         layers.Flatten(),
         layers.Permute((2, 1)),
@@ -86,6 +90,57 @@ def test_a_layer_may_be_called_with_lines_of_several_lengths():
         return layers.Concatenate(axis=1)([conv(line), conv(halved)])
 
     assert_carried(of_lines(function))
+
+
+@pytest.mark.parametrize(
+    "shared", [layers.BatchNormalization, lambda: layers.Activation("hard_silu")]
+)
+@pytest.mark.parametrize("first", ["a line", "what a convolution gave"])
+def test_a_layer_is_shared_by_lines_from_wherever(shared, first):
+    shared, conv = shared(), layers.Conv1D(4, 3, padding="same")
+
+    def function(line):
+        given = {"a line": line, "what a convolution gave": conv(line)}
+        one = shared(given.pop(first))
+        (other,) = given.values()
+        return layers.Add()([one, shared(other)])
+
+    assert_carried(of_lines(function))
+
+
+def test_names_of_the_twin_s_own_layers_are_free_ones():
+    one, other = keras.Input((9, 4), name="c_line"), keras.Input((9, 4), name="c_image")
+    line = layers.Conv1D(4, 3, padding="same", name="c")(layers.Add(name="sum")([one, other]))
+    line = layers.ReLU(name="c_line_2")(layers.Concatenate()([line, one]))
+    model = keras.Model([one, other], layers.Conv1D(3, 2, padding="causal")(line))
+    randomize(model)
+    signals = np.random.default_rng(0).normal(size=(2, 2, 9, 4)).astype("float32")
+    twin = bridge.to_tf_keras(model)
+    np.testing.assert_allclose(twin([*signals]), model([*signals]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: layers.Conv1D(4, 3)(layers.BatchNormalization()(x)),
+        lambda x: layers.BatchNormalization()(layers.Dense(4, activation="relu")(x)),
+        lambda x: layers.BatchNormalization()(layers.Add()([x, layers.Conv1D(4, 1)(x)])),
+        lambda x: layers.BatchNormalization()(keras.ops.relu(layers.Conv1D(4, 1)(x))),
+        lambda x: layers.BatchNormalization()(
+            layers.Concatenate(axis=1)([x, layers.Conv1D(4, 1)(x)])
+        ),
+    ],
+)
+def test_a_normalization_anywhere_on_a_line_is_trained_in_8_bits(function, tmp_path):
+    line = keras.Input((8, 4))
+    means = layers.GlobalAveragePooling1D()(function(line))
+    model = keras.Model(line, layers.Dense(2, activation="softmax")(means))
+    signals = np.random.default_rng(0).normal(size=(16, 8, 4)).astype("float32")
+    labels = np.arange(16) % 2
+    trained = quantize_aware(
+        model, (signals, labels), retraining=Retraining(steps_per_epoch=1), batch_size=8
+    )
+    trained.write_litert(tmp_path / "signals.tflite")
 
 
 def test_a_line_may_be_of_any_length():
@@ -142,3 +197,14 @@ def test_a_network_of_signals_is_pruned_clustered_and_trained_in_8_bits(tmp_path
     result.write_litert(tmp_path / "signals.tflite", input_type="int8", output_type="int8")
     assert accuracy(LiteRTModel(tmp_path / "signals.tflite").predict) == 1
     assert all(kernel.nonzero <= kernel.weights / 2 for kernel in result.layers)
+
+
+def test_a_network_of_signals_learns_from_another():
+    signals, labels = waves()
+    data, teacher = (signals[:TRAINED_ON], labels[:TRAINED_ON]), trained_network()
+    run = Retraining(epochs=6, learning_rate=0.01)
+    student = distill(network(), teacher, data, retraining=run, batch_size=16)
+    assert accuracy(student.model.predict) == 1
+    shorter = keras.Sequential([keras.Input((24, 1)), *teacher.layers])
+    with pytest.raises(InputError, match=r"`teacher` must take .*None, 48, 1.*None, 24, 1"):
+        distill(network(), shorter, data, retraining=run)

@@ -3,7 +3,6 @@
 import itertools
 import math
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from keras_squeezenet import distributed
 from keras_squeezenet.distributed.termination import Terminated
+from tests import preloaded
 from tests.interrupted_runs import (
     EXAMPLES,
     TRAIN,
@@ -59,7 +59,8 @@ def elastic_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("elastic")
     write_hosts(folder / "hosts", *HOSTS)
     command = elastic_launcher(
-        *(folder, sys.executable, TRAINING, folder),
+        folder,
+        *preloaded.command(TRAINING, folder),
         *("--recipe", write_recipe(folder, epochs=EPOCHS), "--output", folder / "run"),
         *("--elastic", "--commit-steps", 4, "--journal"),
     )
@@ -87,7 +88,7 @@ def elastic_run(tmp_path_factory):
 def undisturbed_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     command = launcher(
-        *("-np", 2, sys.executable, TRAINING, folder),
+        *("-np", 2, *preloaded.command(TRAINING, folder)),
         *("--recipe", write_recipe(folder, epochs=EPOCHS), "--output", folder / "run"),
     )
     with started(command, folder / "output.txt") as job:
@@ -152,7 +153,7 @@ class TestOtherWaysToTrain:
         """A model that knows the digits a little."""
         folder = tmp_path_factory.mktemp("trained")
         recipe = write_recipe(folder, epochs=2)
-        command = [sys.executable, TRAIN, "--recipe", recipe, "--output", folder / "run"]
+        command = preloaded.command(TRAIN, "--recipe", recipe, "--output", folder / "run")
         with started(command, folder / "output.txt") as job:
             assert job.wait() == 0, job.text[-3000:]
         return folder / "run" / "model.keras"
@@ -170,7 +171,8 @@ class TestOtherWaysToTrain:
             "batch normalization": ["model.batch_normalization=true"],
         }[way]
         command = elastic_launcher(
-            *(tmp_path, sys.executable, TRAINING, tmp_path),
+            tmp_path,
+            *preloaded.command(TRAINING, tmp_path),
             *("--recipe", write_recipe(tmp_path, epochs=self.EPOCHS), "--output", tmp_path / "run"),
             *("--elastic", "--commit-steps", 4, "--journal"),
             *(part for setting in settings for part in ("--set", setting)),
@@ -201,7 +203,8 @@ class TestTrainingDiverges:
     def test_all_ranks_end_with_one_clear_line_and_no_broken_checkpoint(self, tmp_path):
         write_hosts(tmp_path / "hosts", *HOSTS)
         command = elastic_launcher(
-            *(tmp_path, sys.executable, TRAINING, tmp_path),
+            tmp_path,
+            *preloaded.command(TRAINING, tmp_path),
             *("--recipe", write_recipe(tmp_path), "--output", tmp_path / "run", "--elastic"),
             *("--set", "optimizer={name: sgd, learning_rate: 1.0e+9}"),
         )

@@ -261,7 +261,7 @@ class TestTwoRanks:
 
 @pytest.mark.slow
 def test_an_application_of_keras_is_trained_and_resumed(folder, tmp_path):
-    network = "model={application: MobileNetV2, alpha: 0.35, normalization_momentum: 0.8}"
+    network = "model={application: MobileNet, alpha: 0.25, normalization_momentum: 0.8}"
     asked = ("--output", tmp_path / "run", "--set", network)
     assert train(*asked, "--set", "training.epochs=1").returncode == 0
     done = train(*asked, "--resume")
@@ -269,7 +269,7 @@ def test_an_application_of_keras_is_trained_and_resumed(folder, tmp_path):
     assert train("--output", tmp_path / "other", "--set", network).returncode == 0
     assert_equal_weights(tmp_path / "run/model.keras", tmp_path / "other/model.keras")
     refused = train(*asked, "--resume", "--set", "model.alpha=0.5")
-    assert "model.alpha was 0.35. Received: model.alpha=0.5" in refused.stderr
+    assert "model.alpha was 0.25. Received: model.alpha=0.5" in refused.stderr
 
 
 CONDENSENET = {"family": "CondenseNet", "blocks": [2, 2], "strides": 1, "growth_rate": 4}

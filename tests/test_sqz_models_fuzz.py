@@ -340,7 +340,8 @@ def test_mutated_headers_of_updates_are_refused_or_sound(tenths):
     changed += [
         mutate(header, random_changes(rng, [0, 10, 60], IN_PLACE + RESIZING)) for _ in range(1000)
     ]
-    for each in changed[:: 10 if tenths == 1 else 1]:
+    # Most give a sound model, which is then coded: every third of 9,000 takes a minute.
+    for each in changed[:: 10 if tenths == 1 else 3]:
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=graph_text.DICTIONARY)
         is_sound_body(with_sections(name, header=deflate.compress(each) + deflate.flush()))
     assert is_sound_body(with_sections(name))

@@ -62,7 +62,7 @@ def interrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interrupted")
     run = folder / "run"
     training = [
-        *(sys.executable, TRAIN, "--recipe", write_recipe(folder, epochs=EPOCHS)),
+        *preloaded.command(TRAIN, "--recipe", write_recipe(folder, epochs=EPOCHS)),
         *("--output", run, "--journal", "--resume"),
     ]
     seen = {}
@@ -96,7 +96,7 @@ def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     recipe = write_recipe(folder, epochs=EPOCHS)
     with started(
-        [sys.executable, TRAIN, "--recipe", recipe, "--output", folder / "run"],
+        preloaded.command(TRAIN, "--recipe", recipe, "--output", folder / "run"),
         folder / "output.txt",
     ) as job:
         assert job.wait() == 0, job.text[-3000:]
@@ -191,7 +191,7 @@ class TestOneProcess:
     def test_it_is_saved_and_ends_where_an_uninterrupted_run_ends(self, uninterrupted, tmp_path):
         run = tmp_path / "run"
         command = [
-            *(sys.executable, TRAIN, "--recipe", write_recipe(tmp_path, epochs=EPOCHS)),
+            *preloaded.command(TRAIN, "--recipe", write_recipe(tmp_path, epochs=EPOCHS)),
             *("--output", run, "--resume"),
         ]
         with started(command, tmp_path / "0.txt") as job:
@@ -214,7 +214,7 @@ class TestOneProcess:
         for name in ("metrics.json", "model.keras", "report.html"):
             (run / name).unlink()
         recipe = uninterrupted / "recipe.yaml"
-        command = [sys.executable, TRAIN, "--recipe", recipe, "--output", run, "--resume"]
+        command = preloaded.command(TRAIN, "--recipe", recipe, "--output", run, "--resume")
         with started(command, tmp_path / "output.txt") as job:
             assert job.wait() == 0, job.text[-3000:]
         assert evaluation(run)["top1"] == evaluation(uninterrupted / "run")["top1"]

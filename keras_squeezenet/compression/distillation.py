@@ -49,10 +49,10 @@ def distill(
     KL(teacher ‖ student), the latter between softmaxes of logits / temperature (section 2).
 
     Args:
-        model: an image classifier with one input `(batch, height, width, channels)` and one output
-            `(batch, classes)`, a softmax or logits.
-        teacher: another one, of the same classes. Where its height and width differ from the
-            model's, images are resized for it (bilinear).
+        model: a classifier with one input and one output `(batch, classes)`, a softmax or logits.
+        teacher: another one, of the same classes. Images `(batch, height, width, channels)` are
+            resized for it (bilinear) where its height and width differ from the model's; of signals
+            both take the same.
         train_data: (images, integer labels) as `model` takes them, in arrays; a `tf.data.Dataset`
             or `keras.utils.PyDataset` of batches; or any iterable of batches. Batches may be images
             alone where `student_weight` is 0. On several ranks each has its shard. One that ends is
@@ -82,6 +82,12 @@ def distill(
         raise InputError(
             f"`teacher` must have the classes of the model, {model.output_shape[-1]}. "
             f"Received: {teacher.output_shape[-1]}"
+        )
+    are_images = len(model.input_shape) == len(teacher.input_shape) == 4
+    if not are_images and model.input_shape[1:] != teacher.input_shape[1:]:
+        raise InputError(
+            f"`teacher` must take what the model takes, {model.input_shape}, or images of another "
+            f"size. Received: {teacher.input_shape}"
         )
     batches, retraining = batches_of(train_data, batch_size), checked_retraining(retraining)
     student = copy_of(model)
@@ -127,11 +133,6 @@ def _check_classifier(name: str, model: Any) -> None:
             f"`{name}` must be a functional or Sequential model from one input to one output "
             f"(batch, classes). Received: {name}={model!r}"
         )
-    if len(model.input_shape) != 4:
-        raise InputError(
-            f"`{name}` must take images (batch, height, width, channels). "
-            f"Received: {name}.input_shape={model.input_shape}"
-        )
     last = maker_of(model.outputs[0])
     activation = getattr(last, "activation", None)
     if not ends_in_softmax(model) and activation not in (None, keras.activations.linear):
@@ -166,7 +167,8 @@ def _fed_like(
     images = keras.Input(student.input_shape[1:], dtype=student.inputs[0].dtype)
     x = images
     height_and_width = teacher.input_shape[1:3]
-    if None not in height_and_width and height_and_width != student.input_shape[1:3]:
+    is_other_size = len(images.shape) == 4 and height_and_width != student.input_shape[1:3]
+    if is_other_size and None not in height_and_width:
         x = layers.Resizing(*height_and_width)(x)
     if preprocessing is not None:
         x = layers.Lambda(preprocessing)(x)

@@ -37,7 +37,7 @@ _ACTIVATIONS = {
     "Tanh": "tanh",
     "TanhShrink": "tanh_shrink",
 }
-_OVER_THE_IMAGE = {"Mean": "GlobalAveragePooling2D", "Max": "GlobalMaxPooling2D"}
+_OVER_ALL_PLACES = {"Mean": "GlobalAveragePooling", "Max": "GlobalMaxPooling"}
 
 
 def as_layer(
@@ -82,15 +82,18 @@ def _of_tensors_alone(
     if kind == "Concatenate":
         axis = operation.axis
         return None if axis in (0, -len(shape)) else (kind, {"axis": axis})
-    if kind in _OVER_THE_IMAGE:
-        axes = operation.axis if isinstance(operation.axis, list | tuple) else ()
-        if len(shape) != 4 or {axis % 4 for axis in axes} != {1, 2}:
+    if kind in _OVER_ALL_PLACES:
+        axes = operation.axis if isinstance(operation.axis, list | tuple) else (operation.axis,)
+        rank = len(shape)
+        if rank not in (3, 4) or None in axes:
+            return None
+        if {axis % rank for axis in axes} != set(range(1, rank - 1)):
             return None
         if getattr(operation, "initial", None) is not None:  # a maximum begins with it
             return None
         # Which axes they are is said here; the default is the reader's.
         arguments = {"data_format": "channels_last", "keepdims": operation.keepdims}
-        return _OVER_THE_IMAGE[kind], arguments
+        return f"{_OVER_ALL_PLACES[kind]}{rank - 2}D", arguments
     if kind == "Reshape":
         batch, *sizes = operation.newshape
         known = None not in shape[1:] and all(is_int(size, 1) for size in sizes)

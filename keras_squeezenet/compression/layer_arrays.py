@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from keras_squeezenet.network.kernel_layers import DEPTHWISE
 from keras_squeezenet.network.layers import Fire
 
 
@@ -46,7 +47,6 @@ def _variable(layer: keras.layers.Layer, name: str) -> keras.Variable:
         return getattr(getattr(layer, part), name)
     if isinstance(layer, layers.Normalization):
         return getattr(layer, f"adapt_{name}")
-    is_depthwise = isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
-    if is_depthwise and name == "depthwise_kernel":
+    if isinstance(layer, DEPTHWISE) and name == "depthwise_kernel":
         return layer.kernel
     return getattr(layer, name)

@@ -157,18 +157,24 @@ def _with_fixed_kernels(quantized: "tf_keras.Model") -> Iterator[None]:
     """
     wrappers = [layer for layer in quantized.layers if getattr(layer, "_weight_vars", ())]
     before = [wrapper._weight_vars for wrapper in wrappers]
-    for wrapper in wrappers:
-        fixed = [
+    fixed = [
+        [
             (kernel, _Fixed(quantizer(kernel, training=True, weights=variables)), variables)
-            for kernel, quantizer, variables in wrapper._weight_vars
+            for kernel, quantizer, variables in own
         ]
-        # Without Keras's tracking of what is set: the attribute comes back as it was.
-        object.__setattr__(wrapper, "_weight_vars", fixed)
+        for own in before
+    ]
     try:
+        _set_weight_vars(wrappers, fixed)
         yield
     finally:
-        for wrapper, own in zip(wrappers, before, strict=True):
-            object.__setattr__(wrapper, "_weight_vars", own)
+        _set_weight_vars(wrappers, before)
+
+
+def _set_weight_vars(wrappers: Iterable[Any], values: Iterable[Any]) -> None:
+    for wrapper, value in zip(wrappers, values, strict=True):
+        # Without Keras's tracking of what is set: in the end the attribute is what it was.
+        object.__setattr__(wrapper, "_weight_vars", value)
 
 
 class _Fixed:

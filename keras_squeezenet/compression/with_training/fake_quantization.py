@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # imported on use
 # those of its Add. LiteRT has all of them in 8 bits.
 MERGING = ("Maximum", "Minimum", "Multiply", "Subtract")
 
+# LiteRT averages integers into integers of the same scale. A range of the output's own, which tfmot
+# trains, is one too many where it cannot become that of the input.
+AVERAGING = "AveragePooling2D"
+
 # The functions that tfmot rounds in a layer.
 ACTIVATIONS = ("gelu", "linear", "relu", "sigmoid", "softmax", "swish", "tanh")
 
@@ -98,6 +102,8 @@ def _scheme(preserve: str | None) -> Any:
         "default_8bit.default_8bit_quantize_configs"
     ).Default8BitOutputQuantizeConfig
 
+    unchanged: Any = _tfmot_module("default_8bit.default_8bit_quantize_configs").NoOpQuantizeConfig
+
     class Registry(registry):
         def supports(self, layer: Any) -> bool:
             return type(layer).__name__ in MERGING or super().supports(layer)
@@ -127,6 +133,8 @@ def _scheme(preserve: str | None) -> Any:
                 if layer.name in metadata and type(layer).__name__ in KERNEL_ATTRIBUTES:
                     config = _config(layer, metadata[layer.name].get("quantize_config"), preserve)
                     metadata[layer.name]["quantize_config"] = config
+                elif layer.name in metadata and type(layer).__name__ == AVERAGING:
+                    metadata[layer.name]["quantize_config"] = unchanged()
             return model, metadata
 
     return Scheme()

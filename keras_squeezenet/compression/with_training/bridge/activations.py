@@ -27,6 +27,10 @@ SAME = (
     "tanh",
 )
 
+# LiteRT has them as several operations, x · sigmoid(x) for one. In 8 bits what they take needs a
+# range of its own, and tfmot gives a layer one after its activation only.
+_SEVERAL_OPERATIONS = ("gelu", "silu")
+
 # Takes a place, its input, and a function that names the parts: `part("shift")`, `part(None)` last.
 Builder = Callable[[Place, Any, Callable[[str | None], str | None]], Any]
 
@@ -52,6 +56,12 @@ def activate(place: Place, inputs: Any, activation: object, prefix: str | None =
     if name in SAME:
         return place.layer("Activation", inputs, part(None), activation=name)
     return BUILT[name](place, inputs, part)
+
+
+def is_inside(place: Place, activation: object) -> bool:
+    """Whether the twin has an activation as an argument of the layer, not as a layer of its own."""
+    alone = place.twin.for_8_bits and activation in _SEVERAL_OPERATIONS
+    return activation in SAME and not alone
 
 
 def check(place: Place, activation: object) -> None:

@@ -24,15 +24,6 @@ StochasticDepth = class_beside(keras.applications.ConvNeXtTiny, "StochasticDepth
 CustomScaleLayer = class_beside(keras.applications.InceptionResNetV2, "CustomScaleLayer")
 
 
-def is_depthwise(layer: layers.Layer) -> bool:
-    """Whether a Conv2D has a group for each channel.
-
-    In the twin it is a DepthwiseConv2D: TensorFlow has no gradients of grouped convolutions on
-    CPUs, tfmot and LiteRT have depthwise ones.
-    """
-    return type(layer) is layers.Conv2D and layer.groups > 1 and layer.kernel.shape[2] == 1
-
-
 def _fire(place: Place, image: Any) -> Any:
     fire = place.operation
     if fire.batch_normalization:
@@ -87,7 +78,7 @@ def _separable(place: Place, inputs: Any) -> Any:
         dilation_rate=layer.dilation_rate,
         use_bias=False,
     )
-    inside = activation in activations.SAME
+    inside = activations.is_inside(place, activation)
     x = place.layer(
         "Conv2D",
         x,
@@ -101,12 +92,16 @@ def _separable(place: Place, inputs: Any) -> Any:
 
 
 def depthwise(place: Place, inputs: Any) -> Any:
-    """A Conv2D with a group for each channel."""
+    """A Conv2D with a group for each channel.
+
+    TensorFlow has no gradients of grouped convolutions on CPUs, tfmot and LiteRT have depthwise
+    ones.
+    """
     layer = place.operation
     config = layer.get_config()
     activation = config["activation"]
     activations.check(place, activation)
-    inside = activation in activations.SAME
+    inside = activations.is_inside(place, activation)
     x = place.layer(
         "DepthwiseConv2D",
         inputs,
@@ -131,7 +126,7 @@ def _grouped(place: Place, inputs: Any) -> Any:
     config = layer.get_config()
     activation, groups = config["activation"], layer.groups
     activations.check(place, activation)
-    inside = activation in activations.SAME
+    inside = activations.is_inside(place, activation)
     _, _, width, channels = inputs.shape
     if width is None:
         raise place.refusal("an input of known width", tuple(inputs.shape))

@@ -13,29 +13,38 @@ from keras import layers
 from keras_squeezenet.compression.with_training.bridge import activations
 from keras_squeezenet.compression.with_training.bridge.place import Place
 
-# They do with an image of height 1 what they do with the line: each number by itself, or channels.
-_ALIKE = (
-    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity),
+# They do with an image of height 1 what they do with the line: each number by itself.
+_ALIKE = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity)
+_MERGING = (
     *(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum),
 )
 
 
 def are_alike(place: Place, inputs: Any) -> bool:
-    """Whether a layer takes lines that were images just before, and does the same with those."""
+    """Whether a layer takes lines, and does the same with images of height 1.
+
+    A normalization and an activation always do, so that each is called alike wherever it is shared.
+    """
     given, layer = inputs if isinstance(inputs, list | tuple) else [inputs], place.operation
-    if not all(_was_image(place, line) for line in given):
+    if any(len(line.shape) != 3 or line.shape[-1] is None for line in given):
         return False
-    if isinstance(layer, layers.BatchNormalization | layers.Concatenate):
+    if isinstance(layer, layers.BatchNormalization):
+        return layer.axis in (-1, 2)
+    if not any(_was_image(place, line) for line in given):
+        return type(layer) in _ALIKE and place.twin.has_lines
+    if isinstance(layer, layers.Concatenate):
         return layer.axis == -1
     if isinstance(layer, layers.Dropout):
         return layer.noise_shape is None
-    return type(layer) in _ALIKE
+    return type(layer) in (*_ALIKE, *_MERGING)
 
 
 def on_images(place: Place, inputs: Any, build: Callable[[Place, Any], Any]) -> Any:
     """What a layer of which `are_alike` is true makes of lines."""
-    is_list = isinstance(inputs, list | tuple)
-    images = [_image_before(line) for line in inputs] if is_list else _image_before(inputs)
+    if not isinstance(inputs, list | tuple):
+        return _line(place, build(place, _image(place, inputs)))
+    parts = [f"image{number}" for number in range(len(inputs))]
+    images = [_image(place, line, part) for line, part in zip(inputs, parts, strict=True)]
     return _line(place, build(place, images))
 
 
@@ -46,38 +55,36 @@ def pooled(place: Place, kind: str, line: Any, keepdims: bool) -> Any:
 
 
 def is_depthwise(layer: layers.Layer) -> bool:
-    """Whether a Conv1D has a group for each channel."""
-    return type(layer) is layers.Conv1D and layer.groups > 1 and layer.kernel.shape[1] == 1
+    """Whether a Conv1D or Conv2D has a group for each channel."""
+    is_one = type(layer) in (layers.Conv1D, layers.Conv2D)
+    return is_one and layer.groups > 1 and layer.kernel.shape[-2] == 1
 
 
 def _was_image(place: Place, line: Any) -> bool:
-    return line.node.layer.name in place.twin.lines
+    return line.node.layer in place.twin.lines
 
 
-def _image_before(line: Any) -> Any:
-    (image,) = line.node.keras_inputs
-    return image
-
-
-def _image(place: Place, line: Any) -> Any:
+def _image(place: Place, line: Any, part: str = "image") -> Any:
     if _was_image(place, line):
-        return _image_before(line)
+        (image,) = line.node.keras_inputs
+        return image
     channels = line.shape[-1]
     if len(line.shape) != 3 or channels is None:
         raise place.refusal("an input (batch, length, channels) of known channels", line.shape)
-    return place.layer("Reshape", line, "image", target_shape=(1, -1, channels))
+    return place.layer("Reshape", line, place.spare(part), target_shape=(1, -1, channels))
 
 
 def _line(place: Place, image: Any) -> Any:
-    place.twin.lines.add(place.named("line"))
-    return place.layer("Reshape", image, "line", target_shape=(-1, image.shape[-1]))
+    line = place.layer("Reshape", image, place.spare("line"), target_shape=(-1, image.shape[-1]))
+    place.twin.lines.add(line.node.layer)
+    return line
 
 
 def _convolution(place: Place, line: Any) -> Any:
     image = _padded(place, _image(place, line))
     layer = place.operation
     if is_depthwise(layer):
-        return _line(place, _depthwise(place, image, None, layer.filters // layer.groups))
+        return _line(place, _depthwise(place, image, layer.filters // layer.groups))
     return _line(
         place,
         _activated(
@@ -92,7 +99,7 @@ def _padded(place: Place, image: Any) -> Any:
     if layer.padding != "causal":
         return image
     before = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
-    return place.layer("ZeroPadding2D", image, "margin", padding=((0, 0), (before, 0)))
+    return place.layer("ZeroPadding2D", image, place.spare("margin"), padding=((0, 0), (before, 0)))
 
 
 def _window(layer: layers.Layer) -> dict[str, Any]:
@@ -109,29 +116,34 @@ def _activated(place: Place, kind: str, image: Any, part: str | None = None, **c
     """A layer with the activation of the place's own."""
     activation = place.operation.get_config()["activation"]
     activations.check(place, activation)
-    inside = activation in activations.SAME
+    inside = activations.is_inside(place, activation)
     own = activation if inside else "linear"
     image = place.layer(kind, image, part, activation=own, **config)
     prefix = "_".join(filter(None, (part, activation)))
     return image if inside else activations.activate(place, image, activation, prefix)
 
 
-def _depthwise(place: Place, image: Any, part: str | None, multiplier: int, **config: Any) -> Any:
-    layer = place.operation
-    # TensorFlow has depthwise convolutions of equal steps only. An image of height 1 has one row
-    # whatever the step.
-    config = {**_window(layer), "strides": layer.strides * 2, **config}
-    return _activated(place, "DepthwiseConv2D", image, part, depth_multiplier=multiplier, **config)
+def _window_of_channels(layer: layers.Layer) -> dict[str, Any]:
+    """Of a depthwise convolution, of which TensorFlow has those of equal steps only.
+
+    An image of height 1 has one row whatever the step.
+    """
+    return {**_window(layer), "strides": layer.strides * 2}
+
+
+def _depthwise(place: Place, image: Any, multiplier: int) -> Any:
+    window = _window_of_channels(place.operation)
+    return _activated(place, "DepthwiseConv2D", image, depth_multiplier=multiplier, **window)
 
 
 def _of_channels(place: Place, line: Any) -> Any:
     image = _image(place, line)
-    return _line(place, _depthwise(place, image, None, place.operation.depth_multiplier))
+    return _line(place, _depthwise(place, image, place.operation.depth_multiplier))
 
 
 def _separable(place: Place, line: Any) -> Any:
     layer = place.operation
-    window = {**_window(layer), "strides": layer.strides * 2, "use_bias": False}
+    window = {**_window_of_channels(layer), "use_bias": False}
     image = place.layer(
         "DepthwiseConv2D",
         _image(place, line),
@@ -146,7 +158,9 @@ def _separable(place: Place, line: Any) -> Any:
 def _transposed(place: Place, line: Any) -> Any:
     layer = place.operation
     padding = None if layer.output_padding is None else (0, *layer.output_padding)
-    config = {"filters": layer.filters, "output_padding": padding, **_window(layer)}
+    # tf_keras takes equal rates alone; one row has nothing between its rows.
+    window = {**_window(layer), "dilation_rate": layer.dilation_rate * 2}
+    config = {"filters": layer.filters, "output_padding": padding, **window}
     return _line(place, _activated(place, "Conv2DTranspose", _image(place, line), **config))
 
 

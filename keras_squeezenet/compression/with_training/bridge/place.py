@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:  # imported on use
     import tf_keras
 
 
+# Layers without weights and chance.
+_ONCE = ("Activation", "AveragePooling2D", "ELU", "LeakyReLU", "MaxPooling2D", "ReLU")
+
+
 class BridgeError(InputError):
     """A model that has no tf_keras twin; the text names the layer and its class."""
 
@@ -26,16 +31,22 @@ class Twin:
     Attributes:
         kinds: `tf_keras.layers`.
         for_8_bits: whether tfmot's 8-bit scheme will take the twin.
+        has_lines: whether the model has layers along a line.
+        taken: the names of all operations of the model and of its inputs.
         made: by name, each layer with the operation it was made for and how.
-        lines: names of the layers that make lines of images of height 1 (`lines`).
+        lines: the layers that make lines of images of height 1 (`lines`).
+        given: what layers without weights have given, by what they were and took (`Place.layer`).
     """
 
     kinds: ModuleType
     for_8_bits: bool = False
+    has_lines: bool = False
+    taken: frozenset[str] = frozenset()
     made: dict[str, tuple[keras.Operation, Mapping[str, Any], "tf_keras.layers.Layer"]] = field(
         default_factory=dict
     )
-    lines: set[str] = field(default_factory=set)
+    lines: set["tf_keras.layers.Layer"] = field(default_factory=set)
+    given: dict[tuple[object, ...], tuple[Any, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,16 @@ class Place:
     def named(self, part: str | None) -> str:
         return self.name if part is None else f"{self.name}_{part}"
 
+    def spare(self, part: str) -> str:
+        """The part of a name that nothing of the model has: "image", or "image_2" and so on."""
+        candidates = chain([part], (f"{part}_{number}" for number in count(2)))
+        return next(each for each in candidates if self.named(each) not in self.twin.taken)
+
     def layer(self, kind: str, inputs: Any, part: str | None = None, **config: Any) -> Any:
         """The outputs of a layer of tf_keras, made the first time: a layer may be called often.
+
+        In 8 bits one layer does the work of all of `_ONCE` that are alike and take the same tensor:
+        LiteRT's converter makes one operation of them, and would find a range of each.
 
         Args:
             kind: a class of `tf_keras.layers`.
@@ -66,6 +85,10 @@ class Place:
             part: of the name NAME_part; None, the layer takes the operation's own name.
             config: of the layer.
         """
+        once = self.twin.for_8_bits and kind in _ONCE
+        key = (kind, repr(sorted(config.items())), id(inputs))
+        if once and key in self.twin.given:
+            return self.twin.given[key][1]
         name = self.named(part)
         if name not in self.twin.made:
             layer = getattr(self.twin.kinds, kind)(name=name, **config)
@@ -74,12 +97,13 @@ class Place:
         if owner is not self.operation:
             raise self.refusal(f"no other layer of the name {name}", owner.name)
         if before != config:
-            raise self.refusal("the same training argument in all its calls", "another one")
+            raise self.refusal("the same arguments in all its calls", "others")
         try:
-            return layer(inputs)
+            outputs = layer(inputs)
         except (TypeError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise self.refusal(f"what {kind} of tf_keras takes", reason) from error
+            raise self.refusal(f"what {kind} of tf_keras takes", _reason(error)) from error
+        self.twin.given[key] = inputs, outputs  # the inputs, so that no other tensor has their id
+        return outputs
 
     def affine(
         self, inputs: Any, scale: ArrayLike, offset: ArrayLike = 0.0, part: str | None = None
@@ -130,6 +154,13 @@ class Place:
             f"Layer {self.name} of class {type(self.operation).__name__} has no twin in tf_keras: "
             f"expected {expected}. Received: {received}"
         )
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says what is wrong; one that says where tf_keras was goes before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return (telling or lines or [type(error).__name__])[0]
 
 
 def per_channel(values: ArrayLike, channels: int) -> NDArray[np.float64]:

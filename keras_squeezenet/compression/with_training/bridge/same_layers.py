@@ -6,6 +6,7 @@ from keras import layers
 
 from keras_squeezenet.compression.with_training.bridge import activations
 from keras_squeezenet.compression.with_training.bridge.place import Place
+from keras_squeezenet.network.graph import first_inputs_of
 from keras_squeezenet.network.layers import BatchNormalization
 
 _NORMALIZATION = ("axis", "momentum", "epsilon", "center", "scale")
@@ -64,6 +65,8 @@ CARRIED = {
     layers.Subtract: (),
     layers.Concatenate: ("axis",),
     layers.Dropout: ("rate", "noise_shape"),
+    layers.AlphaDropout: ("rate", "noise_shape"),
+    layers.GaussianDropout: ("rate",),
     layers.SpatialDropout2D: ("rate",),
     layers.Flatten: (),
     layers.Reshape: ("target_shape",),
@@ -87,13 +90,15 @@ def layer_like(place: Place, layer: layers.Layer, inputs: Any, part: str | None 
     config = {key: config[key] for key in CARRIED[type(layer)]}
     if isinstance(layer, layers.BatchNormalization):
         config["trainable"] = layer.trainable and not place.inference
+        if layer.axis == len(first_inputs_of(layer)[0].shape) - 1:
+            config["axis"] = -1  # also of a line that is an image here
         if place.twin.for_8_bits and not _folds(inputs):
             inputs = place.affine(inputs, 1.0, 0.0, "channels")
     activation = config.get("activation", "linear")
-    if activation in activations.SAME:
-        return place.layer(kind, inputs, part, **config)
     if kind == "Activation":
         return activations.activate(place, inputs, activation)
+    if activations.is_inside(place, activation):
+        return place.layer(kind, inputs, part, **config)
     activations.check(place, activation)
     outputs = place.layer(kind, inputs, part, **{**config, "activation": "linear"})
     prefix = "_".join(filter(None, (part, activation)))

@@ -13,10 +13,10 @@ from keras_squeezenet.compression.with_training.bridge import lines
 from keras_squeezenet.compression.with_training.bridge.composed_layers import (
     LayerScale,
     group_name,
-    is_depthwise,
 )
 from keras_squeezenet.compression.with_training.bridge.same_layers import CARRIED, WITH_KERNEL
 from keras_squeezenet.network.families.layers import GroupedConv2D
+from keras_squeezenet.network.kernel_layers import SEPARABLE
 from keras_squeezenet.network.layers import Fire
 
 
@@ -82,7 +82,7 @@ def _of_operation(operation: Any, name: str) -> Iterator[tuple[str, SharedWeight
     if kind is Fire:
         for part in operation.convolutions:
             yield from _of_operation(part, f"{name}_{part.name}")
-    elif kind in (layers.SeparableConv1D, layers.SeparableConv2D):
+    elif kind in SEPARABLE:
         depthwise, *others = operation.weights
         of_images = [_of_an_image(kernel) for kernel in (depthwise, others[0])]
         yield f"{name}_depthwise", SharedWeights.of([depthwise], of_images[0])
@@ -97,7 +97,7 @@ def _of_operation(operation: Any, name: str) -> Iterator[tuple[str, SharedWeight
     elif LayerScale is not None and kind is LayerScale:
         (gamma,) = operation.weights
         yield name, SharedWeights.of([gamma], (1, 1, *gamma.shape, 1))
-    elif is_depthwise(operation) or lines.is_depthwise(operation):
+    elif lines.is_depthwise(operation):
         *sides, _, filters = _of_an_image(operation.kernel)
         shape = (*sides, operation.groups, filters // operation.groups)
         yield name, SharedWeights.of(operation.weights, shape)

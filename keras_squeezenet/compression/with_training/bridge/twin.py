@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from keras_squeezenet.compression.with_training.bridge.lines import ALONG_LINES
 from keras_squeezenet.compression.with_training.bridge.place import BridgeError, Twin
 from keras_squeezenet.compression.with_training.bridge.shared_weights import (
     SharedWeights,
@@ -31,8 +32,8 @@ def to_tf_keras(model: keras.Model, *, for_8_bits: bool = False) -> "tf_keras.Mo
     Args:
         model: a functional or Sequential `keras.Model` of this package's layers, those of
             keras.applications and ordinary ones (`same_layers.CARRIED`,
-            `composed_layers.COMPOSED`, `arithmetic.AFFINES`), calls of keras.ops
-            (`operations.table`), and models within it. Data format "channels_last".
+            `composed_layers.COMPOSED`, `arithmetic.AFFINES`, `lines.ALONG_LINES`), calls of
+            keras.ops (`operations.table`), and models within it. Data format "channels_last".
         for_8_bits: whether tfmot's 8-bit scheme will take the twin. A batch normalization, which it
             has folded into a convolution only, then follows one: NAME_channels multiplies with 1
             where there is none.
@@ -45,6 +46,8 @@ def to_tf_keras(model: keras.Model, *, for_8_bits: bool = False) -> "tf_keras.Mo
         arithmetic (`ImagePreprocessing`, Rescaling, Normalization, constants) is a 1×1
         convolution that does not learn. A Conv2D with a group for each channel is a
         DepthwiseConv2D, and a `GroupedConv2D` the convolutions NAME_group0, NAME_group1, ….
+        Conv1D and its kin are Conv2D and its kin of images of height 1, with the layers NAME_image,
+        NAME_line and NAME_margin around them.
 
     Raises:
         BridgeError: names a layer that cannot be carried, and its class.
@@ -62,7 +65,10 @@ def to_tf_keras(model: keras.Model, *, for_8_bits: bool = False) -> "tf_keras.Mo
         )
         for tensor in graph.inputs
     ]
-    outputs = Walk(Twin(tf_keras.layers, for_8_bits), names).through(graph, inputs)
+    taken = frozenset(names.values()) | {tensor.name for tensor in inputs}
+    has_lines = any(type(operation) in ALONG_LINES for operation in names)
+    made = Twin(tf_keras.layers, for_8_bits, has_lines, taken)
+    outputs = Walk(made, names).through(graph, inputs)
     twin = tf_keras.Model(
         keras.tree.pack_sequence_as(graph.input, inputs), outputs, name=model.name
     )
@@ -101,7 +107,8 @@ def sources(model: keras.Model) -> dict[str, SharedWeights]:
 def kernels(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     """The kernels of a Keras 3 model by their layers' names in the twin: float32 arrays.
 
-    The pointwise kernel of a SeparableConv2D is among them. Those of depthwise convolutions are
+    The pointwise kernel of a SeparableConv2D is among them. A kernel along a line is that of an
+    image of height 1, `[1, length, channels, filters]`. Those of depthwise convolutions are
     not: they are few, and tfmot neither prunes nor clusters them.
 
     Raises:

@@ -11,7 +11,6 @@ from keras_squeezenet.compression.with_training.bridge.arithmetic import AFFINES
 from keras_squeezenet.compression.with_training.bridge.composed_layers import (
     COMPOSED,
     depthwise,
-    is_depthwise,
 )
 from keras_squeezenet.compression.with_training.bridge.place import BridgeError, Place, Twin
 from keras_squeezenet.compression.with_training.bridge.same_layers import CARRIED, same
@@ -81,7 +80,7 @@ class Walk:
             return lines.ALONG_LINES[type(layer)](place, inputs)
         if lines.are_alike(place, inputs):
             return lines.on_images(place, inputs, self._layer)
-        if is_depthwise(layer):
+        if lines.is_depthwise(layer):
             return depthwise(place, inputs)
         if type(layer) in COMPOSED:
             return COMPOSED[type(layer)](place, inputs)
