@@ -100,13 +100,13 @@ def make_timeline_writer_idle() -> None:
     until = time.monotonic() + WRITER_SECONDS
     while time.monotonic() < until:
         time.sleep(0.2)
-        used = {
-            seconds - before.get(thread, 0): thread
+        used = sorted(
+            (seconds - before.get(thread, 0), thread)
             for thread, seconds in _processor_seconds().items()
-        }
-        second, most = sorted(used)[-2:]
+        )
+        (second, _), (most, busiest) = used[-2:]
         if most > max(0.1, 3 * second):
-            os.sched_setscheduler(used[most], os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(busiest, os.SCHED_IDLE, os.sched_param(0))
             return
     raise RuntimeError("Expected one busy thread, the writer of Horovod's timeline. Received: none")
 

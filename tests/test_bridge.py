@@ -266,3 +266,19 @@ def test_keras_3_goes_on_as_before_after_tfmot_was_imported(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert outputs_differ_by(model, loaded, RNG.normal(size=(2, 8, 8, 3)).astype("float32")) == 0
+
+
+def test_equal_activations_of_one_tensor_are_one_in_8_bits():
+    """LiteRT's converter makes one of them, and would find two ranges for it."""
+    image = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 1)(image)
+    branches = [layers.ReLU(6, name="one")(x), layers.ReLU(6, name="same")(x)]
+    branches += [layers.ReLU(name="other")(x), layers.ReLU(6, name="later")(branches[0])]
+    model = keras.Model(image, layers.Add()(branches))
+    names = {False: {"one", "same", "other", "later"}, True: {"one", "other", "later"}}
+    pictures = np.random.default_rng(0).uniform(-9, 9, (2, 6, 6, 3)).astype("float32")
+    for for_8_bits, expected in names.items():
+        twin = bridge.to_tf_keras(model, for_8_bits=for_8_bits)
+        assert {layer.name for layer in twin.layers} >= expected
+        assert ("same" in [layer.name for layer in twin.layers]) == (not for_8_bits)
+        np.testing.assert_allclose(twin(pictures), model(pictures), atol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from keras_squeezenet import Retraining, cluster, distill, prune, quantize_aware
+from keras_squeezenet.compression.retraining import RetrainingError
 from keras_squeezenet.compression.with_training import bridge
 from keras_squeezenet.compression.with_training.bridge import BridgeError
 from keras_squeezenet.errors import InputError
@@ -197,6 +198,15 @@ def test_a_network_of_signals_is_pruned_clustered_and_trained_in_8_bits(tmp_path
     result.write_litert(tmp_path / "signals.tflite", input_type="int8", output_type="int8")
     assert accuracy(LiteRTModel(tmp_path / "signals.tflite").predict) == 1
     assert all(kernel.nonzero <= kernel.weights / 2 for kernel in result.layers)
+
+
+def test_an_integer_file_is_of_lines_of_one_length():
+    line = keras.Input((None, 4))
+    x = layers.GlobalMaxPooling1D()(layers.Conv1D(3, 3)(line))
+    model = keras.Model(line, layers.Dense(2, activation="softmax")(x))
+    data = np.zeros((8, 9, 4), "float32"), np.zeros(8, int)
+    with pytest.raises(RetrainingError, match=r"inputs of fixed sizes.*\(None, None, 4\)"):
+        quantize_aware(model, data)
 
 
 def test_a_network_of_signals_learns_from_another():

@@ -140,6 +140,21 @@ def test_convolutions_along_a_line_take_up_normalizations_on_both_sides(kind):
     assert outputs_differ_by(model, result.model, IMAGES) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv3D(6, 2, groups=3, name="layer"),
+        lambda: layers.Conv3DTranspose(4, 2, strides=2, name="layer"),
+    ],
+)
+def test_so_do_those_of_volumes(layer):
+    norm = layers.BatchNormalization(name="norm")
+    model = with_weights(chain(layers.Reshape((4, 4, 16, 3)), layer(), norm))
+    result = fold_batch_normalization(model)
+    assert result.folded == {"norm": "layer"}
+    assert outputs_differ_by(model, result.model, IMAGES) < 1e-5
+
+
 def test_a_layer_between_two_normalizations_takes_up_both():
     conv = layers.Conv2D(6, 3, groups=3, use_bias=False, name="conv")
     model = with_weights(

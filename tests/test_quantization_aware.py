@@ -468,3 +468,31 @@ def test_gates_and_normalizations_without_convolutions_become_integers(tmp_path)
     assert result.max_difference < 0.05
     # Refused if a tensor in it were of another kind.
     assert np.ptp(LiteRTModel(tmp_path / "gates.tflite").predict(images), axis=0).max() > 0.05
+
+
+def of_pooled_parts(x):
+    """A DenseNet's: what an average gives is normalized, and joined with what comes of that."""
+    x = layers.AveragePooling2D(2, name="average")(layers.Conv2D(8, 3)(x))
+    y = layers.ReLU()(layers.BatchNormalization()(x))
+    return layers.Concatenate()([x, layers.Conv2D(8, 3, padding="same")(y)])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        layers.Conv2D(8, 3, activation="silu"),
+        layers.SeparableConv2D(8, 3, activation="gelu"),
+        of_pooled_parts,
+    ],
+    ids=["silu in a layer", "gelu in a layer", "averages"],
+)
+def test_a_file_is_of_integers_where_tfmot_leaves_ranges_out(function, tmp_path):
+    image = keras.Input((12, 12, 3))
+    means = layers.GlobalAveragePooling2D()(function(layers.Conv2D(6, 3)(image)))
+    model = keras.Model(image, layers.Dense(3, activation="softmax")(means))
+    images, labels = RNG.uniform(0, 1, (48, 12, 12, 3)).astype("float32"), np.arange(48) % 3
+    trained = quantize_aware(
+        model, (images, labels), retraining=Retraining(1, 2, learning_rate=1e-4)
+    )
+    written = trained.write_litert(tmp_path / "model.tflite")  # which looks for other types
+    assert written.max_difference < 0.02

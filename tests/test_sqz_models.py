@@ -271,6 +271,20 @@ def test_calls_of_keras_ops_come_back_as_layers_of_the_same_bits(tmp_path):
             network_of(keras.Model(inputs, refused))
 
 
+def test_means_and_maxima_along_a_line_are_poolings(tmp_path):
+    line = layers.Input((9, 3))
+    x = layers.Conv1D(4, 3, name="conv")(line)
+    x = keras.ops.concatenate(
+        [keras.ops.mean(x, axis=1), keras.ops.max(x, axis=[-2], keepdims=False)], axis=-1
+    )
+    model = with_weights(keras.Model(line, x))
+    save_compressed(model, tmp_path / "model.sqz")
+    loaded = load_compressed(tmp_path / "model.sqz")
+    assert_same_bits(model, loaded)
+    kinds = {type(layer).__name__ for layer in loaded.layers}
+    assert {"GlobalAveragePooling1D", "GlobalMaxPooling1D"} < kinds
+
+
 AUGMENTING = {
     **dict.fromkeys(("RandomFlip", "AugMix", "RandAugment", "RandomElasticTransform"), ()),
     **dict.fromkeys(("RandomErasing", "RandomPerspective", "RandomColorJitter"), ()),

@@ -50,7 +50,7 @@ def fold_batch_normalization(model: keras.Model) -> FoldedModel:
     """The network without the batch normalizations that its convolutions can do the work of.
 
     One is folded into the layer before it, where that is a Conv2D, DepthwiseConv2D,
-    SeparableConv2D, Conv2DTranspose, one of those of one axis (Conv1D, …) or Dense without
+    SeparableConv2D, Conv2DTranspose, one of those of one or three axes, or Dense without
     activation whose output nothing else takes; else into the layer after it, where that does not
     pad with zeros and nothing else takes the normalized tensor (a transposed one not). Layers that
     are called more than once, or in several of the models within the model, stay as they are. An

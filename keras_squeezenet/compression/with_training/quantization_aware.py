@@ -240,6 +240,11 @@ def quantize_aware(
         BridgeError: the model cannot be carried to tf_keras.
     """
     check_classifier(model)
+    if None in model.input_shape[1:]:
+        raise RetrainingError(
+            "`model` must take inputs of fixed sizes, as its integer file will. "
+            f"Received: model.input_shape={model.input_shape}"
+        )
     check_preservable(preserve, kernels(model))
     batches, retraining = batches_of(train_data, batch_size), checked_retraining(retraining)
     check_callbacks(retraining.callbacks)
