@@ -27,8 +27,9 @@ demo: setup
 test: setup lint
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
+# Three at once: many of these tests wait for other processes.
 test-slow: setup
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder -m "(slow or shared) and not alone" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs -n 3 --dist loadfile --no-loadscope-reorder -m "(slow or shared) and not alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -q -rs -n 0 -m "slow and alone" $(PYTEST_ARGS)
 
 # Without Horovod, whose tests are skipped.

@@ -124,7 +124,8 @@ def test_a_target_size_is_that_of_the_whole_file(model, model_path, tmp_path):
 @pytest.mark.slow
 def test_by_default_it_loses_half_a_point_at_most(model, model_path, tmp_path):
     out = tmp_path / "person.sqz"
-    measured = measured_by("compress", model_path, out, *IMAGES)
+    # Of forty images the finest file changes two close calls, depending on how TensorFlow adds up.
+    measured = measured_by("compress", model_path, out, "--calibration", "digits", "--images", 300)
     assert measured["top1_after"] >= measured["top1_before"] - 0.005
     assert measured["times_smaller"] > 15
 
