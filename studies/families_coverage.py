@@ -146,6 +146,22 @@ def short(description: str, constructor: str, builder: str, **sizes: Any) -> Sho
     return description, lambda **asked: beside(constructor, builder)(**sizes, **asked)
 
 
+def of_one_block_of_each_kind(
+    weights: None, input_shape: tuple[int, int, int], classes: int
+) -> keras.Model:
+    """InceptionResNetV2 has 40 blocks of three kinds, and no argument that says how many."""
+    convolve, block = (
+        beside("InceptionResNetV2", name) for name in ("conv2d_bn", "inception_resnet_block")
+    )
+    image = layers.Input(input_shape)
+    x = layers.MaxPooling2D(3, strides=2)(convolve(image, 32, 3, strides=2))
+    for number, kind in enumerate(("block35", "block17", "block8"), start=1):
+        x = block(convolve(x, 64, 3, strides=2, padding="same"), 0.2, kind, number)
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    outputs = layers.Dense(classes, activation="softmax", name="predictions")(x)
+    return keras.Model(image, outputs, name="inception_resnet_v2")
+
+
 FAMILIES = {
     "MobileNet": Member("MobileNet", arguments=(("alpha", 0.25),)),
     "MobileNetV2": Member("MobileNetV2", arguments=(("alpha", 0.35),)),
@@ -209,7 +225,11 @@ FAMILIES = {
     ),
     "Xception": Member("Xception", 71),
     "Inception": Member("InceptionV3", 75),
-    "InceptionResNet": Member("InceptionResNetV2", 75),
+    "InceptionResNet": Member(
+        "InceptionResNetV2",
+        75,
+        shortened=("InceptionResNet of a block of each kind", of_one_block_of_each_kind),
+    ),
 }
 
 
