@@ -185,7 +185,7 @@ def a_name_that_is_made():
 @pytest.mark.parametrize(
     ("make_model", "message"),
     [
-        (statistics_in_two_ways, "Layer norm of class BatchNormalization .*the same training"),
+        (statistics_in_two_ways, "Layer norm of class BatchNormalization .*the same arguments"),
         (a_name_that_is_made, "Layer a_relu6 of class Conv2D .*name a_relu6. Received: a"),
     ],
 )

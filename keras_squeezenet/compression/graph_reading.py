@@ -102,7 +102,12 @@ def _graph(model: keras.Model) -> tuple[Graph, dict[str, keras.layers.Layer]]:
 
 def _listed(tensors: Any, model: keras.Model, what: str) -> Sequence[Any]:
     listed = tensors if isinstance(tensors, list | tuple) else [tensors]
-    if isinstance(tensors, dict) or any(isinstance(t, list | tuple | dict) for t in listed):
+    if isinstance(tensors, dict):
+        raise UnsupportedModelError(
+            f"`model` must have as {what} one tensor or a list of them, for a .sqz file to hold "
+            f"it. Received: {model.name} with a dict of {', '.join(map(str, tensors))}"
+        )
+    if any(isinstance(t, list | tuple | dict) for t in listed):
         raise UnsupportedModelError(
             f"`model` must have as {what} one tensor or a list of them, for a .sqz file to hold "
             f"it. Received: {model.name} with {type(tensors).__name__} of {type(listed).__name__}"

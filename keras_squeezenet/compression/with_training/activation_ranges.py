@@ -4,7 +4,7 @@
 says how much room a range needs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ KERNEL_ATTRIBUTES = {
 # The variables min and max of an activation.
 Range = tuple["tf.Variable", "tf.Variable"]
 
-_MOVING_AVERAGE_STEP = 1e-3  # what tfmot's ranges of activations move towards those of a batch
 _SETTLING_IMAGES = 32
 
 # Names of tf_keras's layers and functions, see `ranges` for the same in a file.
@@ -74,14 +73,14 @@ def calibrate(quantized: "tf_keras.Model", images: np.ndarray) -> None:
         # One graph for any number of images: the time goes into tracing it, and into what Python
         # asks of TensorFlow for each range of each image.
         signature = tf.TensorSpec((None, *quantized.input_shape[1:]), tf.float32)
-        moved = tf.function(lambda images: _moved(quantized, variables, images), [signature])
+        extremes = tf.function(lambda images: _extremes(quantized, variables, images), [signature])
         for _ in range(len(ranges)):
-            found = 2 * _observed(moved, images[:_SETTLING_IMAGES])
+            found = 2 * np.array(extremes(images[:_SETTLING_IMAGES]))
             settled = np.allclose(found, [v.numpy() for v in variables], rtol=0.02, atol=1e-3)
             _assign(variables, found)
             if settled:
                 break
-        each = np.array([_observed(moved, images[i : i + 1]) for i in range(len(images))])
+        each = np.array([extremes(images[i : i + 1]) for i in range(len(images))])
     deciding = {id(least) for least, _ in _deciding_ranges(quantized)}
     late = {id(least) for least, _ in _late_ranges(quantized)}
     for pair, least, greatest in zip(ranges, each.T[::2], each.T[1::2], strict=True):
@@ -208,21 +207,40 @@ def _as_in_use(quantized: "tf_keras.Model") -> Iterator[None]:
             layer.trainable = was
 
 
-def _moved(
+def _extremes(
     quantized: "tf_keras.Model", ranges: Sequence["tf.Variable"], images: "tf.Tensor"
-) -> tuple[list["tf.Tensor"], list["tf.Tensor"]]:
-    """The ranges before and after a step of training, in a graph; they stay as they were."""
-    before = [variable.read_value() for variable in ranges]
-    quantized(images, training=True)
-    after = [variable.read_value() for variable in ranges]
-    _assign(ranges, before)
-    return before, after
+) -> list["tf.Tensor"]:
+    """What each range, least and greatest in turn, has to reach in a step of training, in a graph.
 
+    Over all calls of its layer; ranges stay as they are. 0 is always among the values.
+    """
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.quantization.keras.quantizers import (
+        MovingAverageQuantizer,
+    )
 
-def _observed(moved: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:
-    """The batch's own minima and maxima, from how far they moved the averages."""
-    before, after = (np.array([np.asarray(v) for v in side], np.float64) for side in moved(images))
-    return before + (after - before) / _MOVING_AVERAGE_STEP
+    reached: dict[object, list[tf.Tensor]] = {variable.ref(): [] for variable in ranges}
+    original = MovingAverageQuantizer.__call__
+
+    def look(self: Any, inputs: "tf.Tensor", training: Any, weights: Any, **options: Any) -> Any:
+        reached[weights["min_var"].ref()].append(tf.minimum(tf.reduce_min(inputs), 0))
+        reached[weights["max_var"].ref()].append(tf.maximum(tf.reduce_max(inputs), 0))
+        return original(self, inputs, False, weights, **options)
+
+    MovingAverageQuantizer.__call__ = look
+    try:
+        quantized(images, training=True)
+    finally:
+        MovingAverageQuantizer.__call__ = original
+    least, greatest = ranges[::2], ranges[1::2]
+    return [
+        of_all
+        for low, high in zip(least, greatest, strict=True)
+        for of_all in (
+            tf.reduce_min(tf.stack(reached[low.ref()])),
+            tf.reduce_max(tf.stack(reached[high.ref()])),
+        )
+    ]
 
 
 def _assign(variables: Iterable["tf.Variable"], values: Iterable[Any]) -> None:

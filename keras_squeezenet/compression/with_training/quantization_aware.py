@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_squeezenet.compression.accuracy import top1
+from keras_squeezenet.compression.copies import lambdas_named
 from keras_squeezenet.compression.retraining import (
     LayerStatistics,
     Retraining,
@@ -252,7 +253,8 @@ def quantize_aware(
     sample = SampleInPassing(CHECK_IMAGES)
     passing = validation and sample.of(pair(each, model, "validation_data") for each in validation)
     before = top1(model, passing)
-    folded = for_inference(model, copy=True)
+    with lambdas_named(model):
+        folded = for_inference(model, copy=True)
     changed = _changed_kernels(model, folded)
     twin = to_tf_keras(folded, for_8_bits=True)
     if preserve == "clusters":

@@ -26,6 +26,8 @@ def are_alike(place: Place, inputs: Any) -> bool:
     A normalization and an activation always do, so that each is called alike wherever it is shared.
     """
     given, layer = inputs if isinstance(inputs, list | tuple) else [inputs], place.operation
+    if _is_vector(place, inputs):
+        return True
     if any(len(line.shape) != 3 or line.shape[-1] is None for line in given):
         return False
     if isinstance(layer, layers.BatchNormalization):
@@ -41,11 +43,23 @@ def are_alike(place: Place, inputs: Any) -> bool:
 
 def on_images(place: Place, inputs: Any, build: Callable[[Place, Any], Any]) -> Any:
     """What a layer of which `are_alike` is true makes of lines."""
+    if _is_vector(place, inputs):
+        shape = tuple(inputs.shape[1:])
+        image = place.layer("Reshape", inputs, place.spare("image"), target_shape=(1, 1, *shape))
+        return place.layer(
+            "Reshape", build(place, image), place.spare("vector"), target_shape=shape
+        )
     if not isinstance(inputs, list | tuple):
         return _line(place, build(place, _image(place, inputs)))
     parts = [f"image{number}" for number in range(len(inputs))]
     images = [_image(place, line, part) for line, part in zip(inputs, parts, strict=True)]
     return _line(place, build(place, images))
+
+
+def _is_vector(place: Place, inputs: Any) -> bool:
+    """Whether a vector is normalized in 8 bits, which are those of images for tfmot alone."""
+    is_one = isinstance(place.operation, layers.BatchNormalization) and len(inputs.shape) == 2
+    return is_one and place.twin.for_8_bits and inputs.shape[-1] is not None
 
 
 def pooled(place: Place, kind: str, line: Any, keepdims: bool) -> Any:

@@ -31,6 +31,7 @@ class Twin:
     Attributes:
         kinds: `tf_keras.layers`.
         for_8_bits: whether tfmot's 8-bit scheme will take the twin.
+        apart: names of normalizations that what is before them cannot take up in 8 bits.
         has_lines: whether the model has layers along a line.
         taken: the names of all operations of the model and of its inputs.
         made: by name, each layer with the operation it was made for and how.
@@ -40,6 +41,7 @@ class Twin:
 
     kinds: ModuleType
     for_8_bits: bool = False
+    apart: frozenset[str] = frozenset()
     has_lines: bool = False
     taken: frozenset[str] = frozenset()
     made: dict[str, tuple[keras.Operation, Mapping[str, Any], "tf_keras.layers.Layer"]] = field(

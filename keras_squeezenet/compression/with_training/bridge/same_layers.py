@@ -92,7 +92,7 @@ def layer_like(place: Place, layer: layers.Layer, inputs: Any, part: str | None 
         config["trainable"] = layer.trainable and not place.inference
         if layer.axis == len(first_inputs_of(layer)[0].shape) - 1:
             config["axis"] = -1  # also of a line that is an image here
-        if place.twin.for_8_bits and not _folds(inputs):
+        if place.twin.for_8_bits and (place.name in place.twin.apart or not _folds(inputs)):
             inputs = place.affine(inputs, 1.0, 0.0, "channels")
     activation = config.get("activation", "linear")
     if kind == "Activation":
@@ -108,6 +108,6 @@ def layer_like(place: Place, layer: layers.Layer, inputs: Any, part: str | None 
 def _folds(inputs: Any) -> bool:
     """Whether tfmot folds a batch normalization into the layer that made its input."""
     before = inputs.node.layer
-    kinds = ("Conv2D", "DepthwiseConv2D", "Dense")
+    kinds = ("Conv2D", "DepthwiseConv2D")  # of Dense the converter leaves floats
     alone = getattr(before, "activation", None) is None or before.activation.__name__ == "linear"
     return type(before).__name__ in kinds and alone

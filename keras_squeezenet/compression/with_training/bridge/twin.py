@@ -1,7 +1,7 @@
 """The twin of a model, its weights there and back, and what of them is compressed."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -56,25 +56,54 @@ def to_tf_keras(model: keras.Model, *, for_8_bits: bool = False) -> "tf_keras.Mo
 
     graph = checked_graph(model)
     names = _names(graph)
-    inputs = [
-        tf_keras.Input(
-            tensor.shape[1:],
-            batch_size=tensor.shape[0],
-            name=maker_of(tensor).name,
-            dtype="float32",
-        )
-        for tensor in graph.inputs
-    ]
-    taken = frozenset(names.values()) | {tensor.name for tensor in inputs}
     has_lines = any(type(operation) in ALONG_LINES for operation in names)
-    made = Twin(tf_keras.layers, for_8_bits, has_lines, taken)
-    outputs = Walk(made, names).through(graph, inputs)
-    twin = tf_keras.Model(
-        keras.tree.pack_sequence_as(graph.input, inputs), outputs, name=model.name
-    )
+
+    def built(apart: frozenset[str]) -> "tf_keras.Model":
+        inputs = [
+            tf_keras.Input(
+                tensor.shape[1:],
+                batch_size=tensor.shape[0],
+                name=maker_of(tensor).name,
+                dtype="float32",
+            )
+            for tensor in graph.inputs
+        ]
+        taken = frozenset(names.values()) | {tensor.name for tensor in inputs}
+        made = Twin(tf_keras.layers, for_8_bits, apart, has_lines, taken)
+        outputs = Walk(made, names).through(graph, inputs)
+        packed = keras.tree.pack_sequence_as(graph.input, inputs)
+        return tf_keras.Model(packed, outputs, name=model.name)
+
+    twin = built(frozenset())
+    # Who else takes what a convolution gives is known when all is built.
+    if for_8_bits and (apart := _with_company(twin)):
+        twin = built(apart)
     for name, source in sources_by_name(names).items():
         twin.get_layer(name).set_weights(source.arrays())
     return twin
+
+
+def _with_company(twin: "tf_keras.Model") -> frozenset[str]:
+    """Normalizations of what something else takes, too: tfmot folds those that are alone."""
+    layers_of_twin, found = set(twin.layers), set()
+    for layer in twin.layers:
+        if type(layer).__name__ != "BatchNormalization":
+            continue
+        nodes = [node for node in layer.inbound_nodes if _leads_to(node, layers_of_twin)]
+        if len(nodes) > 1:
+            raise BridgeError(
+                f"Layer {layer.name} of class BatchNormalization cannot be trained in 8 bits: "
+                f"expected a normalization that is called once. Received: {len(nodes)} calls"
+            )
+        before = nodes[0].parent_nodes[0].layer
+        takers = [node for node in before.outbound_nodes if node.layer in layers_of_twin]
+        if len(takers) > 1:
+            found.add(layer.name)
+    return frozenset(found)
+
+
+def _leads_to(node: Any, layers_of_twin: set[Any]) -> bool:
+    return all(parent.layer in layers_of_twin for parent in node.parent_nodes)
 
 
 def copy_weights_back(twin: "tf_keras.Model", model: keras.Model) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_squeezenet.compression.layer_classes import AUGMENTATION
 from keras_squeezenet.compression.with_training.bridge import lines, operations
 from keras_squeezenet.compression.with_training.bridge.arithmetic import AFFINES, affine
 from keras_squeezenet.compression.with_training.bridge.composed_layers import (
@@ -22,6 +23,11 @@ def checked_graph(model: keras.Model) -> keras.Model:
         return graph_of(model)
     except ValueError as error:
         raise BridgeError(str(error)) from error
+
+
+def _is_known(layer: keras.Layer) -> bool:
+    tables = (lines.ALONG_LINES, COMPOSED, AFFINES, CARRIED)
+    return isinstance(layer, keras.Model) or any(type(layer) in table for table in tables)
 
 
 class Walk:
@@ -63,6 +69,10 @@ class Walk:
                 return carry(place, *args, **kwargs)
             except TypeError as error:
                 raise place.refusal("its arguments in their order", error) from error
+        if type(operation) in AUGMENTATION and len(args) == 1:
+            return args[0]  # without weights, and none of inference's
+        if isinstance(operation, keras.Layer) and not _is_known(operation):
+            raise place.refusal("a layer that the bridge knows", type(operation).__name__)
         if len(args) != 1 or kwargs or training is True:
             raise place.refusal(
                 "a call with its inputs, and training=False at most",
@@ -88,6 +98,4 @@ class Walk:
             return affine(place, inputs)
         if type(layer) in CARRIED:
             return same(place, inputs)
-        if isinstance(layer, keras.Layer):
-            raise place.refusal("a layer that the bridge knows", type(layer).__name__)
         raise place.refusal(f"of keras.ops one of {operations.names()}", type(layer).__name__)
