@@ -19,6 +19,7 @@ import numpy as np
 from keras_squeezenet.errors import InputError, one_line
 from keras_squeezenet.extras import NotInstalledError
 from keras_squeezenet.files import find_beside
+from keras_squeezenet.inference.layers_in_files import odd_layer
 from keras_squeezenet.litert.model import LiteRTModel
 from keras_squeezenet.network.architecture import PRESETS
 from keras_squeezenet.sqz import SqzError
@@ -235,12 +236,21 @@ def _load_keras(path: Path) -> keras.Model:
         raise ModelFileError(f"Expected an archive that Keras saved. Received: {path}")
     try:
         return keras.saving.load_model(path, compile=False)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        odd = odd_layer(path)
+        if odd is not None and odd[1] == "Lambda":
+            raise ModelFileError(
+                "A file's own code is not run: a layer of your own, in a module that --import "
+                f"names, can take the place of a Lambda. Received: {path}: layer {odd[0]} of class "
+                "Lambda"
+            ) from error
         if "Could not locate" not in str(error):
             raise
+        name, kind = odd or ("?", one_line(error, 80))
         raise ModelFileError(
             "A layer's class is neither Keras's nor of this package. If it is in a module of "
-            f"yours: keras-squeezenet --import MODULE …. Received: {path}: {one_line(error, 80)}"
+            "yours: keras-squeezenet --import MODULE …. "
+            f"Received: {path}: layer {name} of class {kind}"
         ) from error
 
 
