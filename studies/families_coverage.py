@@ -162,6 +162,18 @@ def of_one_block_of_each_kind(
     return keras.Model(image, outputs, name="inception_resnet_v2")
 
 
+def up_to(constructor: str, layer: str) -> Shortened:
+    """The first blocks, of a network of which Keras makes the whole only."""
+
+    def make(classes: int, **asked: Any) -> keras.Model:
+        whole = getattr(applications, constructor)(**asked, include_top=False)
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(whole.get_layer(layer).output)
+        outputs = layers.Dense(classes, activation="softmax", name="predictions")(x)
+        return keras.Model(whole.input, outputs, name=whole.name)
+
+    return f"{constructor} up to {layer}", make
+
+
 FAMILIES = {
     "MobileNet": Member("MobileNet", arguments=(("alpha", 0.25),)),
     "MobileNetV2": Member("MobileNetV2", arguments=(("alpha", 0.35),)),
@@ -223,8 +235,8 @@ FAMILIES = {
             skip_reduction=False,
         ),
     ),
-    "Xception": Member("Xception", 71),
-    "Inception": Member("InceptionV3", 75),
+    "Xception": Member("Xception", 71, shortened=up_to("Xception", "block4_sepconv1_act")),
+    "Inception": Member("InceptionV3", 75, shortened=up_to("InceptionV3", "mixed4")),
     "InceptionResNet": Member(
         "InceptionResNetV2",
         75,

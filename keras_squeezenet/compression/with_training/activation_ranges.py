@@ -222,6 +222,7 @@ def _extremes(
     reached: dict[object, list[tf.Tensor]] = {variable.ref(): [] for variable in ranges}
     original = MovingAverageQuantizer.__call__
 
+    @tf.autograph.experimental.do_not_convert
     def look(self: Any, inputs: "tf.Tensor", training: Any, weights: Any, **options: Any) -> Any:
         reached[weights["min_var"].ref()].append(tf.minimum(tf.reduce_min(inputs), 0))
         reached[weights["max_var"].ref()].append(tf.maximum(tf.reduce_max(inputs), 0))
