@@ -300,7 +300,7 @@ def test_a_layer_gives_more_nearly_what_it_gave_than_with_nearest_values(kind):
             codes, bias = layer.assign(levels)
             site.copy.assign(site.copy.ungrouped(levels[codes]), bias)
         errors[how] = np.square(np.asarray(copy(others)) - expected).mean()
-    assert errors["reconstructed"] < 0.5 * errors["nearest"]
+    assert errors["reconstructed"] < 0.7 * errors["nearest"]
 
 
 def test_what_cannot_be_looked_at_says_why():
