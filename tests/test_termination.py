@@ -80,6 +80,7 @@ def interrupted(tmp_path_factory):
         done = len(history(run))
         job.wait_until(lambda: within_an_epoch(run, done + 2))
         ranks = list(job.ranks().values())
+        time.sleep(0.2)  # nothing stands between this and the ranks: the checkpoint is to be behind
         began = time.monotonic()
         job.process.kill()
         job.process.wait()
