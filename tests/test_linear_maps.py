@@ -261,9 +261,9 @@ def test_a_grouped_convolution_has_the_moments_of_its_own_channels():
         np.testing.assert_allclose(own, rows.T @ rows / 20, rtol=1e-4, atol=1e-4)
 
 
-def smooth(count):
+def smooth(count, rng=RNG):
     """Images whose neighbours are alike, as in photos."""
-    coarse = RNG.uniform(0, 1, (count, 4, 4, 3))
+    coarse = rng.uniform(0, 1, (count, 4, 4, 3))
     return np.asarray(keras.ops.image.resize(coarse, (16, 16)), np.float32)
 
 
@@ -288,7 +288,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_gives_more_nearly_what_it_gave_than_with_nearest_values(kind):
     model = with_weights(chain(KINDS[kind]()))
-    images, others = smooth(40), smooth(10)
+    rng = np.random.default_rng(0)  # the same images whichever tests ran before
+    images, others = smooth(40, rng), smooth(10, rng)
     expected = np.asarray(model(others))
     errors = {}
     for how in ("reconstructed", "nearest"):
@@ -300,7 +301,7 @@ def test_a_layer_gives_more_nearly_what_it_gave_than_with_nearest_values(kind):
             codes, bias = layer.assign(levels)
             site.copy.assign(site.copy.ungrouped(levels[codes]), bias)
         errors[how] = np.square(np.asarray(copy(others)) - expected).mean()
-    assert errors["reconstructed"] < 0.7 * errors["nearest"]
+    assert errors["reconstructed"] < 0.5 * errors["nearest"]
 
 
 def test_what_cannot_be_looked_at_says_why():

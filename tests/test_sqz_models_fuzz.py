@@ -32,7 +32,6 @@ from tests.test_weight_files_fuzz import IN_PLACE, RESIZING, mutate, random_chan
 from tests.tiers import parametrize
 
 MUTATIONS = 25_000  # of each file
-UPDATE_MUTATIONS = 10_000  # of each update, whose model is coded, too
 BUILT = 40  # models that Keras makes of changed headers, for each tenth
 
 
@@ -295,7 +294,7 @@ def test_mutated_updates_are_refused_or_give_a_sound_model(name, tenths):
     body, rng = updates()[name], random.Random(f"{name} {tenths}")
     outcomes = {
         is_sound_body(mutate(body, random_changes(rng, [0, 8, 20, 60], IN_PLACE + RESIZING)))
-        for _ in range(tenths * UPDATE_MUTATIONS // 10)
+        for _ in range(tenths * MUTATIONS // 10)
     }
     assert False in outcomes
     assert is_sound_body(body)
@@ -341,8 +340,7 @@ def test_mutated_headers_of_updates_are_refused_or_sound(tenths):
     changed += [
         mutate(header, random_changes(rng, [0, 10, 60], IN_PLACE + RESIZING)) for _ in range(1000)
     ]
-    # Most give a sound model, which is then coded: every third of 9,000 takes a minute.
-    for each in changed[:: 10 if tenths == 1 else 3]:
+    for each in changed[:: 10 if tenths == 1 else 1]:
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=graph_text.DICTIONARY)
         is_sound_body(with_sections(name, header=deflate.compress(each) + deflate.flush()))
     assert is_sound_body(with_sections(name))

@@ -104,7 +104,9 @@ class Place:
             outputs = layer(inputs)
         except (TypeError, ValueError) as error:
             raise self.refusal(f"what {kind} of tf_keras takes", _reason(error)) from error
-        self.twin.given[key] = inputs, outputs  # the inputs, so that no other tensor has their id
+        if once:
+            # With the inputs, so that no other tensor gets their id.
+            self.twin.given[key] = inputs, outputs
         return outputs
 
     def affine(
