@@ -12,7 +12,7 @@ from keras_squeezenet.compression.with_training import bridge
 from tests.twins import RNG, outputs_differ_by, pictures, same_numbers, train_statistics
 
 sys.path.append(str(Path(__file__).parents[1] / "studies"))
-study = importlib.import_module("families_coverage")
+study = importlib.import_module("small_applications")
 
 # The others take more than some seconds together.
 QUICK = {"MobileNet"}

@@ -18,7 +18,7 @@ from tests.sqz_models import chain, with_weights
 from tests.twins import outputs_differ_by, pictures, same_numbers, train_statistics
 
 sys.path.append(str(Path(__file__).parents[1] / "studies"))
-FAMILIES = importlib.import_module("families_coverage").FAMILIES
+FAMILIES = importlib.import_module("small_applications").FAMILIES
 # How many normalizations have a convolution without activation before them. DenseNet
 # and ResNetV2 normalize before the activation, so that not all have one.
 QUICK = {"MobileNet": 27}

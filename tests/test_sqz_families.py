@@ -14,7 +14,7 @@ from tests.test_sqz_models import assert_same_bits, layer_names
 from tests.tiers import parametrize
 
 sys.path.append(str(Path(__file__).parents[1] / "studies"))
-study = importlib.import_module("families_coverage")
+study = importlib.import_module("small_applications")
 
 # They have millions of weights.
 SMALL = {"MobileNet", "MobileNetV3"}
